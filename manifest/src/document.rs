@@ -98,7 +98,7 @@ fn parse_yaml_document(text: &str) -> Result<Value, serde_saphyr::Error> {
 
 fn yaml_error(error: &serde_saphyr::Error, offset: u64) -> SyntaxError {
     let at = error.location();
-    let message = error.without_snippet().to_string();
+    let message = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
     SyntaxError {
         line: offset + at.map_or(1, |at| at.line().max(1)),
         column: at.map(|at| at.column()),

@@ -49,7 +49,7 @@ pub struct ObjectId {
     pub name: String,
 }
 
-/// Where an object was read, printed `file:line`.
+/// Where an object was read, printed `file:line`; for the API server's objects the path alone, their line being 0.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The file.
@@ -169,7 +169,10 @@ impl fmt::Display for ObjectId {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => write!(f, "{}", self.file.display()),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }
 

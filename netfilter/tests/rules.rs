@@ -4,9 +4,8 @@
 mod netns;
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    thread,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
@@ -14,7 +13,10 @@ use gamut_netfilter::{
     Chain, Error, Hook, Kind, Match, Protocol, Rule, Ruleset, Verdict, apply, delete,
     vip::{self, Vip},
 };
-use netns::Netns;
+use netns::{
+    Netns,
+    reach::{answer_with_port, connect, reach},
+};
 use socket2::SockRef;
 
 const TABLE: &str = "gamut-test";
@@ -36,28 +38,6 @@ fn island() -> Netns {
         island.address("lo", address, prefix);
     }
     island
-}
-
-fn connect(to: &str) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to.parse().expect("an address"), Duration::from_secs(5))
-}
-
-/// Whom a connection to `to` reaches: the answering listener's port, or why none.
-fn reach(to: &str) -> Result<u16, ErrorKind> {
-    let mut stream = connect(to).map_err(|error| error.kind())?;
-    let mut port = [0; 2];
-    stream.read_exact(&mut port).map_err(|error| error.kind())?;
-    Ok(u16::from_be_bytes(port))
-}
-
-/// Answers every connection with this port's number until the process ends.
-fn answer_with_port(address: &str, port: u16) {
-    let listener = TcpListener::bind((address, port)).expect("a listener");
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = stream.expect("a connection").write_all(&port.to_be_bytes());
-        }
-    });
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! The process: open the store, certify oneself, write the bundle, serve.
+
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use gamut_ca_api::{CertificateAuthorityServer, MAX_MESSAGE};
+use gamut_identity::{CA_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, SpiffeId, grpc};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tonic::transport::Server;
+use tracing::info;
+
+use crate::{
+    admin,
+    authenticate::LocalTokens,
+    authority::{Authority, AuthorityError, InProcess},
+    bundle::{self, BundleError},
+    config::CaArgs,
+    service::Service,
+    store::{FileStore, StoreError},
+};
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// How many calls one connection may have going; a sidecar makes one.
+const CALLS: u32 = 4;
+/// How long one connection may last: a sidecar's is over with its one call, and idle ones must not pile up.
+const CONNECTION: Duration = Duration::from_secs(60);
+
+/// A CA whose sockets are bound.
+pub struct Ca {
+    grpc: TcpListener,
+    admin: TcpListener,
+    identity: Identity,
+    service: Service<LocalTokens>,
+}
+
+/// Why the CA can't start or go on.
+#[derive(Debug, Error)]
+pub enum CaError {
+    /// The trust domain.
+    #[error("--trust-domain: {0}")]
+    TrustDomain(#[from] SpiffeError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in the store.
+    #[error("--store-dir {path}: {source}", path = path.display())]
+    Authority {
+        /// The store.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AuthorityError,
+    },
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The token issuer's public key.
+    #[error("--issuer-key-file {path}: {reason}; it must be a public key, PEM, ECDSA P-256", path = path.display())]
+    IssuerKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A port is taken, or an address isn't ours.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The gRPC server ended.
+    #[error("the CA stopped serving: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// Signals can't be received.
+    #[error("can't wait for signals: {0}")]
+    Signal(io::Error),
+}
+
+/// Runs `gamut ca` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it can't start; each message names the setting to change.
+pub async fn run(args: CaArgs) -> Result<(), CaError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(CaError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CaError::Signal)?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ca::start(&args, Clock::system()).await?.serve(stop).await
+}
+
+impl Ca {
+    /// Opens or makes the authority, writes the bundle, and binds the sockets.
+    ///
+    /// # Errors
+    /// If any of it isn't possible.
+    pub async fn start(args: &CaArgs, clock: Clock) -> Result<Self, CaError> {
+        let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
+        let grpc = listen(args.listen).await?;
+        let admin = listen(args.admin).await?;
+        let tokens = local_tokens(args, &clock)?;
+        let authority = Arc::new(open(args, &clock)?);
+        for path in &args.bundle_file {
+            bundle::write(path, authority.roots())?;
+        }
+        let identity =
+            InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
+        identity.ready().await;
+        Ok(Self { grpc, admin, identity, service: Service::new(authority, tokens, clock) })
+    }
+
+    /// Where it listens: gRPC, admin.
+    ///
+    /// # Errors
+    /// If the operating system doesn't say.
+    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.grpc.local_addr()?, self.admin.local_addr()?))
+    }
+
+    /// Serves until `stop` is ready, then lets the calls that are going on end.
+    ///
+    /// # Errors
+    /// If the server fails.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
+        let Self { grpc, admin, identity, service } = self;
+        info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
+        let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
+        let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
+        let server = Server::builder()
+            .timeout(CALL)
+            .max_concurrent_streams(CALLS)
+            .max_connection_age(CONNECTION)
+            .max_connection_age_grace(CALL)
+            .add_service(service)
+            .serve_with_incoming_shutdown(connections, stop);
+        tokio::select! {
+            ended = server => Ok(ended?),
+            never = admin::serve(admin) => Ok(never),
+        }
+    }
+}
+
+fn open(args: &CaArgs, clock: &Clock) -> Result<Authority, CaError> {
+    let unusable = |source| CaError::Authority { path: args.store_dir.clone(), source };
+    let store = FileStore::new(&args.store_dir);
+    let now = clock.now();
+    let stored = match store.load()? {
+        Some(stored) => stored,
+        None => {
+            let stored = Authority::make(&args.trust_domain, now).map_err(unusable)?;
+            store.create(&stored)?;
+            info!(directory = %args.store_dir.display(), "made a new root");
+            stored
+        }
+    };
+    Authority::open(&stored, args.leaf_lifetime, now).map_err(unusable)
+}
+
+fn local_tokens(args: &CaArgs, clock: &Clock) -> Result<LocalTokens, CaError> {
+    let unusable = |reason: String| CaError::IssuerKey { path: args.issuer_key_file.clone(), reason };
+    let key = std::fs::read(&args.issuer_key_file).map_err(|error| unusable(error.to_string()))?;
+    LocalTokens::new(&key, &args.trust_domain, clock.clone()).map_err(|error| unusable(error.to_string()))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CaError> {
+    TcpListener::bind(address).await.map_err(|source| CaError::Listen { address, source })
+}

@@ -1,0 +1,45 @@
+//! The components as commands: what images and the local runtime start.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// A process of the mesh. Settings come from flags or the environment, and logs go to standard error.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Component {
+    /// The sidecar
+    #[command(hide = true)]
+    Proxy(gamut_proxy::ProxyArgs),
+    /// The init container: writes the redirect rules of a pod
+    #[command(hide = true)]
+    Init(gamut_proxy::init::InitArgs),
+    /// The controller
+    #[command(hide = true)]
+    Controller(gamut_controller::ControllerArgs),
+    /// The certificate authority
+    #[command(hide = true)]
+    Ca(gamut_ca::CaArgs),
+    /// The echo app of examples and tests
+    #[command(hide = true, disable_version_flag = true)]
+    Echo(gamut_echo::Args),
+}
+
+/// Runs a component until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on.
+pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
+    match component {
+        Component::Proxy(args) => gamut_proxy::run(args)?,
+        Component::Init(args) => gamut_proxy::init::run(args)?,
+        Component::Controller(args) => runtime()?.block_on(gamut_controller::run(args))?,
+        Component::Ca(args) => runtime()?.block_on(gamut_ca::run(args))?,
+        Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(args))?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread: these components wait far more than they work.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

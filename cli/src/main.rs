@@ -1,0 +1,130 @@
+//! `gamut`: one executable for people and for every component.
+//!
+//! People meet `up`, `exec`, `status`, `routes`, `explain`, `check` and `inject`; images and the local runtime start the
+//! hidden commands ([`components`]). A command is a module with `Args` and `run`. Which of them may start threads
+//! matters: `exec` and `internal` enter namespaces, which only a process of one thread can do, so nothing here starts a
+//! runtime before a command does.
+
+mod check;
+mod components;
+mod exec;
+mod explain;
+mod inject;
+mod instance;
+mod internal;
+mod logging;
+mod output;
+mod routes;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        done
+  1        it failed, and standard error says why; `check`: something is missing
+  2        the command line can't be understood
+  other    `up -- CMD` and `exec`: what the program exited with (126 and 127: it can't be run, 128+N: signal N)";
+
+/// A service mesh whose routing language is the Kubernetes Gateway API
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Cli {
+    /// When to colour what is printed
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    color: output::Colour,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run manifests on this machine: pods, mesh and all
+    Up(up::Args),
+    /// Run a program of this machine inside a pod
+    Exec(exec::Args),
+    /// Show pods, identities, certificates, and whether every sidecar has the newest tables
+    Status(status::Args),
+    /// Show routes: where they are attached, their conditions, and what share of requests each backend got
+    Routes(routes::Args),
+    /// Show which rule a request would meet, and why the others lost
+    Explain(explain::Args),
+    /// Print manifests as the mesh injects them
+    Inject(inject::Args),
+    /// Find out whether `up` can work on this machine, and what to do if not
+    Check(check::Args),
+    #[command(flatten)]
+    Component(components::Component),
+    #[command(hide = true)]
+    Internal(internal::Args),
+}
+
+fn main() -> ExitCode {
+    let Cli { color, command } = Cli::parse();
+    logging::start(matches!(command, Command::Component(_)));
+    let done = match command {
+        Command::Up(args) => up::run(args),
+        Command::Exec(args) => exec::run(args),
+        Command::Status(args) => status::run(&args, color),
+        Command::Routes(args) => routes::run(&args, color),
+        Command::Explain(args) => explain::run(&args, color),
+        Command::Inject(args) => inject::run(&args),
+        Command::Check(args) => check::run(&args, color),
+        Command::Component(component) => components::run(component),
+        Command::Internal(args) => internal::run(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("gamut: {}", one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// An error and its causes on one line, each said once: many errors repeat their cause in their own text.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_what_people_use_and_nothing_else() {
+        insta::assert_snapshot!(Cli::command().term_width(100).render_help());
+    }
+
+    #[test]
+    fn errors_are_one_line_and_say_things_once() {
+        let error =
+            anyhow::anyhow!("no such file").context("reading a: no such file").context("loading\nmanifests");
+        assert_eq!(one_line(&error), "loading; manifests: reading a: no such file");
+        let same = Err::<(), _>(anyhow::anyhow!("x")).context("y").unwrap_err();
+        assert_eq!(one_line(&same), "y: x");
+    }
+}

@@ -1,0 +1,81 @@
+//! What commands print: tables and lines for people, JSON and YAML for programs.
+//!
+//! A command makes plain data and renders it with [`Page`]; colour is decided once, here, and never changes the text.
+
+mod age;
+mod page;
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+pub(crate) use age::Age;
+pub(crate) use page::{Cell, Page, Tone};
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// As the default, with more columns
+    Wide,
+    /// The same data as JSON
+    Json,
+    /// The same data as YAML
+    Yaml,
+}
+
+/// `--color`, on every command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Colour {
+    /// Whether to colour standard output (<https://no-color.org>).
+    pub(crate) fn wanted(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                io::stdout().is_terminal() && !refused
+            }
+        }
+    }
+}
+
+/// Prints data for programs, or the page made of it for people.
+///
+/// # Errors
+/// Standard output can't be written to. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn print<T: Serialize>(
+    data: &T,
+    format: Option<Format>,
+    colour: Colour,
+    page: impl FnOnce(&T, bool) -> Page,
+) -> anyhow::Result<()> {
+    let text = match format {
+        Some(Format::Json) => serde_json::to_string_pretty(data)? + "\n",
+        Some(Format::Yaml) => serde_saphyr::to_string(data)?,
+        None | Some(Format::Wide) => page(data, format == Some(Format::Wide)).render(colour.wanted()),
+    };
+    write(&text)
+}
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn write(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,111 @@
+//! `gamut routes`: what is attached where, the conditions of each route, the split as set and as it turned out.
+
+mod gather;
+mod page;
+mod words;
+
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    instance::Selection,
+    output::{self, Colour, Format},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// More columns, or data instead of text
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+/// All that `gamut routes` tells, as `-o json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// The routes that were asked for, by namespace, kind and name.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// A route.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Route {
+    /// `HTTPRoute` or another.
+    pub(crate) kind: String,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is attached to, or wants to be.
+    pub(crate) parents: Vec<Parent>,
+    /// Its rules in the order of the manifest.
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// A parentRef and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Parent {
+    /// `Service shop/web`, with the port if the route names one.
+    pub(crate) reference: String,
+    /// For which clients the route counts: `producer` for all, `consumer` for those of its own namespace.
+    pub(crate) role: &'static str,
+    /// As in the route's `status`.
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// A condition of a route's `status`, as Kubernetes has it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Condition {
+    /// `Accepted`, `ResolvedRefs` and so on.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub(crate) status: String,
+    /// One word.
+    pub(crate) reason: String,
+    /// A sentence.
+    pub(crate) message: String,
+    /// The generation of the route that this is about.
+    pub(crate) observed_generation: Option<i64>,
+    /// When `status` last changed.
+    pub(crate) last_transition_time: Option<String>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Rule {
+    /// Its name or, without one, its index.
+    pub(crate) name: String,
+    /// What it matches, a text for each match; empty: every request.
+    pub(crate) matches: Vec<String>,
+    /// What else it does: filters, sessions, timeouts, a text each.
+    pub(crate) settings: Vec<String>,
+    /// Where its requests go.
+    pub(crate) backends: Vec<Backend>,
+}
+
+/// A backendRef, as set and as it turned out.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Backend {
+    /// As in metrics and messages: `service/shop/web-v1:80`.
+    pub(crate) id: String,
+    /// As set.
+    pub(crate) weight: u64,
+    /// As set, in percent of the rule's weights.
+    pub(crate) share: f64,
+    /// Requests and connections that it really got, from all sidecars that run now.
+    pub(crate) requests: u64,
+    /// The same in percent of the rule's; `None` without any.
+    pub(crate) got: Option<f64>,
+    /// Those of them that were answered 5xx.
+    pub(crate) failed: u64,
+}
+
+pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
+    let report = gather::report(&args.selection)?;
+    output::print(&report, args.output, colour, page::page)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,209 @@
+//! The report as a page: a block for each route.
+
+use super::{Condition, Parent, Report, Route, Rule};
+use crate::output::{Cell, Page, Tone};
+
+pub(super) fn page(report: &Report, wide: bool) -> Page {
+    let mut page = Page::default();
+    if report.routes.is_empty() {
+        page.say("no routes", Tone::Faint);
+    }
+    for route in &report.routes {
+        page.gap();
+        block(route, wide, &mut page);
+    }
+    page
+}
+
+fn block(route: &Route, wide: bool, page: &mut Page) {
+    page.say(format!("{} {}/{}", route.kind, route.namespace, route.name), Tone::Strong);
+    for parent in &route.parents {
+        attachment(parent, route, page);
+    }
+    if route.parents.is_empty() {
+        page.say("  attached to nothing of the mesh: no parentRef is a Service", Tone::Doubtful);
+    }
+    let heading = ["RULE", "MATCHES", "BACKEND", "WEIGHT", "SET", "GOT", "REQUESTS", "FAILED"];
+    let rows = route.rules.iter().flat_map(|rule| rows(rule, route));
+    page.table(2, &heading, rows);
+    if wide {
+        for condition in route.parents.iter().flat_map(|parent| &parent.conditions) {
+            let Condition { kind, reason, message, observed_generation, .. } = condition;
+            let generation = observed_generation
+                .map(|generation| format!(" (generation {generation})"))
+                .unwrap_or_default();
+            page.say(format!("  {kind}{generation}: {reason}: {message}"), Tone::Faint);
+        }
+    }
+}
+
+/// One line for what is well; whatever isn't gets one of its own, with the reason and the message.
+fn attachment(parent: &Parent, route: &Route, page: &mut Page) {
+    let clients = match parent.role {
+        "consumer" => format!("for clients of namespace {}", route.namespace),
+        _ => "for clients of every namespace".to_owned(),
+    };
+    let mut line = vec![Cell::from(format!("  on {}, {clients}:", parent.reference))];
+    if parent.conditions.is_empty() {
+        line.push(Cell::new(" no conditions yet", Tone::Doubtful));
+    }
+    for condition in &parent.conditions {
+        line.push(" ".into());
+        line.push(Cell::new(format!("{}={}", condition.kind, condition.status), tone(condition)));
+    }
+    page.line(line);
+    for condition in parent.conditions.iter().filter(|condition| tone(condition) != Tone::Good) {
+        page.say(format!("    {}: {}", condition.reason, condition.message), tone(condition));
+    }
+}
+
+/// `PartiallyInvalid` is the one condition whose `True` isn't good.
+fn tone(condition: &Condition) -> Tone {
+    match (condition.kind.as_str(), condition.status.as_str()) {
+        ("PartiallyInvalid", "True") => Tone::Doubtful,
+        (_, "True") | ("PartiallyInvalid", _) => Tone::Good,
+        (_, "False") => Tone::Bad,
+        (_, _) => Tone::Doubtful,
+    }
+}
+
+/// A row for each backend; matches and settings run down the second column beside them.
+fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
+    let every = ["every request".to_owned()];
+    let matches = if rule.matches.is_empty() { &every } else { rule.matches.as_slice() };
+    let left =
+        matches.iter().map(Cell::from).chain(rule.settings.iter().map(|text| Cell::new(text, Tone::Faint)));
+    let left: Vec<Cell> = left.collect();
+    let right: Vec<Vec<Cell>> = rule
+        .backends
+        .iter()
+        .map(|backend| {
+            vec![
+                Cell::from(short(&backend.id, &route.namespace)),
+                Cell::from(backend.weight),
+                Cell::from(percent(Some(backend.share))),
+                Cell::from(percent(backend.got)),
+                Cell::from(backend.requests),
+                Cell::new(backend.failed, if backend.failed == 0 { Tone::Plain } else { Tone::Bad }),
+            ]
+        })
+        .collect();
+    (0..left.len().max(right.len()))
+        .map(|i| {
+            let name = if i == 0 { Cell::from(&rule.name) } else { Cell::default() };
+            let mut row = vec![name, left.get(i).cloned().unwrap_or_default()];
+            row.extend(right.get(i).cloned().unwrap_or_default());
+            row
+        })
+        .collect()
+}
+
+/// `web-v1:80` for `service/shop/web-v1:80` in a route of `shop`; other namespaces and kinds stay visible.
+fn short<'a>(id: &'a str, namespace: &str) -> &'a str {
+    let name = id.strip_prefix("service/").unwrap_or(id);
+    name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name)
+}
+
+fn percent(share: Option<f64>) -> String {
+    match share {
+        None => "-".to_owned(),
+        Some(share) if share.fract() == 0.0 => format!("{share:.0}%"),
+        Some(share) => format!("{share:.1}%"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::Backend;
+
+    fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
+        Condition {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: Some(2),
+            last_transition_time: None,
+        }
+    }
+
+    fn backend(id: &str, weight: u64, share: f64, requests: u64, got: Option<f64>, failed: u64) -> Backend {
+        Backend { id: id.to_owned(), weight, share, requests, got, failed }
+    }
+
+    fn canary() -> Route {
+        Route {
+            kind: "HTTPRoute".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            parents: vec![Parent {
+                reference: "Service shop/web".to_owned(),
+                role: "producer",
+                conditions: vec![
+                    condition("Accepted", "True", "Accepted", "every rule is in force"),
+                    condition("ResolvedRefs", "True", "ResolvedRefs", "every reference leads somewhere"),
+                ],
+            }],
+            rules: vec![
+                Rule {
+                    name: "always".to_owned(),
+                    matches: vec!["header x-canary: always".to_owned()],
+                    settings: Vec::new(),
+                    backends: vec![backend("service/shop/web-v2:80", 1, 100.0, 0, None, 0)],
+                },
+                Rule {
+                    name: "split".to_owned(),
+                    matches: Vec::new(),
+                    settings: vec!["session in cookie shop-version".to_owned()],
+                    backends: vec![
+                        backend("service/shop/web-v1:80", 90, 90.0, 897, Some(89.7), 0),
+                        backend("service/shop/web-v2:80", 10, 10.0, 103, Some(10.3), 2),
+                    ],
+                },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_canary_shows_what_was_set_beside_what_was_got() {
+        let report = Report { routes: vec![canary()] };
+        insta::assert_snapshot!(page(&report, false).render(false));
+        insta::assert_snapshot!("wide", page(&report, true).render(false));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_reason_and_message() {
+        let mut consumer = canary();
+        consumer.namespace = "rivals".to_owned();
+        consumer.parents[0].role = "consumer";
+        consumer.parents[0].conditions = vec![
+            condition(
+                "Accepted",
+                "False",
+                "UnsupportedValue",
+                "rule split: filter RequestMirror isn't supported yet",
+            ),
+            condition(
+                "ResolvedRefs",
+                "False",
+                "BackendNotFound",
+                "rule always: there is no Service rivals/web-v2",
+            ),
+            condition("PartiallyInvalid", "True", "UnsupportedValue", "Dropped Rule(s) [split]"),
+        ];
+        let mut orphan = canary();
+        orphan.parents.clear();
+        orphan.rules.clear();
+        let mut new = canary();
+        new.parents[0].conditions.clear();
+        new.rules.truncate(1);
+        let report = Report { routes: vec![consumer, orphan, new] };
+        insta::assert_snapshot!(page(&report, false).render(false));
+    }
+
+    #[test]
+    fn no_routes_are_said() {
+        assert_eq!(page(&Report { routes: Vec::new() }, false).render(false), "no routes\n");
+    }
+}

@@ -1,0 +1,131 @@
+//! `gamut status`: pods, who they are, how long their certificates last, and whether every sidecar has the newest tables.
+
+mod gather;
+mod page;
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    instance::Selection,
+    output::{self, Colour, Format},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    selection: Selection,
+    /// More columns, or data instead of text
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+/// All that `gamut status` tells, as `-o json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// The instance.
+    pub(crate) instance: String,
+    /// Since when it runs.
+    pub(crate) started: Timestamp,
+    /// The manifests.
+    pub(crate) paths: Vec<String>,
+    /// The mesh's own processes.
+    pub(crate) components: Vec<Component>,
+    /// The pods that were asked for.
+    pub(crate) pods: Vec<Pod>,
+    /// What can't be done, a line each.
+    pub(crate) problems: Vec<String>,
+    /// What isn't ready yet, a line each.
+    pub(crate) waiting_for: Vec<String>,
+}
+
+/// A process of the mesh's own.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Component {
+    /// `ca` or `controller`.
+    pub(crate) name: String,
+    /// It answers.
+    pub(crate) ready: bool,
+    /// How often it has died.
+    pub(crate) restarts: u32,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Pod {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) ips: Vec<String>,
+    /// `Pending`, `Running` and so on; `Terminating` while it goes.
+    pub(crate) phase: String,
+    /// It takes traffic.
+    pub(crate) ready: bool,
+    /// How often its containers were started again.
+    pub(crate) restarts: u32,
+    /// Its sidecar; `None` for a pod outside the mesh.
+    pub(crate) sidecar: Option<Sidecar>,
+}
+
+/// A sidecar.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Sidecar {
+    /// What it says.
+    Known(KnownSidecar),
+    /// Why it says nothing.
+    Silent(String),
+}
+
+/// What a sidecar says of itself, and the controller of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct KnownSidecar {
+    /// Its SPIFFE id.
+    pub(crate) identity: String,
+    /// Its certificate; `None` before the first.
+    pub(crate) certificate: Option<Certificate>,
+    /// Why the last renewal failed, if it did.
+    pub(crate) renewal_error: Option<String>,
+    /// What it subscribed to, and how that stands.
+    pub(crate) tables: Tables,
+}
+
+/// A certificate's time.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Certificate {
+    /// When it was issued.
+    pub(crate) issued: Timestamp,
+    /// When it ends.
+    pub(crate) expires: Timestamp,
+}
+
+/// A sidecar's subscriptions.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Tables {
+    /// How many.
+    pub(crate) subscribed: usize,
+    /// Those whose newest version isn't in force yet.
+    pub(crate) behind: Vec<String>,
+    /// Those whose newest version it refused, with the reason.
+    pub(crate) refused: Vec<String>,
+    /// Why the controller is away, if it is: what was delivered last stays in force.
+    pub(crate) controller_away: Option<String>,
+}
+
+impl Tables {
+    /// The newest of everything is in force.
+    fn newest(&self) -> bool {
+        self.behind.is_empty() && self.refused.is_empty() && self.controller_away.is_none()
+    }
+}
+
+pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
+    let report = gather::report(&args.selection)?;
+    let now = Timestamp::now();
+    output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,240 @@
+//! The report as a page.
+
+use jiff::Timestamp;
+
+use super::{Certificate, KnownSidecar, Pod, Report, Sidecar};
+use crate::output::{Age, Cell, Page, Tone};
+
+/// `now` is what ages are counted from.
+pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
+    let mut page = Page::default();
+    let up = Age::between(report.started, now);
+    page.say(format!("instance {}, up {up}, from {}", report.instance, report.paths.join(", ")), Tone::Faint);
+    page.gap();
+    page.table(
+        0,
+        &["COMPONENT", "READY", "RESTARTS"],
+        report.components.iter().map(|component| {
+            vec![
+                Cell::from(&component.name),
+                yes_or(component.ready, Tone::Bad),
+                restarts(component.restarts),
+            ]
+        }),
+    );
+    page.gap();
+    let heading = ["NAMESPACE", "POD", "READY", "RESTARTS", "IDENTITY", "CERTIFICATE", "TABLES", "ADDRESSES"];
+    let columns = if wide { heading.len() } else { heading.len() - 1 };
+    let rows = report.pods.iter().map(|pod| {
+        let mut row = row(pod, now);
+        row.truncate(columns);
+        row
+    });
+    page.table(0, heading.get(..columns).unwrap_or(&heading), rows);
+    lists(report, &mut page);
+    page.gap();
+    verdict(report, &mut page);
+    page
+}
+
+fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
+    let mut row = vec![
+        Cell::from(&pod.namespace),
+        Cell::from(&pod.name),
+        if pod.phase == "Running" {
+            yes_or(pod.ready, Tone::Doubtful)
+        } else {
+            Cell::new(&pod.phase, Tone::Doubtful)
+        },
+        restarts(pod.restarts),
+    ];
+    match &pod.sidecar {
+        None => row.extend([Cell::new("not in the mesh", Tone::Faint), "".into(), "".into()]),
+        Some(Sidecar::Silent(_)) => row.extend([Cell::new("unknown", Tone::Bad), "".into(), "".into()]),
+        Some(Sidecar::Known(sidecar)) => row.extend([
+            Cell::from(&sidecar.identity),
+            certificate(sidecar.certificate.as_ref(), now),
+            tables(sidecar),
+        ]),
+    }
+    row.push(Cell::from(pod.ips.join(",")));
+    row
+}
+
+fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Cell {
+    match certificate {
+        None => Cell::new("none yet", Tone::Bad),
+        Some(certificate) if certificate.expires <= now => {
+            Cell::new(format!("expired {} ago", Age::between(certificate.expires, now)), Tone::Bad)
+        }
+        Some(certificate) => {
+            let (age, left) = (Age::between(certificate.issued, now), Age::between(now, certificate.expires));
+            Cell::new(format!("{age} old, {left} left"), Tone::Plain)
+        }
+    }
+}
+
+fn tables(sidecar: &KnownSidecar) -> Cell {
+    let tables = &sidecar.tables;
+    match (tables.refused.len(), tables.behind.len(), &tables.controller_away) {
+        (0, 0, None) => Cell::new(format!("newest ({})", tables.subscribed), Tone::Good),
+        (0, 0, Some(_)) => Cell::new(format!("last known ({})", tables.subscribed), Tone::Doubtful),
+        (0, behind, _) => Cell::new(format!("{behind} of {} behind", tables.subscribed), Tone::Doubtful),
+        (refused, _, _) => Cell::new(format!("{refused} of {} refused", tables.subscribed), Tone::Bad),
+    }
+}
+
+/// Everything that doesn't fit into a column, a line each.
+fn lists(report: &Report, page: &mut Page) {
+    let mut lines = Vec::new();
+    for pod in &report.pods {
+        let pod_name = format!("{}/{}", pod.namespace, pod.name);
+        match &pod.sidecar {
+            Some(Sidecar::Silent(reason)) => lines.push((format!("{pod_name}: {reason}"), Tone::Bad)),
+            Some(Sidecar::Known(sidecar)) => {
+                let renewal = sidecar
+                    .renewal_error
+                    .iter()
+                    .map(|why| (format!("{pod_name}: renewing the certificate: {why}"), Tone::Bad));
+                let refused = sidecar
+                    .tables
+                    .refused
+                    .iter()
+                    .map(|table| (format!("{pod_name}: refused {table}"), Tone::Bad));
+                let behind = sidecar
+                    .tables
+                    .behind
+                    .iter()
+                    .map(|table| (format!("{pod_name}: waits for {table}"), Tone::Doubtful));
+                let away = sidecar
+                    .tables
+                    .controller_away
+                    .iter()
+                    .map(|why| (format!("{pod_name}: {why}"), Tone::Doubtful));
+                lines.extend(renewal.chain(refused).chain(behind).chain(away));
+            }
+            None => {}
+        }
+    }
+    lines.extend(report.problems.iter().map(|problem| (problem.clone(), Tone::Bad)));
+    lines.extend(report.waiting_for.iter().map(|what| (format!("waiting for {what}"), Tone::Doubtful)));
+    for (i, (line, tone)) in lines.into_iter().enumerate() {
+        if i == 0 {
+            page.gap();
+        }
+        page.say(line, tone);
+    }
+}
+
+fn verdict(report: &Report, page: &mut Page) {
+    let sidecars = report.pods.iter().filter_map(|pod| pod.sidecar.as_ref());
+    let newest = |sidecar: &Sidecar| matches!(sidecar, Sidecar::Known(known) if known.tables.newest());
+    let (good, behind): (Vec<&Sidecar>, Vec<&Sidecar>) = sidecars.partition(|sidecar| newest(sidecar));
+    match (good.len(), behind.len()) {
+        (0, 0) => page.say("no sidecars", Tone::Doubtful),
+        (good, 0) => page.say(format!("all {good} sidecars have the newest tables"), Tone::Good),
+        (good, behind) => page.say(
+            format!("{behind} of {} sidecars don't have the newest tables", good + behind),
+            Tone::Doubtful,
+        ),
+    }
+}
+
+fn yes_or(yes: bool, otherwise: Tone) -> Cell {
+    if yes { Cell::new("yes", Tone::Good) } else { Cell::new("no", otherwise) }
+}
+
+fn restarts(count: u32) -> Cell {
+    Cell::new(count, if count == 0 { Tone::Plain } else { Tone::Doubtful })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Component, Tables};
+
+    fn now() -> Timestamp {
+        "2026-01-31T12:00:00Z".parse().unwrap()
+    }
+
+    fn pod(name: &str, sidecar: Option<Sidecar>) -> Pod {
+        Pod {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            ips: vec!["10.244.0.7".to_owned(), "fd00:244::7".to_owned()],
+            phase: "Running".to_owned(),
+            ready: true,
+            restarts: 0,
+            sidecar,
+        }
+    }
+
+    fn sidecar(certificate: Option<(&str, &str)>, tables: Tables) -> Option<Sidecar> {
+        Some(Sidecar::Known(KnownSidecar {
+            identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
+            certificate: certificate.map(|(from, to)| Certificate {
+                issued: from.parse().unwrap(),
+                expires: to.parse().unwrap(),
+            }),
+            renewal_error: None,
+            tables,
+        }))
+    }
+
+    fn report(pods: Vec<Pod>) -> Report {
+        let component = |name: &str| Component { name: name.to_owned(), ready: true, restarts: 0 };
+        Report {
+            instance: "default".to_owned(),
+            started: "2026-01-31T11:47:10Z".parse().unwrap(),
+            paths: vec!["examples/canary".to_owned()],
+            components: vec![component("ca"), component("controller")],
+            pods,
+            problems: Vec::new(),
+            waiting_for: Vec::new(),
+        }
+    }
+
+    const GOOD: Option<(&str, &str)> = Some(("2026-01-31T11:48:00Z", "2026-02-01T11:48:00Z"));
+
+    #[test]
+    fn a_healthy_mesh_is_a_table_and_one_good_line() {
+        let newest = Tables { subscribed: 9, ..Tables::default() };
+        let report = report(vec![
+            pod("web-1", sidecar(GOOD, newest.clone())),
+            pod("web-2", sidecar(GOOD, newest)),
+            pod("legacy", None),
+        ]);
+        insta::assert_snapshot!(page(&report, now(), false).render(false));
+        insta::assert_snapshot!("wide", page(&report, now(), true).render(false));
+    }
+
+    #[test]
+    fn whatever_is_wrong_has_its_line() {
+        let behind = Tables {
+            subscribed: 9,
+            behind: vec!["RouteTable shop/web:80 for shop".to_owned()],
+            refused: vec!["RouteTable shop/api:80 for shop: rule 3 has no backend".to_owned()],
+            controller_away: None,
+        };
+        let away = Tables {
+            subscribed: 9,
+            controller_away: Some("the controller is away for 4s".to_owned()),
+            ..Tables::default()
+        };
+        let expired = Some(("2026-01-30T10:00:00Z", "2026-01-31T10:00:00Z"));
+        let mut report = report(vec![
+            pod("behind", sidecar(GOOD, behind)),
+            pod("away", sidecar(expired, away)),
+            pod("new", sidecar(None, Tables::default())),
+            pod("silent", Some(Sidecar::Silent("its sidecar doesn't answer".to_owned()))),
+        ]);
+        report.pods[2].ready = false;
+        report.pods[3].phase = "Pending".to_owned();
+        report.components[1].ready = false;
+        report.components[1].restarts = 2;
+        report.problems =
+            vec!["web.yaml:3: Deployment shop/web: spec.replicas: \"two\" is no number".to_owned()];
+        report.waiting_for = vec!["pod shop/new".to_owned()];
+        insta::assert_snapshot!(page(&report, now(), false).render(false));
+    }
+}

@@ -1,0 +1,359 @@
+//! `gamut up`: one machine as a cluster, in the foreground.
+//!
+//! All that it says goes to standard error; standard output belongs to the command that it runs, if it runs one.
+
+use std::{
+    ffi::OsString,
+    future,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    pin::Pin,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use gamut_local::{
+    InstanceName, Machine, UpOptions,
+    control::{Event, Summary},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kubernetes manifests: files, or directories with *.yaml, *.yml and *.json; read again when they are saved
+    #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE", num_args = 1..)]
+    paths: Vec<PathBuf>,
+
+    /// The instance's name, if several run at once
+    #[arg(long, value_name = "NAME", env = gamut_local::INSTANCE_VARIABLE, default_value_t)]
+    name: InstanceName,
+
+    /// Show what containers and components print
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// The trust domain of all identities
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", hide_short_help = true)]
+    trust_domain: String,
+
+    /// How long CMD may have to wait until everything is ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, hide_short_help = true)]
+    timeout: u32,
+
+    /// Run this on the host when everything is ready, then stop and exit with its status
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// How long an orderly end may take before everything is simply ended. The node itself allows less.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Must be called on the main thread: the machine ends with the thread that started it.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(up(args))
+}
+
+async fn up(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { paths, name, verbose, trust_domain, timeout, command } = args;
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
+    let mut screen = Screen::new(name);
+    let mut session =
+        Session { machine: Machine::start(&options)?, state: State::Starting, command, exit: 0 };
+
+    let ready_deadline = Instant::now() + Duration::from_secs(timeout.into());
+    let mut stop_deadline = None;
+    loop {
+        let waits_for_ready = session.waits_for_ready();
+        let Session { machine, state, .. } = &mut session;
+        tokio::select! {
+            event = machine.event() => match event {
+                Some(event) => session.on_event(event, &mut screen)?,
+                None => break,
+            },
+            status = command_ended(state) => {
+                session.exit = status.context("waiting for the command")?;
+                session.stop().await;
+            }
+            _ = interrupts.recv() => session.on_signal(&mut screen).await,
+            _ = terminations.recv() => session.on_signal(&mut screen).await,
+            () = at(waits_for_ready.then_some(ready_deadline)) => {
+                screen.error(&format!("not ready after {timeout} s; {}", screen.still_waiting()));
+                session.exit = 1;
+                session.stop().await;
+            }
+            () = at(stop_deadline) => break,
+        }
+        if matches!(session.state, State::Stopping) && stop_deadline.is_none() {
+            stop_deadline = Some(Instant::now() + STOP_PATIENCE);
+        }
+    }
+    screen.clear();
+    session.end(&mut screen).await
+}
+
+/// The machine, and how far it is.
+struct Session {
+    machine: Machine,
+    state: State,
+    command: Vec<OsString>,
+    exit: u8,
+}
+
+type Running = Pin<Box<dyn Future<Output = io::Result<u8>>>>;
+
+enum State {
+    Starting,
+    Ready,
+    /// The user's command runs; a second signal ends everything.
+    Command {
+        running: Running,
+        interrupted: bool,
+    },
+    Stopping,
+    Failed,
+}
+
+impl Session {
+    fn on_event(&mut self, event: Event, screen: &mut Screen) -> anyhow::Result<()> {
+        if let Event::Fatal { .. } = event {
+            self.state = State::Failed;
+        }
+        let ready = matches!(event, Event::Ready(_));
+        screen.show(event, self.command.is_empty());
+        if ready && matches!(self.state, State::Starting) {
+            self.state = match self.command.is_empty() {
+                true => State::Ready,
+                false => {
+                    let running = self.machine.run(&self.command).context("starting the command")?;
+                    State::Command { running: Box::pin(running), interrupted: false }
+                }
+            };
+        }
+        Ok(())
+    }
+
+    async fn on_signal(&mut self, screen: &mut Screen) {
+        match &mut self.state {
+            // The command hears signals as well and decides what to do; its end is the end.
+            State::Command { interrupted, .. } if !*interrupted => *interrupted = true,
+            State::Starting | State::Ready => {
+                screen.say("stopping; once more to end at once");
+                self.stop().await;
+            }
+            State::Command { .. } | State::Stopping | State::Failed => {
+                self.state = State::Failed;
+                self.exit = 130;
+                self.machine.kill().await;
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.state = State::Stopping;
+        self.machine.stop().await;
+    }
+
+    fn waits_for_ready(&self) -> bool {
+        matches!(self.state, State::Starting) && !self.command.is_empty()
+    }
+
+    /// The machine has ended, or has had its time.
+    async fn end(mut self, screen: &mut Screen) -> anyhow::Result<ExitCode> {
+        self.machine.kill().await;
+        match self.state {
+            State::Stopping => Ok(ExitCode::from(self.exit)),
+            State::Failed => Ok(ExitCode::from(self.exit.max(1))),
+            State::Starting | State::Ready => anyhow::bail!("the machine has ended by itself"),
+            State::Command { running, .. } => {
+                screen.error("the machine has ended by itself");
+                let status = running.await.context("waiting for the command")?;
+                Ok(ExitCode::from(status.max(1)))
+            }
+        }
+    }
+}
+
+/// Never, while no command runs.
+async fn command_ended(state: &mut State) -> io::Result<u8> {
+    match state {
+        State::Command { running, .. } => running.await,
+        _ => future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
+
+/// Standard error: lines that stay, and on a terminal one at the bottom that says what is waited for.
+struct Screen {
+    instance: InstanceName,
+    terminal: bool,
+    waiting: Vec<String>,
+    transient: bool,
+}
+
+impl Screen {
+    fn new(instance: InstanceName) -> Self {
+        Self { instance, terminal: io::stderr().is_terminal(), waiting: Vec::new(), transient: false }
+    }
+
+    fn show(&mut self, event: Event, hints: bool) {
+        match event {
+            Event::Waiting { what } => self.wait_for(what),
+            Event::Ready(summary) => {
+                self.waiting.clear();
+                self.say(&self.green(&headline(&summary)));
+                if hints {
+                    self.hints(&summary);
+                }
+            }
+            Event::Reloaded { changes } => self.say(&format!("reloaded: {}", changes.join(", "))),
+            Event::Settled { milliseconds } => {
+                self.waiting.clear();
+                self.say(&format!("in effect everywhere after {milliseconds} ms"));
+            }
+            Event::Notice { text } => self.say(&text),
+            Event::Problem { text } | Event::Fatal { text } => self.error(&text),
+            Event::Mended { text } => self.say(&format!("no longer a problem: {text}")),
+            Event::Output { source, line } => {
+                self.line(&format!("{} {line}", self.dim(&format!("[{source}]"))))
+            }
+            Event::Stopped => {}
+        }
+    }
+
+    fn hints(&mut self, summary: &Summary) {
+        let name = match self.instance == InstanceName::default() {
+            true => String::new(),
+            false => format!(" --name {}", self.instance),
+        };
+        self.line("try, in another terminal:");
+        self.line(&format!("  gamut status{name}"));
+        if summary.routes > 0 {
+            self.line(&format!("  gamut routes{name}"));
+        }
+        if let Some(example) = &summary.example {
+            self.line(&format!("  gamut exec{name} {example}"));
+        }
+        self.line("save a manifest to change what runs; Ctrl-C stops and leaves nothing behind");
+    }
+
+    fn wait_for(&mut self, what: Vec<String>) {
+        if what.is_empty() || what == self.waiting {
+            return;
+        }
+        self.waiting = what;
+        let text = self.still_waiting();
+        match self.terminal {
+            true => {
+                self.clear();
+                self.write(&format!("{}", self.dim(&text)));
+                self.transient = true;
+            }
+            false => self.line(&text),
+        }
+    }
+
+    fn still_waiting(&self) -> String {
+        match self.waiting.as_slice() {
+            [] => "waiting".to_owned(),
+            [only] => format!("waiting for {only}"),
+            [first, rest @ ..] => format!("waiting for {first}, and {} more", rest.len()),
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.line(&format!("gamut: {text}"));
+    }
+
+    fn error(&mut self, text: &str) {
+        self.line(&format!("gamut: {} {text}", self.red("error:")));
+    }
+
+    fn line(&mut self, text: &str) {
+        self.clear();
+        self.write(&format!("{text}\n"));
+    }
+
+    fn clear(&mut self) {
+        if self.transient {
+            self.write("\r\x1b[K");
+            self.transient = false;
+        }
+    }
+
+    /// A closed standard error is no reason to stop a mesh.
+    fn write(&self, text: &str) {
+        let mut stream = io::stderr().lock();
+        let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    }
+
+    fn coloured(&self, code: &str, text: &str) -> String {
+        match self.terminal {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    fn green(&self, text: &str) -> String {
+        self.coloured("32", text)
+    }
+
+    fn red(&self, text: &str) -> String {
+        self.coloured("31", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.coloured("2", text)
+    }
+}
+
+fn headline(summary: &Summary) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let namespaces = match summary.namespaces.as_slice() {
+        [] => String::new(),
+        [one] => format!(" in namespace {one}"),
+        many => format!(" in namespaces {}", many.join(", ")),
+    };
+    format!(
+        "ready after {:.1} s: {} ({} in the mesh), {}, {}{namespaces}",
+        Duration::from_millis(summary.milliseconds).as_secs_f64(),
+        count(summary.pods, "pod"),
+        summary.meshed,
+        count(summary.services, "Service"),
+        count(summary.routes, "route"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headline_counts_what_became_ready() {
+        let summary = Summary {
+            milliseconds: 2130,
+            pods: 5,
+            meshed: 5,
+            namespaces: vec!["canary".to_owned()],
+            services: 3,
+            routes: 1,
+            example: None,
+        };
+        assert_eq!(
+            headline(&summary),
+            "ready after 2.1 s: 5 pods (5 in the mesh), 3 Services, 1 route in namespace canary"
+        );
+    }
+}

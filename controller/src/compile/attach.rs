@@ -1,0 +1,187 @@
+//! Attachment: which ports of a Service a route's parentRef means, and which routes win there.
+
+use std::collections::BTreeSet;
+
+use gamut_route::{NamespacedName, RouteKind, RouteRef, precedence::RouteName, table::AppProtocol};
+
+use super::{
+    protocol,
+    report::{Problem, Reason},
+    route::{CompiledRoute, client_ip_problem},
+    service::{Frontend, Port, Service},
+    world::World,
+};
+use crate::gateway::ParentRef;
+
+/// Where a parentRef attaches its route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The Service.
+    pub service: NamespacedName,
+    /// The ports, never none.
+    pub ports: BTreeSet<u16>,
+    /// Ports that the parentRef means but that don't carry requests.
+    pub left_out: Vec<(u16, AppProtocol)>,
+}
+
+/// Which clients a route is for: each set replaces the next one, and routes merge inside a set only (GEP-1294).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients<'a> {
+    /// Of this namespace, which has consumer routes.
+    Of(&'a str),
+    /// Of every namespace without consumer routes.
+    Everywhere,
+}
+
+/// Finds what a parentRef means.
+///
+/// # Errors
+/// Why the route can't be attached there.
+pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Attachment, Problem> {
+    let target = parent.target(route.namespace());
+    let refuse = |message: String| Err(Problem { reason: Reason::NoMatchingParent, message });
+    let Some(service) = world.services.get(&target) else {
+        return refuse(format!("Service {target} doesn't exist; create it or correct parentRefs"));
+    };
+    match &service.frontend {
+        Frontend::ClusterIps(_) => {}
+        Frontend::Headless => {
+            return refuse(format!(
+                "Service {target} is headless: clients address its pods, so there is no traffic for a route; use a Service with a cluster IP"
+            ));
+        }
+        Frontend::ExternalName => {
+            return refuse(format!(
+                "Service {target} is of type ExternalName: clients address another host, so there is no traffic for a route; \
+                 use a Service with a cluster IP"
+            ));
+        }
+    }
+    if route.has_sessions && service.client_ip_affinity.is_some() {
+        return Err(client_ip_problem(&target));
+    }
+    let meant: Vec<&Port> = service.ports.iter().filter(|port| is_meant(parent, port)).collect();
+    if meant.is_empty() {
+        return refuse(format!("Service {target} has no TCP port {}; it has {}", wanted(parent), ports_of(service)));
+    }
+    let named = parent.port.is_some() || parent.section_name.is_some();
+    let (suitable, unsuitable): (Vec<&Port>, Vec<&Port>) =
+        meant.into_iter().partition(|port| is_suitable(route.kind(), port, named));
+    if suitable.is_empty() {
+        let ports: Vec<String> =
+            unsuitable.iter().map(|port| format!("{} ({})", port.number, protocol::name(port.protocol))).collect();
+        return refuse(format!(
+            "no port of Service {target} that the parentRef means carries requests: {}; change its appProtocol, or use a TLSRoute or TCPRoute",
+            ports.join(", ")
+        ));
+    }
+    Ok(Attachment {
+        service: target,
+        ports: suitable.iter().map(|port| port.number).collect(),
+        left_out: unsuitable.iter().map(|port| (port.number, port.protocol)).collect(),
+    })
+}
+
+/// Without `port` and `sectionName` all ports are meant; with both, both must match.
+fn is_meant(parent: &ParentRef, port: &Port) -> bool {
+    parent.port.is_none_or(|number| number == i64::from(port.number))
+        && parent.section_name.as_ref().is_none_or(|name| *name == port.name)
+}
+
+/// Requests can't be routed where the owner declares other bytes. What is only assumed gives way to a parentRef that names the port.
+fn is_suitable(kind: RouteKind, port: &Port, named: bool) -> bool {
+    let requests = matches!(kind, RouteKind::Http | RouteKind::Grpc);
+    let other_bytes = matches!(port.protocol, AppProtocol::Tls | AppProtocol::Opaque);
+    !(requests && other_bytes && (port.declared || !named))
+}
+
+fn wanted(parent: &ParentRef) -> String {
+    match (parent.port, &parent.section_name) {
+        (Some(number), Some(name)) => format!("{number} named {name:?}"),
+        (Some(number), None) => number.to_string(),
+        (None, Some(name)) => format!("named {name:?}"),
+        (None, None) => "at all".to_owned(),
+    }
+}
+
+fn ports_of(service: &Service) -> String {
+    let port = |port: &Port| match port.name.as_str() {
+        "" => port.number.to_string(),
+        name => format!("{} ({name})", port.number),
+    };
+    match service.ports.as_slice() {
+        [] => "none".to_owned(),
+        ports => ports.iter().map(port).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Which set a route belongs to, seen from a Service.
+pub fn clients_of<'a>(route: &'a CompiledRoute, service: &NamespacedName) -> Clients<'a> {
+    match route.namespace() == service.namespace {
+        true => Clients::Everywhere,
+        false => Clients::Of(route.namespace()),
+    }
+}
+
+/// The routes that have a say about a Service's port for some clients, and the kind that wins.
+#[derive(Clone, Debug)]
+pub struct Contest<'a> {
+    /// Routes of the kind that wins, in the order of age and name; more than one only of kinds that merge.
+    pub winners: Vec<&'a CompiledRoute>,
+    /// The others.
+    pub losers: Vec<&'a CompiledRoute>,
+}
+
+impl<'a> Contest<'a> {
+    /// Decides among the routes attached to a Service's port. `routes` are all that name the Service as a parent.
+    pub fn new(
+        world: &World,
+        routes: &[&'a CompiledRoute],
+        service: &NamespacedName,
+        port: u16,
+        clients: Clients<'_>,
+    ) -> Self {
+        let mut attached: Vec<&'a CompiledRoute> = routes
+            .iter()
+            .copied()
+            .filter(|route| clients_of(route, service) == clients && route.takes_part())
+            .filter(|route| is_attached(world, route, service, port))
+            .collect();
+        let order = |route: &&'a CompiledRoute| {
+            (route.kind(), route.route.created, RouteName(&route.route.reference.name))
+        };
+        attached.sort_by(|a, b| order(a).cmp(&order(b)));
+        let kind = attached.first().map(|route| route.kind());
+        let mut winning = attached.iter().take_while(|route| Some(route.kind()) == kind).count();
+        // Connections without names can't be told apart: of several TCPRoutes the oldest has them all.
+        if kind == Some(RouteKind::Tcp) {
+            winning = winning.min(1);
+        }
+        let losers = attached.split_off(winning);
+        Self { winners: attached, losers }
+    }
+
+    /// False if the routes of a Service can't be in each other's way: all of one kind that merges. Spares asking for each.
+    pub fn is_possible(routes: &[&CompiledRoute]) -> bool {
+        let kinds: BTreeSet<RouteKind> = routes.iter().map(|route| route.kind()).collect();
+        kinds.len() > 1 || kinds.contains(&RouteKind::Tcp)
+    }
+
+    /// The kind that wins.
+    pub fn kind(&self) -> Option<RouteKind> {
+        self.winners.first().map(|route| route.kind())
+    }
+
+    /// The route that a loser loses to.
+    pub fn winner_over(&self, route: &RouteRef) -> Option<&'a CompiledRoute> {
+        let lost = self.losers.iter().any(|loser| loser.route.reference == *route);
+        self.winners.first().copied().filter(|_| lost)
+    }
+}
+
+fn is_attached(world: &World, route: &CompiledRoute, service: &NamespacedName, port: u16) -> bool {
+    route.parents().into_iter().any(|parent| {
+        parent.target(route.namespace()) == *service
+            && attach(world, route, parent).is_ok_and(|attachment| attachment.ports.contains(&port))
+    })
+}

@@ -1,0 +1,169 @@
+//! Rules of HTTPRoutes and GRPCRoutes, which come to the same kind of rule in tables.
+
+use std::time::Duration;
+
+use gamut_route::{
+    precedence::Specificity,
+    table::{Match, Outcome, PathMatch, Retry, Rule, Timeouts},
+};
+
+use super::{
+    filters, matches,
+    report::{Problem, Reason},
+    rule::{self, CompiledRule, RuleBackend, RuleScope, RuleVerdict},
+    session::{self, RouteSettings},
+    world::Lookup,
+};
+use crate::gateway::{self, GrpcRule, HttpFilter, HttpRule, Lenient, Route, SessionPersistence, parse_duration};
+
+/// The base interval where a retry stanza names none.
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
+
+/// The parts of a rule that both kinds have, already in the shape of HTTPRoute.
+struct Parts<'a> {
+    filters: Vec<HttpFilter>,
+    session: Option<&'a SessionPersistence>,
+    timeouts: Option<&'a gateway::Timeouts>,
+    retry: Option<&'a gateway::Retry>,
+}
+
+/// Compiles a rule of an HTTPRoute.
+pub(super) fn http_rule(
+    lookup: &Lookup<'_>,
+    route: &Route,
+    index: usize,
+    rule: &Lenient<HttpRule>,
+    sessions: &RouteSettings,
+) -> (Option<CompiledRule>, RuleVerdict) {
+    let name = rule.ok().and_then(|rule| rule.name.clone());
+    let mut scope = RuleScope::new(lookup, route, index, name);
+    let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
+    let ranked = matches::http(&mut scope, &rule.matches);
+    let backends = scope.backends(&rule.backend_refs);
+    let parts = Parts {
+        filters: rule.filters.clone(),
+        session: rule.session_persistence.as_ref(),
+        timeouts: rule.timeouts.as_ref(),
+        retry: rule.retry.as_ref(),
+    };
+    compile(scope, ranked, backends, &parts, sessions)
+}
+
+/// Compiles a rule of a GRPCRoute.
+pub(super) fn grpc_rule(
+    lookup: &Lookup<'_>,
+    route: &Route,
+    index: usize,
+    rule: &Lenient<GrpcRule>,
+    sessions: &RouteSettings,
+) -> (Option<CompiledRule>, RuleVerdict) {
+    let name = rule.ok().and_then(|rule| rule.name.clone());
+    let mut scope = RuleScope::new(lookup, route, index, name);
+    let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
+    let ranked = matches::grpc(&mut scope, &rule.matches);
+    let backends = scope.backends(&rule.backend_refs);
+    let parts = Parts {
+        filters: rule.filters.iter().cloned().map(Into::into).collect(),
+        session: rule.session_persistence.as_ref(),
+        timeouts: None,
+        retry: None,
+    };
+    compile(scope, ranked, backends, &parts, sessions)
+}
+
+fn compile(
+    mut scope: RuleScope<'_, '_>,
+    ranked: Vec<(Specificity, Match)>,
+    mut backends: Vec<RuleBackend<'_>>,
+    parts: &Parts<'_>,
+    sessions: &RouteSettings,
+) -> (Option<CompiledRule>, RuleVerdict) {
+    let one_prefix = matches!(ranked.as_slice(), [(_, only)] if matches!(only.path, PathMatch::Prefix(_)));
+    let filters = filters::of_rule(&mut scope, &parts.filters, one_prefix);
+    let redirects = parts.filters.iter().any(|filter| filter.kind == "RequestRedirect");
+    if redirects && !backends.is_empty() {
+        let message = format!(
+            "{}: a rule with a RequestRedirect answers itself and can't have backendRefs; remove one",
+            scope.field("filters")
+        );
+        scope.fails = true;
+        scope.problems.push(Problem { reason: Reason::IncompatibleFilters, message });
+    }
+    let timeouts = timeouts(&mut scope, parts.timeouts);
+    let retry = parts.retry.map(|retry| compile_retry(&mut scope, retry));
+    let whens: Vec<Match> = ranked.iter().map(|(_, when)| when.clone()).collect();
+    let session = session::of_rule(&mut scope, parts.session, sessions, &whens, &mut backends);
+    let outcome = match backends.is_empty() && !redirects {
+        // "If all entries in BackendRefs are invalid [or absent], and there are also no filters [that answer]: 500".
+        true => Outcome::Fail("the rule has no backendRefs and no filter that answers; add one".to_owned()),
+        false => Outcome::Forward(rule::split(backends)),
+    };
+    let rule = Rule { origin: Some(scope.origin.clone()), filters, outcome, timeouts, retry, session };
+    scope.finish(ranked, rule)
+}
+
+/// The rule, if its fields have the right types and are all known.
+pub(super) fn readable<'r, T>(scope: &mut RuleScope<'_, '_>, rule: &'r Lenient<T>) -> Option<&'r T> {
+    for field in &rule.unknown {
+        // A filter that isn't known must not be skipped; any other field only makes the rule invalid.
+        scope.fails |= field.contains("filters[");
+        scope.unsupported(field, "isn't known to this mesh; correct or remove it");
+    }
+    match &rule.value {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            let message = format!("rules[{}].{error}; correct the field", scope.origin.index);
+            scope.problems.push(Problem { reason: Reason::UnsupportedValue, message });
+            None
+        }
+    }
+}
+
+fn timeouts(scope: &mut RuleScope<'_, '_>, timeouts: Option<&gateway::Timeouts>) -> Timeouts {
+    let Some(timeouts) = timeouts else { return Timeouts::default() };
+    let request = duration(scope, "timeouts.request", timeouts.request.as_deref());
+    let backend_request = duration(scope, "timeouts.backendRequest", timeouts.backend_request.as_deref());
+    // "0s" turns a timeout off.
+    let limit = |duration: Option<Duration>| duration.filter(|duration| !duration.is_zero());
+    let (request, backend_request) = (limit(request), limit(backend_request));
+    if request.zip(backend_request).is_some_and(|(request, backend)| backend > request) {
+        scope.unsupported("timeouts.backendRequest", "is longer than timeouts.request, which includes it; shorten it");
+    }
+    Timeouts { request, backend_request }
+}
+
+fn compile_retry(scope: &mut RuleScope<'_, '_>, retry: &gateway::Retry) -> Retry {
+    let mut codes: Vec<u16> = Vec::new();
+    for code in &retry.codes {
+        match u16::try_from(*code).ok().filter(|code| (400..=599).contains(code)) {
+            Some(code) => codes.push(code),
+            None => scope.unsupported("retry.codes", format!("{code} can't be retried; use codes from 400 to 599")),
+        }
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    let attempts = retry.attempts.unwrap_or(1);
+    let attempts = u32::try_from(attempts).unwrap_or_else(|_| {
+        scope.unsupported("retry.attempts", format!("{attempts} is out of range; use 0 or more"));
+        0
+    });
+    let backoff = duration(scope, "retry.backoff", retry.backoff.as_deref()).unwrap_or(DEFAULT_BACKOFF);
+    Retry { codes, attempts, backoff }
+}
+
+fn duration(scope: &mut RuleScope<'_, '_>, field: &str, text: Option<&str>) -> Option<Duration> {
+    let parsed = parse_duration(text?);
+    parsed.map_err(|error| scope.unsupported(field, error)).ok()
+}
+
+/// In place of a rule that can't be read; it never gets into a table, because it has no matches.
+fn nothing() -> Rule {
+    Rule {
+        origin: None,
+        filters: Vec::new(),
+        outcome: Outcome::Fail(String::new()),
+        timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
+    }
+}

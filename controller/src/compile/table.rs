@@ -1,0 +1,181 @@
+//! The route table of a Service's port for the clients of one namespace: the winning routes merged, or the Service itself.
+
+use std::time::SystemTime;
+
+use gamut_route::{
+    BackendId, RouteKind, RouteTable, ServicePort,
+    precedence::{Rank, RouteName},
+    table::{
+        AppProtocol, Backend, BackendTarget, HttpRules, Match, Outcome, RankedMatch, Rule, Session, Split, Timeouts,
+        TlsRule,
+    },
+};
+
+use super::{
+    attach::{Clients, Contest},
+    policy,
+    route::{CompiledRoute, CompiledRules},
+    service::{Port, Service},
+    session,
+    world::{Lookup, World},
+};
+
+/// Compiles a table. `routes` are all that name the Service as a parent. A Service or port that doesn't exist has a table in which
+/// everything fails: the address that led there will be taken back in a moment.
+pub fn compile_table(
+    world: &World,
+    routes: &[&CompiledRoute],
+    parent: &ServicePort,
+    client_namespace: &str,
+) -> RouteTable {
+    let service = world.services.get(&parent.service);
+    let Some((service, port)) = service.and_then(|service| Some((service, service.port(parent.port)?))) else {
+        return nowhere(parent);
+    };
+    let contest = contest_for(world, routes, parent, client_namespace);
+    let itself = itself(service, port);
+    let accepted = contest.winners.iter().any(|route| route.report.refusal().is_none());
+    let mut table = RouteTable {
+        parent: parent.clone(),
+        protocol: protocol(port, contest.kind()),
+        http: HttpRules::default(),
+        tls: Vec::new(),
+        tcp: Split { backends: vec![itself.clone()] },
+    };
+    match contest.kind() {
+        None | Some(RouteKind::Grpc | RouteKind::Http) => {
+            table.http = merged(&contest.winners);
+            // "When no routes are defined, all traffic should implicitly work" (GEP-1294).
+            if !accepted {
+                add_default(&mut table.http, Backend { session: own_session(world, service), ..itself });
+            }
+        }
+        // What no rule is for is refused: a route replaces what a Service does without one.
+        Some(RouteKind::Tls) => {
+            table.tls = merged_tls(&contest.winners);
+            table.tcp = Split::default();
+        }
+        Some(RouteKind::Tcp) => {
+            let split = contest.winners.iter().find_map(|route| match &route.rules {
+                CompiledRules::Tcp(Some((_, split))) => Some(split.clone()),
+                _ => None,
+            });
+            table.tcp = split.unwrap_or_default();
+        }
+    }
+    table
+}
+
+/// The set of routes that is in force for clients of a namespace: its own consumer routes if it has any, else the producer's.
+fn contest_for<'a>(
+    world: &World,
+    routes: &[&'a CompiledRoute],
+    parent: &ServicePort,
+    client_namespace: &str,
+) -> Contest<'a> {
+    let contest = |clients| Contest::new(world, routes, &parent.service, parent.port, clients);
+    if client_namespace != parent.service.namespace {
+        let own = contest(Clients::Of(client_namespace));
+        if !own.winners.is_empty() {
+            return own;
+        }
+    }
+    contest(Clients::Everywhere)
+}
+
+/// What the bytes are: what the routes say goes before what is declared, and that before what is assumed.
+fn protocol(port: &Port, kind: Option<RouteKind>) -> AppProtocol {
+    match kind {
+        None => port.protocol,
+        Some(RouteKind::Grpc) => AppProtocol::Http2,
+        Some(RouteKind::Http) if port.declared => port.protocol,
+        Some(RouteKind::Http) => AppProtocol::Detect,
+        Some(RouteKind::Tls) => AppProtocol::Tls,
+        Some(RouteKind::Tcp) => AppProtocol::Opaque,
+    }
+}
+
+/// The Service as its own backend.
+fn itself(service: &Service, port: &Port) -> Backend {
+    let id = BackendId::Service(service.service_port(port.number));
+    let target = BackendTarget::Endpoints { id, uid: service.uid };
+    Backend { target, weight: 1, filters: Vec::new(), session: None }
+}
+
+/// The session that a policy sets for requests to a Service without routes. Affinity by address excludes it, and there is no route to
+/// refuse: then the Service's own setting stays.
+fn own_session(world: &World, service: &Service) -> Option<Session> {
+    let settings = policy::session_settings(&Lookup::new(world), &service.name)?;
+    let session = settings.session(session::backend_scope(service.uid), None);
+    service.client_ip_affinity.is_none().then_some(session)
+}
+
+/// The rules of all routes, and their matches in order of precedence.
+fn merged(routes: &[&CompiledRoute]) -> HttpRules {
+    let mut rules = Vec::new();
+    let mut ranked: Vec<(Rank<'_>, RankedMatch)> = Vec::new();
+    for route in routes {
+        let CompiledRules::Requests(compiled) = &route.rules else { continue };
+        for rule in compiled {
+            let index = rule.rule.origin.as_ref().map_or(0, |origin| origin.index);
+            for (position, (specificity, when)) in rule.matches.iter().enumerate() {
+                let rank = Rank {
+                    specificity: *specificity,
+                    created: SystemTime::from(route.route.created),
+                    route: RouteName(&route.route.reference.name),
+                    rule: index,
+                    index: position,
+                };
+                ranked.push((rank, RankedMatch { when: when.clone(), rule: rules.len() }));
+            }
+            rules.push(rule.rule.clone());
+        }
+    }
+    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    HttpRules { rules, matches: ranked.into_iter().map(|(_, ranked)| ranked).collect() }
+}
+
+fn add_default(http: &mut HttpRules, itself: Backend) {
+    http.matches.push(RankedMatch { when: Match::default(), rule: http.rules.len() });
+    http.rules.push(standing_in(Outcome::Forward(Split { backends: vec![itself] })));
+}
+
+/// Rules of TLSRoutes: exact names before wildcards, longer names before shorter ones, then the older route. A rule with names of several
+/// lengths is split, so that the first match is the best one.
+fn merged_tls(routes: &[&CompiledRoute]) -> Vec<TlsRule> {
+    let mut rules: Vec<(bool, usize, TlsRule)> = Vec::new();
+    for route in routes {
+        let CompiledRules::Tls(compiled) = &route.rules else { continue };
+        for rule in compiled {
+            if rule.hostnames.is_empty() {
+                rules.push((true, 0, rule.clone()));
+            }
+            for name in &rule.hostnames {
+                let alone = TlsRule { hostnames: vec![name.clone()], ..rule.clone() };
+                rules.push((name.starts_with("*."), name.len(), alone));
+            }
+        }
+    }
+    // Stable: routes come in the order of age and name.
+    rules.sort_by(|(a_wild, a_length, _), (b_wild, b_length, _)| (a_wild, b_length).cmp(&(b_wild, a_length)));
+    rules.into_iter().map(|(_, _, rule)| rule).collect()
+}
+
+fn nowhere(parent: &ServicePort) -> RouteTable {
+    let outcome = Outcome::Fail(format!("Service {} has no TCP port {}", parent.service, parent.port));
+    RouteTable {
+        parent: parent.clone(),
+        protocol: AppProtocol::Detect,
+        http: HttpRules {
+            rules: vec![standing_in(outcome)],
+            matches: vec![RankedMatch { when: Match::default(), rule: 0 }],
+        },
+        tls: Vec::new(),
+        tcp: Split::default(),
+    }
+}
+
+/// A rule that no route wrote.
+fn standing_in(outcome: Outcome) -> Rule {
+    Rule { origin: None, filters: Vec::new(), outcome, timeouts: Timeouts::default(), retry: None, session: None }
+}

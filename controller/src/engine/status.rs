@@ -1,0 +1,58 @@
+//! What the controller says about itself and its subscribers: for people, and for `gamut status`.
+
+use gamut_route::Uid;
+use serde::{Deserialize, Serialize};
+
+/// Everything that `/status` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerStatus {
+    /// How it stands with the source of objects.
+    pub source: SourceStatus,
+    /// Who subscribes, in the order of coming.
+    pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// How it stands with the source of objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Everything that existed at the start is known.
+    pub synced: bool,
+    /// What can't be read at present, one line each.
+    pub problems: Vec<String>,
+}
+
+/// One sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubscriberStatus {
+    /// Its pod's namespace.
+    pub namespace: String,
+    /// Its pod's name, as it says.
+    pub pod: String,
+    /// Its pod.
+    pub uid: Uid,
+    /// The sidecar's version, as it says.
+    pub proxy_version: String,
+    /// RFC 3339.
+    pub connected_since: String,
+    /// How many keys it subscribes to.
+    pub keys: usize,
+    /// True when it holds the newest of all of them.
+    pub in_sync: bool,
+    /// What is on its way and not acknowledged.
+    pub behind: Vec<String>,
+    /// What it can't use.
+    pub refused: Vec<RefusedKey>,
+}
+
+/// A resource that a sidecar can't use; it goes on with the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedKey {
+    /// Which.
+    pub key: String,
+    /// Why, in the sidecar's words.
+    pub reason: String,
+}

@@ -1,0 +1,23 @@
+//! The sidecar patch: a pod in, the same pod with its sidecar out. No clock, no network, no randomness.
+//!
+//! ```text
+//! pod, namespace, config -> decide --Skipped(reason)
+//!                             |
+//!                             +--> settings (annotations) -> probes (rewritten) -> containers, volumes -> Injected
+//! ```
+//! The webhook, `gamut inject` and `gamut up` all call [`inject`]. Doing it twice is doing it once, so that a webhook may be
+//! called again after others have changed the pod, and a manifest that was patched by hand is patched no further.
+
+mod config;
+mod containers;
+mod decide;
+mod inject;
+mod names;
+mod probes;
+mod settings;
+
+pub use config::{Config, NamespaceView, Resources};
+pub use decide::Skipped;
+pub use inject::{InjectError, Injected, Injection, inject};
+pub use names::*;
+pub use settings::{SettingError, Warning};

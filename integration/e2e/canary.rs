@@ -1,0 +1,56 @@
+//! `examples/canary`, exactly as a reader of the README starts it: the split, the header, the session.
+
+use crate::harness::{Mesh, by_version, fields};
+
+#[test]
+fn nine_in_ten_requests_get_version_one_and_the_tenth_the_canary() {
+    let mesh = Mesh::example("canary");
+    // Three thousand, so that three points are more than five standard deviations: chance alone never fails this.
+    let answers = mesh.load("shop/deploy/client", &["http://web/", "--count=3000", "--users=4"]).finish();
+    crate::harness::assert_no_failure(&answers);
+    let canary = by_version(&answers)["v2"] as f64 / 30.0;
+    assert!((canary - 10.0).abs() < 3.0, "{canary} % of the requests got the canary");
+
+    let pods: std::collections::BTreeSet<&str> = answers.iter().map(|answer| answer.pod.as_str()).collect();
+    assert_eq!(pods.len(), 4, "every pod of both versions answers: {pods:?}");
+}
+
+#[test]
+fn who_asks_for_the_canary_by_header_always_gets_it() {
+    let mesh = Mesh::example("canary");
+    let out = mesh.ask("shop/deploy/client", &["http://web/", "-H", "x-canary:always", "--count=100"]);
+    let versions = fields(&out, "ServiceVersion");
+    assert_eq!(versions, vec!["v2"; 100]);
+}
+
+#[test]
+fn a_session_is_kept_while_the_weights_flip_and_everybody_else_follows_them() {
+    let mesh = Mesh::example("canary");
+    let mut user = mesh.load("shop/deploy/client", &["http://web/", "--cookies"]);
+    let mut strangers = mesh.load("shop/deploy/client", &["http://web/"]);
+    user.more(50);
+
+    mesh.edit("4-route.yaml", "weight: 10", "weight: 100");
+    mesh.edit("4-route.yaml", "weight: 90", "weight: 0");
+    mesh.settle();
+    user.more(50);
+    strangers.until_steady("all strangers get version two", 50, |answer| answer.version == "v2");
+
+    mesh.edit("4-route.yaml", "weight: 0", "weight: 1");
+    mesh.edit("4-route.yaml", "weight: 100", "weight: 0");
+    mesh.settle();
+    user.more(50);
+    strangers.until_steady("all strangers get version one", 50, |answer| answer.version == "v1");
+
+    mesh.edit("4-route.yaml", "weight: 0", "weight: 10");
+    mesh.edit("4-route.yaml", "weight: 1\n", "weight: 90\n");
+    mesh.settle();
+    user.more(50);
+
+    let (user, strangers) = (user.finish(), strangers.finish());
+    crate::harness::assert_no_failure(&user);
+    crate::harness::assert_no_failure(&strangers);
+    assert!(user.len() >= 200);
+    let first = &user[0].pod;
+    assert!(user.iter().all(|answer| &answer.pod == first), "the user was moved: {:?}", by_version(&user));
+}

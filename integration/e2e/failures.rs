@@ -1,0 +1,96 @@
+//! What breaks while traffic flows: pods, containers, the controller, the CA.
+
+use crate::harness::{Mesh, app, assert_no_failure, by_version, namespace, route, service, statuses};
+
+fn shop(web: crate::harness::App) -> Vec<String> {
+    vec![
+        namespace("shop", "strict"),
+        app("client").in_namespace("shop"),
+        web.in_namespace("shop"),
+        app("other").in_namespace("shop"),
+        service("shop", "web"),
+        service("shop", "other"),
+        route("shop", "web", "name: web", &["backendRefs: [{name: web, port: 80}]"]),
+    ]
+}
+
+/// Kills processes of the node, at once and unasked.
+fn kill(mesh: &Mesh, pids: impl IntoIterator<Item = i32>) {
+    let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
+    let killed = mesh.exec("node", &["sh", "-c", &format!("kill -9 {}", pids.join(" "))]);
+    assert!(killed.status.success(), "{killed:?}");
+}
+
+/// Kills a component and returns what its process was.
+fn kill_component(mesh: &Mesh, name: &str) {
+    let components = mesh.status().components;
+    let pid = components.iter().find(|component| component.name == name).and_then(|component| component.pid);
+    kill(mesh, pid);
+}
+
+fn restarts(mesh: &Mesh, name: &str) -> u32 {
+    mesh.status()
+        .components
+        .iter()
+        .filter(|component| component.name == name)
+        .map(|component| component.restarts)
+        .sum()
+}
+
+#[test]
+fn a_pod_killed_under_load_costs_no_idempotent_request() {
+    let mesh = Mesh::up(&shop(app("web").replicas(3)));
+    let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=4"]);
+    load.more(200);
+    for _ in 0..3 {
+        let victim = load.more(1)[0].pod.clone();
+        let pods = mesh.pods("web");
+        let victim = pods.iter().find(|pod| pod.name == victim).unwrap();
+        kill(&mesh, victim.containers.iter().filter_map(|container| container.pid));
+        load.more(200);
+        mesh.settle();
+    }
+    let answers = load.finish();
+    assert_no_failure(&answers);
+    assert_eq!(by_version(&answers).len(), 1);
+}
+
+#[test]
+fn a_crashed_container_is_started_again_and_serves() {
+    let mesh = Mesh::up(&shop(app("web")));
+    let crash = mesh.try_to_ask("shop/deploy/client", &["http://web/exit?status=3"]);
+    let answer = String::from_utf8_lossy(&crash.stdout).into_owned();
+    assert!(statuses(&answer).iter().all(|status| *status >= 500), "{answer}");
+    mesh.settle();
+    let web = &mesh.pods("web")[0];
+    let restarts: u32 = web.containers.iter().filter(|c| c.role == "app").map(|c| c.restarts).sum();
+    assert_eq!(restarts, 1, "{web:#?}");
+    assert_eq!(statuses(&mesh.ask("shop/deploy/client", &["http://web/"])), [200]);
+}
+
+#[test]
+fn a_killed_controller_costs_nothing_and_changes_arrive_when_it_is_back() {
+    let mesh = Mesh::up(&shop(app("web").replicas(2)));
+    let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=2"]);
+    load.more(100);
+    kill_component(&mesh, "controller");
+    load.more(100);
+    mesh.edit("all.yaml", "backendRefs: [{name: web, port: 80}]", "backendRefs: [{name: other, port: 80}]");
+    load.until_steady("the change arrives", 50, |answer| answer.version == "other");
+    assert_eq!(restarts(&mesh, "controller"), 1);
+    assert_no_failure(&load.finish());
+}
+
+#[test]
+fn a_killed_ca_costs_nothing_and_new_pods_get_their_certificates_when_it_is_back() {
+    let mesh = Mesh::up(&shop(app("web")));
+    let mut load = mesh.load("shop/deploy/client", &["http://web/"]);
+    load.more(50);
+    kill_component(&mesh, "ca");
+    mesh.edit("all.yaml", &app("web").in_namespace("shop"), &app("web").replicas(2).in_namespace("shop"));
+    mesh.settle();
+    assert_eq!(restarts(&mesh, "ca"), 1);
+    let first = load.more(1)[0].pod.clone();
+    load.until("an answer from the new pod too", |answer| answer.pod != first);
+    assert_no_failure(&load.finish());
+}

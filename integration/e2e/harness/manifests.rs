@@ -1,0 +1,121 @@
+//! Manifests for tests: the few lines in which they differ, the many that they share.
+
+use std::fmt::Write;
+
+/// A Deployment of the echo app, with ServiceAccount and readiness probe.
+pub(crate) struct App {
+    name: String,
+    replicas: usize,
+    arguments: Vec<String>,
+    /// More labels of its pods, as lines of YAML.
+    labels: String,
+}
+
+/// An app of one replica, labelled `app: <name>`, which answers its name as ServiceVersion.
+pub(crate) fn app(name: &str) -> App {
+    App { name: name.to_owned(), replicas: 1, arguments: Vec::new(), labels: String::new() }
+}
+
+impl App {
+    pub(crate) fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// An argument for `gamut echo`.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Not in the mesh, though its namespace is.
+    pub(crate) fn unmeshed(mut self) -> Self {
+        self.labels += "\n        gamut.mesh/inject: disabled";
+        self
+    }
+
+    /// The manifest, in a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> String {
+        let Self { name, replicas, arguments, labels } = self;
+        format!(
+            "---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {name}, namespace: {namespace}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata:
+      labels:
+        app: {name}{labels}
+    spec:
+      serviceAccountName: {name}
+      containers:
+      - name: echo
+        image: gamut.mesh/echo
+        args: {arguments:?}
+        env: [{{name: VERSION, value: {name}}}]
+        readinessProbe:
+          httpGet: {{path: /healthz, port: 8080}}
+          periodSeconds: 1
+"
+        )
+    }
+}
+
+/// A namespace in the mesh, with the mTLS mode `strict` or `permissive`.
+pub(crate) fn namespace(name: &str, mtls: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {name}
+  labels: {{gamut.mesh/inject: enabled}}
+  annotations: {{gamut.mesh/mtls: {mtls}}}
+"
+    )
+}
+
+/// A Service whose port 80 leads to port 8080 of `app: <name>`.
+pub(crate) fn service(namespace: &str, name: &str) -> String {
+    service_with(namespace, name, name, "[{name: http, port: 80, targetPort: 8080}]", "")
+}
+
+/// A Service with all that can differ: the app that it selects, its ports, other fields of its spec (one line of YAML).
+pub(crate) fn service_with(namespace: &str, name: &str, app: &str, ports: &str, spec: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{app: {app}}}
+  ports: {ports}
+  {spec}
+"
+    )
+}
+
+/// An HTTPRoute of a Service; `rules` are lines of YAML, each rule a list item.
+pub(crate) fn route(namespace: &str, name: &str, parent: &str, rules: &[&str]) -> String {
+    let mut text = format!(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  parentRefs: [{{group: '', kind: Service, {parent}}}]
+  rules:
+"
+    );
+    for rule in rules {
+        let _ = writeln!(text, "  - {}", rule.trim().replace('\n', "\n    "));
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! What end-to-end tests stand on: a mesh of real processes for each test, ended and gone when the test is, however it
+//! ends.
+//!
+//! [`Mesh::up`] starts `gamut up` under a name of its own on manifests in a directory of its own; tests save files,
+//! run programs in pods and read answers as people do, and wait on what the mesh itself reports.
+
+mod lines;
+mod load;
+mod manifests;
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use gamut_local::{
+    Client,
+    control::{PodReport, Status, Wait},
+};
+use tempfile::TempDir;
+
+pub(crate) use lines::{Lines, PATIENCE};
+pub(crate) use load::{Load, assert_no_failure, by_version};
+pub(crate) use manifests::{App, app, namespace, route, service, service_with};
+
+/// The executable under test.
+pub(crate) const GAMUT: &str = env!("CARGO_BIN_EXE_gamut");
+
+/// The same executable, where every pod has it.
+pub(crate) const GAMUT_IN_PODS: &str = "/run/gamut/bin/gamut";
+
+/// A running `gamut up`. Dropping it kills it, and with it everything it started.
+pub(crate) struct Mesh {
+    /// The instance's name.
+    pub(crate) name: String,
+    directory: TempDir,
+    /// `gamut up` itself.
+    pub(crate) child: Child,
+    /// What it says.
+    pub(crate) output: Lines,
+    client: Client,
+}
+
+impl Mesh {
+    /// Starts a mesh on these manifests and waits until everything is ready.
+    pub(crate) fn up(manifests: &[String]) -> Self {
+        let mut mesh = Self::start(manifests, &[]);
+        mesh.output.until("ready", |line| line.contains("ready after"));
+        mesh
+    }
+
+    /// Starts a mesh on these manifests, with more arguments for `gamut up`.
+    pub(crate) fn start(manifests: &[String], arguments: &[&str]) -> Self {
+        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+        save(&directory.path().join("all.yaml"), &manifests.concat());
+        Self::start_in(directory, arguments)
+    }
+
+    /// Starts a mesh on the files of a directory.
+    pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(GAMUT);
+        command.args(["up", "--name", &name, "-f"]).arg(directory.path()).args(arguments);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Lines::of("gamut up", child.stderr.take().unwrap());
+        let client = Client::new(name.parse().unwrap());
+        Self { name, directory, child, output, client }
+    }
+
+    /// Where its manifests are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A copy of an example of the repository.
+    pub(crate) fn example(name: &str) -> Self {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+        for file in fs::read_dir(source).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+        }
+        let mut mesh = Self::start_in(directory, &[]);
+        mesh.output.until("ready", |line| line.contains("ready after"));
+        mesh
+    }
+
+    /// Saves a manifest, as an editor does. Returns when it was done.
+    pub(crate) fn save(&self, file: &str, content: &str) -> Instant {
+        save(&self.directory.path().join(file), content);
+        Instant::now()
+    }
+
+    /// Rewrites a manifest's text.
+    pub(crate) fn edit(&self, file: &str, from: &str, to: &str) -> Instant {
+        let path = self.directory.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file} has no {from:?}");
+        self.save(file, &text.replace(from, to))
+    }
+
+    /// Waits until what was saved is in effect everywhere: pods, endpoints, every sidecar's tables.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.client.wait(Wait::Ready, PATIENCE) {
+            panic!("not settled: {error}");
+        }
+    }
+
+    /// What the mesh reports of itself.
+    pub(crate) fn status(&self) -> Status {
+        self.client.status().unwrap()
+    }
+
+    /// The pods of a workload, without those that are going.
+    pub(crate) fn pods(&self, workload: &str) -> Vec<PodReport> {
+        let mut pods = self.status().pods;
+        pods.retain(|pod| pod.name.starts_with(&format!("{workload}-")) && !pod.terminating);
+        pods
+    }
+
+    /// A `gamut` command for this instance.
+    pub(crate) fn gamut<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = Command::new(GAMUT);
+        command.args(arguments).env("GAMUT_INSTANCE", &self.name).stdin(Stdio::null());
+        command
+    }
+
+    /// What a `gamut` command prints, which must succeed.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
+        text_of(self.gamut(arguments).output().unwrap())
+    }
+
+    /// A program in a pod; `target` is `namespace/deploy/name`, or `node`.
+    pub(crate) fn exec_command(&self, target: &str, command: &[&str]) -> Command {
+        let (namespace, target) = target.split_once('/').unwrap_or(("default", target));
+        self.gamut(&[&["exec", "-n", namespace, target, "--"], command].concat())
+    }
+
+    /// Runs a program in a pod to its end.
+    pub(crate) fn exec(&self, target: &str, command: &[&str]) -> Output {
+        self.exec_command(target, command).output().unwrap()
+    }
+
+    /// What the echo client prints, which must succeed.
+    pub(crate) fn ask(&self, from: &str, arguments: &[&str]) -> String {
+        text_of(self.try_to_ask(from, arguments))
+    }
+
+    /// Runs the echo client.
+    pub(crate) fn try_to_ask(&self, from: &str, arguments: &[&str]) -> Output {
+        self.exec(from, &[&[GAMUT_IN_PODS, "echo", "client"], arguments].concat())
+    }
+
+    /// Starts traffic.
+    pub(crate) fn load(&self, from: &str, arguments: &[&str]) -> Load {
+        Load::start(self, from, arguments)
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.output.rest();
+            eprintln!("gamut up said:\n{}", self.output.seen());
+        }
+    }
+}
+
+/// Writes beside and renames over, as editors do.
+fn save(path: &Path, content: &str) {
+    let beside = path.with_extension("new");
+    fs::write(&beside, content).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+/// Standard output of a program that must have succeeded.
+pub(crate) fn text_of(output: Output) -> String {
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The values of a field of the echo app's answers, `Hostname` say, in their order.
+pub(crate) fn fields<'a>(answers: &'a str, name: &str) -> Vec<&'a str> {
+    let field = |line: &'a str| line.split_once(" body] ")?.1.strip_prefix(name)?.strip_prefix('=');
+    answers.lines().filter_map(field).collect()
+}
+
+/// The `StatusCode` of the echo client's answers, in their order.
+pub(crate) fn statuses(answers: &str) -> Vec<u16> {
+    answers.lines().filter_map(|line| line.split_once("] StatusCode=")?.1.parse().ok()).collect()
+}
+
+/// The values of a response header, in the order of the answers.
+pub(crate) fn headers<'a>(answers: &'a str, name: &str) -> Vec<&'a str> {
+    let value = |line: &'a str| line.split_once("] ResponseHeader=")?.1.strip_prefix(name)?.strip_prefix(':');
+    answers.lines().filter_map(value).collect()
+}

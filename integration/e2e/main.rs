@@ -1,0 +1,14 @@
+//! End-to-end tests: real processes, real namespaces, real TLS, a mesh of its own for each test.
+//!
+//! They are one program, so that they run side by side however many there are; `harness` is what they stand on.
+
+mod addresses;
+mod canary;
+mod changes;
+mod failures;
+mod harness;
+mod mtls;
+mod protocols;
+mod readme;
+mod routing;
+mod up;

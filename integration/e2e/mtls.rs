@@ -1,0 +1,100 @@
+//! Who may speak to whom, and what it looks like on the wire.
+
+use std::process::Stdio;
+
+use crate::harness::{GAMUT_IN_PODS, Lines, Mesh, app, fields, namespace, service, statuses};
+
+/// A client, a web server in the given mTLS mode, and an outsider without a sidecar.
+fn shop(mode: &str) -> Mesh {
+    Mesh::up(&[
+        namespace("shop", mode),
+        app("client").in_namespace("shop"),
+        app("web").in_namespace("shop"),
+        app("outsider").unmeshed().in_namespace("shop"),
+        service("shop", "web"),
+    ])
+}
+
+#[test]
+fn strict_refuses_plaintext_from_outside_the_mesh_and_the_pod_is_ready_all_the_same() {
+    let mesh = shop("strict");
+    assert_eq!(statuses(&mesh.ask("shop/deploy/client", &["http://web/"])), [200]);
+
+    let web = &mesh.pods("web")[0];
+    assert!(web.ready, "the probe must get through to {web:#?}");
+    let by_address = format!("http://{}:8080/", web.ips[0]);
+    for (from, url) in [
+        ("shop/deploy/outsider", "http://web/"),
+        ("shop/deploy/outsider", &by_address),
+        ("node", &by_address),
+    ] {
+        let refused = mesh.try_to_ask(from, &[url]);
+        assert!(!refused.status.success(), "{from} got an answer from {url}: {refused:?}");
+    }
+}
+
+#[test]
+fn permissive_serves_outsiders_and_speaks_mutual_tls_to_the_mesh() {
+    let mesh = shop("permissive");
+    assert_eq!(statuses(&mesh.ask("shop/deploy/outsider", &["http://web/"])), [200]);
+    let seen = sniff(&mesh, || {
+        mesh.ask("shop/deploy/client", &["http://web/", "-H", "x-mark:from-the-mesh"]);
+        mesh.ask("shop/deploy/outsider", &["http://web/", "-H", "x-mark:from-outside"]);
+    });
+    assert!(
+        seen.iter().any(|line| line.contains("from-outside")),
+        "the sniffer must see plaintext where there is some"
+    );
+    assert!(!seen.iter().any(|line| line.contains("from-the-mesh")));
+}
+
+#[test]
+fn bytes_between_two_sidecars_are_tls_in_both_directions() {
+    let mesh = shop("strict");
+    let mark = "a-mark-in-the-request";
+    let mut out = String::new();
+    let seen = sniff(&mesh, || {
+        out = mesh.ask("shop/deploy/client", &["http://web/", "-H", &format!("x-mark:{mark}")])
+    });
+    assert_eq!(
+        fields(&out, "RequestHeader").iter().filter(|header| header.contains(mark)).count(),
+        1,
+        "{out}"
+    );
+
+    assert!(!seen.iter().any(|line| line.contains(mark)), "the request's header was seen: {seen:#?}");
+    assert!(
+        !seen.iter().any(|line| line.contains("ServiceVersion")),
+        "the answer's body was seen: {seen:#?}"
+    );
+    // Application data records of TLS (RFC 8446, section 5.1): type 23, legacy version 3.3.
+    let (to_web, from_web): (Vec<&String>, Vec<&String>) =
+        seen.iter().partition(|line| !line.split(" > ").next().unwrap().ends_with(":8080"));
+    for direction in [to_web, from_web] {
+        assert!(
+            direction.iter().any(|line| line.contains(r"\x17\x03\x03")),
+            "no application data in {direction:#?}"
+        );
+    }
+}
+
+/// What goes over the node's wires to and from port 8080 while something happens.
+fn sniff(mesh: &Mesh, happens: impl FnOnce()) -> Vec<String> {
+    let mut sniffer = mesh.exec_command("node", &[GAMUT_IN_PODS, "echo", "sniff", "--port=8080"]);
+    let mut sniffer = sniffer.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = Lines::of("sniff", sniffer.stdout.take().unwrap());
+    lines.until("listening", |line| line == "listening");
+    happens();
+    // What was on the wire before this connection is in the sniffer's queue before it.
+    let web = mesh.pods("web").remove(0);
+    mesh.try_to_ask("node", &[&format!("tcp://{}:8080", web.ips[0]), "--data=the-end-of-it"]);
+    lines.until("the end", |line| line.contains("the-end-of-it"));
+    sniffer.kill().unwrap();
+    sniffer.wait().unwrap();
+    lines
+        .all()
+        .iter()
+        .filter(|line| line.contains(" > ") && !line.contains("the-end-of-it"))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,153 @@
+//! The README's walk-through, followed word by word: every command of its `console` blocks runs, and what it prints must
+//! have the shape of what the README shows. Numbers, ages and the random parts of names may differ, words may not.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::harness::{GAMUT, Mesh};
+
+/// A command of the README and what it shows of its output.
+#[derive(Debug)]
+struct Step {
+    command: String,
+    output: Vec<String>,
+}
+
+#[test]
+fn the_readmes_walk_through_is_true() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = fs::read_to_string(repository.join("README.md")).unwrap();
+    let steps = steps(&readme);
+    assert!(steps.len() >= 8, "the walk-through has lost its steps: {steps:#?}");
+
+    let (first, rest) = steps.split_first().unwrap();
+    assert_eq!(first.command, "cargo run --release -p gamut -- up -f examples/canary");
+    let mut mesh = Mesh::example("canary");
+    let heading = normal(&first.output[0]);
+    assert!(
+        mesh.output.all().iter().any(|line| normal(line) == heading),
+        "{heading} in\n{}",
+        mesh.output.seen()
+    );
+
+    for step in rest {
+        let printed = run(&mesh, &step.command);
+        let expected: Vec<String> = step.output.iter().map(|line| normal(line)).collect();
+        let found: Vec<String> = printed.lines().map(normal).collect();
+        assert!(
+            contains(&found, &expected),
+            "$ {}\nprints:\n{printed}\nthe README says:\n{}",
+            step.command,
+            step.output.join("\n")
+        );
+    }
+    // What `gamut up` said meanwhile in its own terminal.
+    let said = mesh.output.arrived();
+    for line in ["reloaded: changed HTTPRoute shop/web", "in effect everywhere"] {
+        assert!(said.iter().any(|said| said.contains(line)), "{line} in {said:#?}");
+    }
+}
+
+/// The `console` blocks: lines with `$` are commands (`\` at the end goes on), what stands below is output.
+fn steps(readme: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let (mut inside, mut goes_on) = (false, false);
+    for line in readme.lines() {
+        match (line, inside) {
+            ("```console", false) => inside = true,
+            ("```", true) => inside = false,
+            (line, true) => match (line.strip_prefix("$ "), steps.last_mut()) {
+                (Some(command), _) => {
+                    goes_on = command.ends_with('\\');
+                    steps.push(Step {
+                        command: command.trim_end_matches('\\').to_owned(),
+                        output: Vec::new(),
+                    });
+                }
+                (None, Some(step)) if goes_on => {
+                    goes_on = line.ends_with('\\');
+                    step.command += line.trim_end_matches('\\').trim_start();
+                }
+                (None, Some(step)) => step.output.push(line.to_owned()),
+                (None, None) => panic!("output before any command: {line}"),
+            },
+            _ => {}
+        }
+    }
+    steps
+}
+
+/// Runs a command as a reader's second terminal would, on the test's instance and its copy of the example.
+fn run(mesh: &Mesh, command: &str) -> String {
+    let bin = Path::new(GAMUT).parent().unwrap().display().to_string();
+    let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
+    let command = command.replace("examples/canary", &mesh.directory().display().to_string());
+    let output = Command::new("bash")
+        .args(["-c", &format!("{command} 2>&1")])
+        .env("PATH", path)
+        .env("GAMUT_INSTANCE", &mesh.name)
+        .output()
+        .unwrap();
+    if command.starts_with("sed ") {
+        mesh.settle();
+    }
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A line without what differs from run to run: every number is `N`, every pod's random ending `*`, columns are one
+/// space apart, and the directory is the README's.
+fn normal(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        for workload in ["client", "web-v1", "web-v2"] {
+            if let Some((before, _)) = word.split_once(&format!("{workload}-")) {
+                return format!("{before}{workload}-*");
+            }
+        }
+        let mut normal = String::new();
+        for c in word.chars() {
+            match c {
+                '0'..='9' if normal.ends_with('N') => {}
+                '0'..='9' => normal.push('N'),
+                '.' if normal.ends_with('N') => {}
+                c => normal.push(c),
+            }
+        }
+        normal
+    });
+    // An age has one unit or two.
+    let line = words.collect::<Vec<_>>().join(" ");
+    let line =
+        ["Nms", "Nµs", "NhNm", "NmNs", "Nh", "Nm"].iter().fold(line, |line, age| line.replace(age, "Ns"));
+    match line.find("/tmp/") {
+        Some(at) if line.starts_with("instance") => line[..at].to_owned() + "examples/canary",
+        _ => line.replace(|c: char| c == '~', ""),
+    }
+}
+
+/// Whether the lines stand there one below the other, where `...` stands for any others.
+fn contains(found: &[String], expected: &[String]) -> bool {
+    let mut found = found.iter();
+    let mut skip = false;
+    for line in expected {
+        if line == "..." {
+            skip = true;
+            continue;
+        }
+        let is_there = if skip { found.any(|found| found == line) } else { found.next() == Some(line) };
+        if !is_there {
+            return false;
+        }
+        skip = false;
+    }
+    skip || found.next().is_none()
+}
+
+#[test]
+fn shapes_are_compared_and_not_numbers() {
+    assert_eq!(normal("web-v1-6d8f-x2  12m old, 23h47m left"), normal("web-v1-77-aa 3s old,   23h59m left"));
+    assert_eq!(normal("10.3%"), normal("9%"));
+    let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    assert!(contains(&lines("a b c d"), &lines("a ... d")));
+    assert!(contains(&lines("a b"), &lines("a ...")));
+    assert!(!contains(&lines("a b c"), &lines("a c")));
+    assert!(!contains(&lines("a b"), &lines("a")));
+}

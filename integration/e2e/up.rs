@@ -1,0 +1,233 @@
+//! `gamut up` itself: commands that it runs, input that it can't use, and what it leaves behind.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Instant,
+};
+
+use crate::harness::{GAMUT, Lines, Mesh, PATIENCE, app, namespace, route, service};
+use tempfile::TempDir;
+
+fn shop() -> Vec<String> {
+    vec![
+        namespace("shop", "strict"),
+        app("client").in_namespace("shop"),
+        app("web").in_namespace("shop"),
+        service("shop", "web"),
+        route("shop", "web", "name: web", &["backendRefs: [{name: web, port: 80}]"]),
+    ]
+}
+
+/// `gamut up -f MANIFEST -- COMMAND`, to its end.
+fn up_with(manifest: &str, command: &[&str]) -> Output {
+    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+    fs::write(directory.path().join("all.yaml"), manifest).unwrap();
+    let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    let mut up = Command::new(GAMUT);
+    up.args(["up", "--name", &name, "-f"]).arg(directory.path()).arg("--").args(command).stdin(Stdio::null());
+    up.output().unwrap()
+}
+
+#[test]
+fn a_command_runs_when_all_is_ready_and_its_status_is_ups_own() {
+    let script = format!("{GAMUT} exec -n shop deploy/client -- {GAMUT} echo client http://web/ && exit 7");
+    let output = up_with(&shop().concat(), &["sh", "-c", &script]);
+    let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{out}{log}");
+    assert!(out.contains("[0] StatusCode=200"), "{out}{log}");
+    assert!(log.contains("ready after"), "it says when everything is ready: {log}");
+
+    let output = up_with(&shop().concat(), &["/no/such/program"]);
+    assert_eq!(output.status.code(), Some(127), "{output:?}");
+}
+
+#[test]
+fn exec_exits_with_the_programs_status_and_says_what_there_is_when_it_finds_nothing() {
+    let mesh = Mesh::up(&shop());
+    assert_eq!(mesh.exec("shop/deploy/web", &["sh", "-c", "exit 9"]).status.code(), Some(9));
+    assert_eq!(mesh.exec("shop/deploy/web", &["no-such-program"]).status.code(), Some(127));
+    let hostname = crate::harness::text_of(mesh.exec("shop/deploy/web", &["hostname"]));
+    assert_eq!(hostname.trim(), mesh.pods("web")[0].name);
+    let nothing = mesh.exec("shop/deploy/nosuch", &["true"]);
+    let message = String::from_utf8_lossy(&nothing.stderr).into_owned();
+    assert!(
+        !nothing.status.success() && message.trim().lines().count() == 1 && message.contains("nosuch"),
+        "{message}"
+    );
+}
+
+#[test]
+fn nothing_is_left_however_it_ends() {
+    for signal in ["-INT", "-TERM", "-KILL"] {
+        let before = Traces::of_this_machine();
+        let mut mesh = Mesh::up(&shop());
+        let processes = processes_of(&mesh);
+        assert!(processes.len() > 10, "{processes:?}");
+
+        let killed =
+            Command::new("sh").args(["-c", &format!("kill {signal} {}", mesh.child.id())]).status().unwrap();
+        assert!(killed.success());
+        let status = mesh.child.wait().unwrap();
+        // The end of its output is the end of all that could write there.
+        mesh.output.rest();
+        if signal == "-KILL" {
+            assert_eq!(status.signal(), Some(9));
+        } else {
+            assert_eq!(status.code(), Some(0), "{signal}: {}", mesh.output.seen());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while processes.iter().any(|pid| is_alive(*pid)) {
+            assert!(Instant::now() < deadline, "{signal}: still alive: {processes:?}");
+            std::thread::yield_now();
+        }
+        assert_eq!(Traces::of_this_machine().without(&before), Traces::default(), "{signal}");
+    }
+}
+
+/// The host's process ids of everything that runs in an instance, `gamut up` included.
+fn processes_of(mesh: &Mesh) -> Vec<u32> {
+    let mut family = vec![mesh.child.id()];
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((pid, parent_of(pid)?))
+        })
+        .collect();
+    let mut found = 0;
+    while found < family.len() {
+        let parent = family[found];
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| pid));
+        found += 1;
+    }
+    family
+}
+
+/// `None` for a process that isn't there; a zombie isn't.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" { None } else { fields.next()?.parse().ok() }
+}
+
+fn is_alive(pid: u32) -> bool {
+    parent_of(pid).is_some()
+}
+
+/// What outlives processes: names, mounts, interfaces, rules.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Traces {
+    mounts: BTreeSet<String>,
+    links: BTreeSet<String>,
+    namespaces: BTreeSet<String>,
+    run: BTreeSet<String>,
+}
+
+impl Traces {
+    fn of_this_machine() -> Self {
+        let names = |directory: &str| -> BTreeSet<String> {
+            let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        Self {
+            mounts: mounts.lines().map(str::to_owned).collect(),
+            links: names("/sys/class/net"),
+            namespaces: names("/run/netns"),
+            run: names("/run/gamut"),
+        }
+    }
+
+    fn without(self, other: &Self) -> Self {
+        Self {
+            mounts: &self.mounts - &other.mounts,
+            links: &self.links - &other.links,
+            namespaces: &self.namespaces - &other.namespaces,
+            run: &self.run - &other.run,
+        }
+    }
+}
+
+#[test]
+fn input_that_cannot_be_used_is_one_clear_line_each_and_the_rest_runs() {
+    let image = "---
+apiVersion: v1
+kind: Pod
+metadata: {name: nginx, namespace: shop}
+spec: {containers: [{name: nginx, image: nginx}]}
+";
+    let kind = "---\napiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: typo, namespace: shop}\n";
+    let missing = route("shop", "lost", "name: web", &["backendRefs: [{name: nosuch, port: 80}]"])
+        .replace("name: lost", "name: zlost");
+    let clash = app("web")
+        .in_namespace("shop")
+        .replace("name: web, namespace", "name: clash, namespace")
+        .replace("      containers:", "      containers:\n      - {name: first, image: gamut.mesh/echo}");
+    let mut mesh = Mesh::start(&[shop(), vec![image.into(), kind.into(), missing, clash]].concat(), &[]);
+    mesh.save("torn.yaml", "apiVersion: v1\nkind: [Service\n");
+
+    for (what, words) in [
+        ("an image without a command", ["shop/nginx", "image", "command"]),
+        ("an unknown kind", ["all.yaml", "Deploymnet", "Deployment"]),
+        ("unreadable YAML", ["torn.yaml", "line", "error"]),
+        ("a port clash", ["clash", "8080", "error"]),
+    ] {
+        let (_, line) = mesh.output.until(what, |line| words.iter().all(|word| line.contains(word)));
+        assert!(line.len() < 400, "{what}: {line}");
+    }
+    let everything_else = Instant::now() + PATIENCE;
+    while !mesh.try_to_ask("shop/deploy/client", &["http://web/"]).status.success() {
+        assert!(Instant::now() < everything_else, "what is valid runs");
+    }
+    let routes = mesh.run(&["routes", "-n", "shop"]);
+    assert!(routes.contains("BackendNotFound") && routes.contains("nosuch"), "{routes}");
+}
+
+#[test]
+fn without_root_it_says_so_in_one_line() {
+    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+    let (copy, manifest) = (directory.path().join("gamut"), directory.path().join("all.yaml"));
+    fs::copy(GAMUT, &copy).unwrap();
+    fs::write(&manifest, shop().concat()).unwrap();
+    open_to_all(directory.path());
+    let output =
+        Command::new(&copy).args(["up", "-f"]).arg(&manifest).uid(65534).gid(65534).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.trim().lines().count() == 1 && message.contains("root"), "{message}");
+}
+
+fn open_to_all(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_name_that_is_taken_and_a_path_that_is_not_there_are_refused_at_once() {
+    let mesh = Mesh::up(&shop());
+    let mut again = Command::new(GAMUT);
+    let again = again
+        .args(["up", "--name", &mesh.name, "-f", "/etc/hostname"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = Lines::of("the second", again.stderr.unwrap());
+    assert!(lines.rest().concat().contains("running already"));
+
+    let nowhere = Command::new(GAMUT)
+        .args(["up", "--name", "e2e-nowhere", "-f", "/no/such/directory"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(
+        !nowhere.status.success()
+            && message.contains("/no/such/directory")
+            && message.trim().lines().count() == 1,
+        "{message}"
+    );
+}

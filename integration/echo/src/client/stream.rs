@@ -1,0 +1,75 @@
+//! Protocols that are no requests and answers: WebSocket, and bytes over TCP. What comes back is the answer's body.
+
+use std::io::Write;
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use super::{Answer, Call};
+use crate::{
+    EchoError,
+    websocket::{self, Frame, Opcode},
+};
+
+/// The handshake's key; a constant, because nobody here needs to tell two handshakes apart.
+const KEY: &str = "Z2FtdXQtZWNoby1jbGllbnQ=";
+
+/// Sends one text message, waits for its echo, and closes in order.
+pub(super) async fn websocket(call: &Call) -> Result<Answer, EchoError> {
+    let mut stream = BufReader::new(call.target.connect().await?);
+    let mut request =
+        format!("GET {} HTTP/1.1\r\nHost: {}\r\n", call.target.path, call.target.authority).into_bytes();
+    for (name, value) in &call.headers {
+        write!(request, "{name}: ")?;
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    write!(
+        request,
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )?;
+    stream.write_all(&request).await?;
+    let head = read_head(&mut stream).await?;
+    let proof = format!("sec-websocket-accept: {}", websocket::accept(KEY.as_bytes()).to_ascii_lowercase());
+    if !head.starts_with("HTTP/1.1 101 ") || !head.to_ascii_lowercase().contains(&proof) {
+        let status = head.lines().next().unwrap_or_default();
+        return Err(EchoError::Protocol(format!("no upgrade to WebSocket: {status}")));
+    }
+    let message = Frame { opcode: Opcode::Text, payload: call.data.clone().into_bytes() };
+    websocket::write(&mut stream, &message, Some([1, 2, 3, 4])).await?;
+    let answer = websocket::read(&mut stream).await?;
+    let close = Frame { opcode: Opcode::Close, payload: Vec::new() };
+    websocket::write(&mut stream, &close, Some([1, 2, 3, 4])).await?;
+    websocket::read(&mut stream).await?;
+    Ok(Answer {
+        status: Some(101),
+        body: String::from_utf8_lossy(&answer.payload).into_owned(),
+        ..Answer::default()
+    })
+}
+
+/// The answer's head, up to and with the empty line.
+async fn read_head(stream: &mut BufReader<TcpStream>) -> Result<String, EchoError> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head).await? == 0 {
+            return Err(EchoError::Protocol("the connection ended before an answer".to_owned()));
+        }
+    }
+    Ok(head)
+}
+
+/// Sends the data and its end, and reads until the server has sent its last byte too.
+pub(super) async fn tcp(call: &Call) -> Result<Answer, EchoError> {
+    let mut stream = BufReader::new(call.target.connect().await?);
+    let mut body = String::new();
+    if call.server_first && stream.read_line(&mut body).await? == 0 {
+        return Err(EchoError::Protocol("the connection ended before the server's greeting".to_owned()));
+    }
+    stream.write_all(call.data.as_bytes()).await?;
+    stream.shutdown().await?;
+    stream.read_to_string(&mut body).await?;
+    Ok(Answer { status: None, body, ..Answer::default() })
+}

@@ -1,0 +1,114 @@
+//! Knobs: what a request may ask of its answer, as `?name=value` or as header `x-echo-name: value`.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, request::Parts};
+
+/// What a request asks for. The default is a plain 200 with the report.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Knobs {
+    /// `status=503`: the answer's status. For gRPC: `status=14`, the gRPC status.
+    pub(super) status: Option<u16>,
+    /// `delay=250ms`: a wait before the answer's head.
+    pub(super) delay: Option<Duration>,
+    /// `size=100000`: a body of this many bytes in place of the report.
+    pub(super) size: Option<usize>,
+    /// `chunks=10`: the body this many times over, of unknown length.
+    pub(super) chunks: Option<u32>,
+    /// `every=100ms`: a wait before each chunk.
+    pub(super) every: Option<Duration>,
+    /// `header=name:value`: a header of the answer; may be given several times.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// `trailer=name:value`: a trailer behind the body; may be given several times.
+    pub(super) trailers: Vec<(HeaderName, HeaderValue)>,
+    /// `body=echo`: the request's body streams back, trailers included.
+    pub(super) echo_body: bool,
+    /// `close=head` or `close=body`: the connection breaks before the answer, or in the middle of its body.
+    pub(super) close: Option<Close>,
+    /// `fail=2`: so many requests with this `key` are answered 503 before one succeeds.
+    pub(super) fail: Option<u32>,
+    /// `key=...`: what `fail` counts by.
+    pub(super) key: String,
+}
+
+/// Where the server breaks the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// Instead of an answer.
+    Head,
+    /// After the head and a part of the body.
+    Body,
+}
+
+impl Knobs {
+    /// Reads a request's knobs; other parameters and headers are the request's own business.
+    ///
+    /// # Errors
+    /// A knob whose value makes no sense, in one line for a 400.
+    pub(super) fn of(request: &Parts) -> Result<Self, String> {
+        let mut knobs = Self::default();
+        for pair in request.uri.query().unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            knobs.set(name, value)?;
+        }
+        for (name, value) in &request.headers {
+            if let (Some(name), Ok(value)) = (name.as_str().strip_prefix("x-echo-"), value.to_str()) {
+                knobs.set(name, value)?;
+            }
+        }
+        Ok(knobs)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "status" => self.status = Some(number(name, value)?),
+            "delay" => self.delay = Some(crate::duration(value)?),
+            "size" => self.size = Some(number(name, value)?),
+            "chunks" => self.chunks = Some(number(name, value)?),
+            "every" => self.every = Some(crate::duration(value)?),
+            "header" => self.headers.push(crate::header(value)?),
+            "trailer" => self.trailers.push(crate::header(value)?),
+            "body" => self.echo_body = value == "echo",
+            "close" if value == "head" => self.close = Some(Close::Head),
+            "close" if value == "body" => self.close = Some(Close::Body),
+            "fail" => self.fail = Some(number(name, value)?),
+            "key" => self.key = value.to_owned(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, String> {
+    value.parse().map_err(|_| format!("{name}={value} is not a number of the right size"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str, header: Option<(&str, &str)>) -> Result<Knobs, String> {
+        let mut request = http::Request::builder().uri(uri);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        Knobs::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn knobs_come_from_the_query_and_from_headers() {
+        let knobs = read("/?status=503&version=two&close=head", Some(("x-echo-delay", "5ms"))).unwrap();
+        let expected = Knobs {
+            status: Some(503),
+            delay: Some(Duration::from_millis(5)),
+            close: Some(Close::Head),
+            ..Knobs::default()
+        };
+        assert_eq!(knobs, expected);
+    }
+
+    #[test]
+    fn a_knob_that_makes_no_sense_is_named() {
+        assert_eq!(read("/?size=big", None).unwrap_err(), "size=big is not a number of the right size");
+    }
+}

@@ -1,0 +1,184 @@
+//! The server: listeners on their ports, a task per connection, and an orderly end on SIGTERM.
+
+mod http;
+mod knobs;
+mod report;
+mod tcp;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::{Arc, Mutex, atomic::AtomicU16},
+    time::Duration,
+};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use crate::EchoError;
+
+/// What the server listens on and who it says it is.
+#[derive(Debug, clap::Args)]
+#[group(id = "server")]
+pub(crate) struct Args {
+    /// A port for HTTP/1.1, HTTP/2 without TLS, gRPC and WebSocket; may be given several times
+    #[arg(long = "port", value_name = "PORT", default_value = "8080")]
+    ports: Vec<u16>,
+    /// The same as --port, by the name that the conformance suite uses
+    #[arg(long, value_name = "PORT")]
+    grpc: Vec<u16>,
+    /// A port that sends every byte back
+    #[arg(long, value_name = "PORT")]
+    tcp: Vec<u16>,
+    /// A port that greets with a line before it sends every byte back, as SMTP or MySQL do
+    #[arg(long, value_name = "PORT")]
+    server_first: Vec<u16>,
+    /// What to answer as ServiceVersion
+    #[arg(long = "version", value_name = "TEXT", env = "VERSION", default_value = "")]
+    service_version: String,
+    /// How long requests may take to finish after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration)]
+    grace: Duration,
+}
+
+/// What all connections share.
+pub(crate) struct App {
+    service_version: String,
+    hostname: String,
+    /// The status that `/healthz` answers with.
+    health: AtomicU16,
+    /// How many requests have already failed for each key of the `fail` knob.
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// The caller as the socket has it.
+    from: IpAddr,
+    /// The port it came to.
+    port: u16,
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy)]
+pub(crate) enum Protocol {
+    Http,
+    Tcp,
+    ServerFirst,
+}
+
+pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
+    let http = args.ports.iter().chain(&args.grpc).map(|port| (*port, Protocol::Http));
+    let tcp = args.tcp.iter().map(|port| (*port, Protocol::Tcp));
+    let server_first = args.server_first.iter().map(|port| (*port, Protocol::ServerFirst));
+    let mut listeners = Vec::new();
+    for (port, protocol) in http.chain(tcp).chain(server_first) {
+        listeners.push((listen(port).await?, protocol));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(listeners, App::new(args.service_version));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.stop(args.grace).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl App {
+    pub(crate) fn new(service_version: String) -> Self {
+        let hostname = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            service_version,
+            hostname: hostname.unwrap_or_default(),
+            health: AtomicU16::new(200),
+            failures: Mutex::default(),
+        }
+    }
+}
+
+/// A running server. Dropping it stops accepting; connections that are there go on.
+pub(crate) struct Server {
+    accepting: JoinSet<()>,
+    connections: Arc<GracefulShutdown>,
+}
+
+impl Server {
+    pub(crate) fn start(listeners: Vec<(TcpListener, Protocol)>, app: App) -> Self {
+        let app = Arc::new(app);
+        let connections = Arc::new(GracefulShutdown::new());
+        let accepting = listeners.into_iter().map(|(listener, protocol)| {
+            accept(listener, protocol, Arc::clone(&app), Arc::clone(&connections))
+        });
+        Self { accepting: accepting.collect(), connections }
+    }
+
+    /// Lets requests that are on their way finish, for as long as `grace`.
+    pub(crate) async fn stop(mut self, grace: Duration) {
+        // Closing the listeners first makes the kernel refuse whoever comes now, which callers can safely try elsewhere.
+        self.accepting.shutdown().await;
+        if let Some(connections) = Arc::into_inner(self.connections) {
+            let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+        }
+    }
+}
+
+/// Both families on one socket where the machine has IPv6, else IPv4 alone.
+async fn listen(port: u16) -> Result<TcpListener, EchoError> {
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    match TcpListener::bind(both).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(EchoError::Listen { address: both, source: error })
+        }
+        Err(_) => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            TcpListener::bind(address).await.map_err(|source| EchoError::Listen { address, source })
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, protocol: Protocol, app: Arc<App>, graceful: Arc<GracefulShutdown>) {
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a caller that left before it was accepted: the next one may succeed.
+                tracing::warn!(%error, "accept");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let port = stream.local_addr().map_or(0, |address| address.port());
+        let arrival = Arrival { from: from.ip().to_canonical(), port };
+        match protocol {
+            Protocol::Http => serve_http(stream, arrival, &app, &graceful),
+            Protocol::Tcp => drop(tokio::spawn(tcp::echo(stream))),
+            Protocol::ServerFirst => drop(tokio::spawn(tcp::greet_and_echo(stream, app.hostname.clone()))),
+        }
+    }
+}
+
+fn serve_http(stream: TcpStream, arrival: Arrival, app: &Arc<App>, graceful: &GracefulShutdown) {
+    let app = Arc::clone(app);
+    let service = hyper::service::service_fn(move |request| http::answer(Arc::clone(&app), arrival, request));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error, "connection");
+        }
+    });
+}

@@ -1,0 +1,29 @@
+//! The boundary to an API server: connect, ask, watch, hold a Lease. Objects stay JSON.
+//!
+//! ```text
+//! kubeconfig | service account ─connect→ Cluster ─┬─ api: get, list, create, replace    (one request each, bounded in time)
+//!                                                 ├─ Watch: list, then follow           (forever, through every failure)
+//!                                                 └─ Campaign: a Lease, held or awaited (who writes what everybody could write)
+//! ```
+//!
+//! Objects are `serde_json::Value`s, because their readers are lenient and read files as well: a field that this crate
+//! doesn't know must survive, and one object that is odd must not stop a watch.
+//!
+//! Deliberately absent: caches (whoever watches keeps what it needs, and nothing twice) and server-side apply (a status list with
+//! several writers is atomic; it takes read, merge, replace).
+
+mod api;
+mod connect;
+mod error;
+mod lease;
+mod resource;
+mod watch;
+
+pub use self::{
+    api::{Cluster, Created, Replaced},
+    connect::ConnectError,
+    error::{ApiError, Problem},
+    lease::{Campaign, LeaseName, Leadership},
+    resource::{Resource, Selection, core},
+    watch::{Event, Key, Watch},
+};

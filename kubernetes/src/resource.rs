@@ -1,0 +1,121 @@
+//! Which objects: a resource of the API, and which part of it.
+
+/// A resource as requests address it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resource {
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind, as in `kind`.
+    pub kind: &'static str,
+    /// The plural, as in paths.
+    pub plural: &'static str,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+/// Which objects of a resource: all of them by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selection {
+    /// Only this namespace's.
+    pub namespace: Option<String>,
+    /// Only those whose fields are such, as in `metadata.name=gamut`.
+    pub fields: Option<String>,
+    /// Only those with such labels, as in `app=web,!canary`.
+    pub labels: Option<String>,
+    /// Without `spec`, `data` and `status`.
+    pub metadata_only: bool,
+}
+
+impl Resource {
+    /// A resource whose objects live in namespaces.
+    pub const fn namespaced(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+        Self { group, version, kind, plural, namespaced: true }
+    }
+
+    /// A resource whose objects are the whole cluster's.
+    pub const fn cluster(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+        Self { group, version, kind, plural, namespaced: false }
+    }
+
+    /// `apiVersion` of its objects.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// The path of its objects: of one namespace, or, without one, of all.
+    pub fn path(&self, namespace: Option<&str>) -> String {
+        let root = match self.group {
+            "" => format!("/api/{}", self.version),
+            group => format!("/apis/{group}/{}", self.version),
+        };
+        match namespace.filter(|_| self.namespaced) {
+            Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.plural),
+            None => format!("{root}/{}", self.plural),
+        }
+    }
+}
+
+impl Selection {
+    /// One object by its name.
+    pub fn named(namespace: Option<&str>, name: &str) -> Self {
+        Self {
+            namespace: namespace.map(str::to_owned),
+            fields: Some(format!("metadata.name={name}")),
+            ..Self::default()
+        }
+    }
+
+    /// Objects with these labels, in all namespaces.
+    pub fn labelled(labels: &str) -> Self {
+        Self { labels: Some(labels.to_owned()), ..Self::default() }
+    }
+
+    /// The same objects, without all that isn't metadata.
+    pub fn metadata_only(self) -> Self {
+        Self { metadata_only: true, ..self }
+    }
+}
+
+/// Resources that every cluster has.
+pub mod core {
+    use super::Resource;
+
+    /// Services.
+    pub const SERVICE: Resource = Resource::namespaced("", "v1", "Service", "services");
+    /// Pods.
+    pub const POD: Resource = Resource::namespaced("", "v1", "Pod", "pods");
+    /// Namespaces.
+    pub const NAMESPACE: Resource = Resource::cluster("", "v1", "Namespace", "namespaces");
+    /// ConfigMaps.
+    pub const CONFIG_MAP: Resource = Resource::namespaced("", "v1", "ConfigMap", "configmaps");
+    /// Secrets.
+    pub const SECRET: Resource = Resource::namespaced("", "v1", "Secret", "secrets");
+    /// EndpointSlices.
+    pub const ENDPOINT_SLICE: Resource =
+        Resource::namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
+    /// Leases.
+    pub const LEASE: Resource = Resource::namespaced("coordination.k8s.io", "v1", "Lease", "leases");
+    /// TokenReviews: created, answered, and never stored.
+    pub const TOKEN_REVIEW: Resource =
+        Resource::cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        assert_eq!(core::POD.path(None), "/api/v1/pods");
+        assert_eq!(core::POD.path(Some("shop")), "/api/v1/namespaces/shop/pods");
+        assert_eq!(core::NAMESPACE.path(Some("shop")), "/api/v1/namespaces");
+        assert_eq!(core::LEASE.path(Some("shop")), "/apis/coordination.k8s.io/v1/namespaces/shop/leases");
+        assert_eq!(core::LEASE.api_version(), "coordination.k8s.io/v1");
+        assert_eq!(core::POD.api_version(), "v1");
+    }
+}

@@ -1,0 +1,48 @@
+//! Sidecars for pods that should have one: the same patch as the webhook's, with this machine's addresses.
+
+use gamut_injector::{Config, Injection, NamespaceView, inject};
+use serde_json::Value;
+
+use crate::{
+    net::addresses::NODE_V4,
+    pod::plan::{self, PodPlan},
+};
+
+/// Where sidecars find the CA.
+pub(crate) const CA_PORT: u16 = 15010;
+/// Where sidecars find the controller.
+pub(crate) const CONTROLLER_PORT: u16 = 15012;
+
+/// A pod that can be run.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The object, with its sidecar if it gets one.
+    pub(crate) object: Value,
+    pub(crate) plan: PodPlan,
+    pub(crate) meshed: bool,
+    /// What the author should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The injector's settings on this machine. Addresses are numbers: sidecars come before anything that needs names.
+pub(crate) fn config(trust_domain: &str) -> Config {
+    Config {
+        trust_domain: trust_domain.to_owned(),
+        ca_address: format!("{NODE_V4}:{CA_PORT}"),
+        controller_address: format!("{NODE_V4}:{CONTROLLER_PORT}"),
+        ..Config::default()
+    }
+}
+
+/// Injects a pod where its namespace or itself says so, and plans it. The error is a sentence.
+pub(crate) fn prepare(pod: Value, namespace: &NamespaceView, config: &Config) -> Result<Prepared, String> {
+    let (object, meshed, warnings) =
+        match inject(&pod, namespace, config).map_err(|error| error.to_string())? {
+            Injection::Injected(injected) => {
+                (injected.pod, true, injected.warnings.iter().map(ToString::to_string).collect())
+            }
+            Injection::Skipped(_) => (pod, false, Vec::new()),
+        };
+    let plan = plan::plan(&object).map_err(|error| error.to_string())?;
+    Ok(Prepared { object, plan, meshed, warnings })
+}

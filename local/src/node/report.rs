@@ -1,0 +1,263 @@
+//! What the node tells about itself: the status for `gamut status`, the summary of a start, objects, namespaces, logs.
+
+use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::Path};
+
+use gamut_manifest::{ObjectId, Reading};
+use serde_json::Value;
+
+use super::{
+    admission::SYSTEM_NAMESPACE, cluster::Cluster, components::ComponentState, control_server::Answer,
+    kubelet::NodePod, objects::file_name,
+};
+use crate::{
+    control::{ComponentReport, ContainerReport, Entrance, Namespace, PodReport, Reply, Summary, Target},
+    linux::namespaces,
+    paths,
+    pod::{
+        environment,
+        lifecycle::{Container, Exit, Role, Run},
+        output,
+        worker::log_file,
+    },
+};
+
+/// All pods, by namespace and name, each with the process in whose network its sidecar can be asked.
+pub(crate) fn pods(cluster: &Cluster) -> Vec<(PodReport, Option<i32>)> {
+    let mut pods: Vec<(PodReport, Option<i32>)> =
+        cluster.kubelet.iter().map(|(_, pod)| report_pod(pod)).collect();
+    pods.sort_by(|(a, _), (b, _)| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    pods
+}
+
+fn report_pod(pod: &NodePod) -> (PodReport, Option<i32>) {
+    let containers = &pod.state.containers;
+    let sidecar = containers.iter().find(|container| container.name == gamut_injector::PROXY_CONTAINER);
+    let asked = pod.meshed && sidecar.is_some_and(|sidecar| sidecar.started);
+    let of_workload = pod.workload.kind != "Pod";
+    let report = PodReport {
+        namespace: pod.plan.namespace.clone(),
+        name: pod.plan.name.clone(),
+        uid: pod.plan.uid.clone(),
+        workload: of_workload.then(|| format!("{} {}", pod.workload.kind, pod.workload.name)),
+        ips: pod.addresses.iter().map(ToString::to_string).collect(),
+        phase: pod.state.phase().to_owned(),
+        ready: pod.state.ready(),
+        terminating: pod.deleted.is_some(),
+        meshed: pod.meshed,
+        containers: containers.iter().map(report_container).collect(),
+        proxy: None,
+        proxy_error: None,
+    };
+    (report, pod.state.sandbox.filter(|_| asked))
+}
+
+fn report_container(container: &Container) -> ContainerReport {
+    let (state, pid) = match (&container.run, &container.last) {
+        (Run::Running { process, .. }, _) => ("running".to_owned(), *process),
+        (Run::Ended(exit), _) if exit.code == 0 => ("exited: done".to_owned(), None),
+        (Run::Ended(exit), _) => (format!("exited: {}", describe(exit)), None),
+        (Run::Waiting { .. }, Some(exit)) => (format!("waiting: {}", describe(exit)), None),
+        (Run::Waiting { .. }, None) => ("waiting: not started yet".to_owned(), None),
+    };
+    let role = match container.role {
+        Role::Init => "init",
+        Role::Sidecar => "sidecar",
+        Role::App => "app",
+    };
+    ContainerReport {
+        name: container.name.clone(),
+        role: role.to_owned(),
+        state,
+        pid,
+        restarts: container.restarts,
+        ready: container.ready,
+    }
+}
+
+/// How a container ended, as a phrase.
+pub(crate) fn describe(exit: &Exit) -> String {
+    let how = match exit.signal {
+        Some(signal) => format!("ended by signal {signal}"),
+        None => format!("exited with status {}", exit.code),
+    };
+    exit.message.as_ref().map_or(how.clone(), |message| format!("{how}: {message}"))
+}
+
+/// The components.
+pub(crate) fn components(states: &[ComponentState]) -> Vec<ComponentReport> {
+    let reports = states.iter().map(|state| ComponentReport {
+        name: state.name.to_owned(),
+        pid: state.process,
+        restarts: state.restarts,
+        ready: state.ready,
+    });
+    reports.collect()
+}
+
+/// All objects of a kind, with the statuses that the controller has written.
+pub(crate) fn objects(cluster: &Cluster, kind: &str) -> Vec<Value> {
+    let with_status = |id: &ObjectId, object: &Value| {
+        let mut object = object.clone();
+        let status = fs::read(Path::new(paths::STATUS).join(file_name(id))).ok();
+        if let Some(status) = status.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            object["status"] = status;
+        }
+        object
+    };
+    cluster.objects.of_kind(kind).map(|(id, object)| with_status(id, object)).collect()
+}
+
+/// What a start has brought, and what to try next.
+pub(crate) fn summary(cluster: &Cluster, reading: &Reading, milliseconds: u64) -> Summary {
+    let pods: Vec<&NodePod> =
+        cluster.kubelet.iter().map(|(_, pod)| pod).filter(|pod| pod.deleted.is_none()).collect();
+    let kind = |kind: &'static str| reading.objects.iter().filter(move |object| object.kind == kind);
+    let namespaces = reading.objects.iter().filter_map(|object| object.namespace.clone());
+    let namespaces: BTreeSet<String> = namespaces.filter(|namespace| namespace != SYSTEM_NAMESPACE).collect();
+    Summary {
+        milliseconds,
+        pods: pods.len(),
+        meshed: pods.iter().filter(|pod| pod.meshed).count(),
+        namespaces: namespaces.into_iter().collect(),
+        services: kind("Service").count(),
+        routes: kind("HTTPRoute").count() + kind("GRPCRoute").count(),
+        example: example(cluster, reading),
+    }
+}
+
+/// A call of a Service from a pod: a route's parent from a client, as far as there are such.
+fn example(cluster: &Cluster, reading: &Reading) -> Option<String> {
+    let deployments = || cluster.workloads.iter().filter(|workload| workload.id.kind == "Deployment");
+    let client =
+        deployments().find(|workload| workload.id.name.contains("client")).or(deployments().next())?;
+    let namespace = client.id.namespace.as_deref()?;
+    let parent = reading.objects.iter().filter(|object| object.kind == "HTTPRoute").find_map(|route| {
+        let parents = route.raw.pointer("/spec/parentRefs")?.as_array()?;
+        let parent =
+            parents.iter().find(|parent| parent.get("kind").and_then(Value::as_str) == Some("Service"))?;
+        let own = parent.get("namespace").and_then(Value::as_str).or(route.namespace.as_deref())?;
+        Some((own.to_owned(), parent.get("name")?.as_str()?.to_owned()))
+    });
+    let services = || reading.objects.iter().filter(|object| object.kind == "Service");
+    let any = || {
+        let service = services().find(|service| !service.name.contains("client"))?;
+        Some((service.namespace.clone()?, service.name.clone()))
+    };
+    let (in_namespace, service) = parent.or_else(any)?;
+    let object = services().find(|object| {
+        object.name == service && object.namespace.as_deref() == Some(in_namespace.as_str())
+    })?;
+    let port = object.raw.pointer("/spec/ports/0/port").and_then(Value::as_u64).unwrap_or(80);
+    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    let host = if in_namespace == namespace { service } else { format!("{service}.{in_namespace}") };
+    let option = if namespace == "default" { String::new() } else { format!("-n {namespace} ") };
+    Some(format!("{option}deploy/{} -- curl -s http://{host}{port}/", client.id.name))
+}
+
+/// The namespaces of a target, opened.
+pub(crate) fn entrance(
+    cluster: &Cluster,
+    target: &Target,
+    namespace: &str,
+    container: Option<&str>,
+) -> Answer {
+    let entered = match target {
+        Target::Node => {
+            let node = i32::try_from(std::process::id()).unwrap_or_default();
+            open(node, node, "the node".to_owned(), Vec::new())
+        }
+        Target::Pod(_) | Target::Workload { .. } => {
+            find(cluster, target, namespace).and_then(|pod| enter(cluster, pod, container))
+        }
+    };
+    match entered {
+        Ok((entrance, held)) => match serde_json::to_value(entrance) {
+            Ok(entrance) => Answer::Reply(Reply::Ok(entrance), held),
+            Err(error) => Answer::error(error.to_string()),
+        },
+        Err(problem) => Answer::error(problem),
+    }
+}
+
+/// What a container of a target has printed.
+pub(crate) fn logs(cluster: &Cluster, target: &Target, namespace: &str, container: Option<&str>) -> Answer {
+    let file = match (target, container) {
+        (Target::Node, Some(component)) => Ok(Path::new(paths::LOGS).join(format!("{component}.log"))),
+        (Target::Node, None) => Err("name a component: ca or controller".to_owned()),
+        _ => find(cluster, target, namespace).and_then(|pod| {
+            let (name, _) = pod.container_process(container).ok_or_else(|| no_container(pod, container))?;
+            Ok(log_file(&pod.plan, name))
+        }),
+    };
+    file.map_or_else(Answer::error, |file| Answer::ok(output::read(&file)))
+}
+
+fn enter(
+    cluster: &Cluster,
+    pod: &NodePod,
+    container: Option<&str>,
+) -> Result<(Entrance, Vec<OwnedFd>), String> {
+    let sandbox = pod.state.sandbox.ok_or_else(|| format!("{} isn't running yet", pod.title()))?;
+    let (name, process) = pod.container_process(container).ok_or_else(|| no_container(pod, container))?;
+    let process = match process {
+        Some(process) => process,
+        // Without any container of its own the pod still has its network and names.
+        None if container.is_none() => sandbox,
+        None => return Err(format!("container {name} of {} isn't running", pod.title())),
+    };
+    let plan = pod.plan.containers.iter().find(|plan| plan.name == name);
+    let environment = plan.map(|plan| {
+        let resolved = environment::resolve(plan, &pod.plan.pod, &pod.addresses, &cluster.data());
+        resolved.map(|resolved| resolved.declared).unwrap_or_default()
+    });
+    let title = format!("{}, container {name}", pod.title());
+    open(process, sandbox, title, environment.unwrap_or_default())
+}
+
+/// The process namespace last: who enters it can't start threads any more.
+fn open(
+    mounts_of: i32,
+    rest_of: i32,
+    description: String,
+    environment: Vec<(String, String)>,
+) -> Result<(Entrance, Vec<OwnedFd>), String> {
+    let kinds = [
+        (Namespace::Mnt, mounts_of),
+        (Namespace::Net, rest_of),
+        (Namespace::Uts, rest_of),
+        (Namespace::Ipc, rest_of),
+        (Namespace::Pid, rest_of),
+    ];
+    let held = kinds.iter().map(|(kind, process)| Ok(OwnedFd::from(namespaces::open(*process, *kind)?)));
+    let held: std::io::Result<Vec<OwnedFd>> = held.collect();
+    let held = held.map_err(|error| format!("{description} has just ended ({error}); try again"))?;
+    let namespaces = kinds.into_iter().map(|(kind, _)| kind).collect();
+    Ok((Entrance { namespaces, environment, description }, held))
+}
+
+fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'a NodePod, String> {
+    let pods = || cluster.kubelet.iter().map(|(_, pod)| pod).filter(|pod| pod.plan.namespace == namespace);
+    let candidates: Vec<&NodePod> = match target {
+        Target::Pod(name) => pods().filter(|pod| pod.plan.name == *name).collect(),
+        Target::Workload { kind, name } => {
+            pods().filter(|pod| pod.workload.kind == *kind && pod.workload.name == *name).collect()
+        }
+        Target::Node => Vec::new(),
+    };
+    let best = candidates.iter().max_by_key(|pod| (pod.deleted.is_none(), pod.state.ready()));
+    best.copied().ok_or_else(|| {
+        let elsewhere = cluster.kubelet.iter().find(|(_, pod)| match target {
+            Target::Pod(name) => pod.plan.name == *name,
+            Target::Workload { kind, name } => pod.workload.kind == *kind && pod.workload.name == *name,
+            Target::Node => false,
+        });
+        let hint = elsewhere
+            .map(|(_, pod)| format!("; there is one in namespace {0}: add -n {0}", pod.plan.namespace));
+        format!("there is no {target} in namespace {namespace}{}", hint.unwrap_or_default())
+    })
+}
+
+fn no_container(pod: &NodePod, container: Option<&str>) -> String {
+    let names: Vec<&str> = pod.plan.containers.iter().map(|container| container.name.as_str()).collect();
+    format!("{} has no container {}; it has {}", pod.title(), container.unwrap_or_default(), names.join(", "))
+}

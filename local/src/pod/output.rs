@@ -1,0 +1,143 @@
+//! What containers and components print: kept in bounded files in memory, and passed on line by line where asked for.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    sync::mpsc,
+};
+
+use crate::control::Event;
+
+/// A file that has grown this long becomes the old one of two. They live in memory.
+const MAX_FILE: u64 = 1024 * 1024;
+/// A longer line is passed on in pieces.
+const MAX_LINE: usize = 16 * 1024;
+/// How much of a log is shown.
+const SHOWN: usize = 256 * 1024;
+
+/// Where one container's output goes. Clones write to the same file.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    source: String,
+    file: Arc<Mutex<RotatedFile>>,
+    /// Where lines are passed on to; its queue is bounded, so that who prints too fast has to wait.
+    listener: Option<mpsc::Sender<Event>>,
+}
+
+#[derive(Debug)]
+struct RotatedFile {
+    path: PathBuf,
+    current: Option<(File, u64)>,
+}
+
+impl Log {
+    /// `source` is what lines are passed on under: `namespace/pod/container`.
+    pub(crate) fn new(path: PathBuf, source: String, listener: Option<mpsc::Sender<Event>>) -> Self {
+        Self { source, file: Arc::new(Mutex::new(RotatedFile { path, current: None })), listener }
+    }
+
+    /// Reads a stream to its end.
+    pub(crate) async fn pump(self, mut stream: impl AsyncRead + Unpin) {
+        let mut buffer = vec![0; 8 * 1024];
+        let mut line = Vec::new();
+        while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let written = self.file.lock().unwrap_or_else(PoisonError::into_inner).append(bytes);
+            if let Err(error) = written {
+                tracing::warn!(source = self.source, %error, "output is lost");
+            }
+            if let Some(listener) = &self.listener {
+                line.extend_from_slice(bytes);
+                for line in take_lines(&mut line) {
+                    // Without a listener nobody is waiting for it.
+                    let _ = listener.send(Event::Output { source: self.source.clone(), line }).await;
+                }
+            }
+        }
+    }
+}
+
+/// Takes complete lines, and what has grown too long to be waited for.
+fn take_lines(buffer: &mut Vec<u8>) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(end) = buffer
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map(|end| end + 1)
+        .or_else(|| (buffer.len() > MAX_LINE).then_some(MAX_LINE))
+    {
+        let line: Vec<u8> = buffer.drain(..end).collect();
+        lines.push(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
+    }
+    lines
+}
+
+impl RotatedFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let full = self.current.as_ref().is_some_and(|(_, length)| *length >= MAX_FILE);
+        if full {
+            self.current = None;
+            fs::rename(&self.path, old(&self.path))?;
+        }
+        let (file, length) = match &mut self.current {
+            Some(current) => current,
+            None => {
+                if let Some(parent) = self.path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                let length = file.metadata()?.len();
+                self.current.insert((file, length))
+            }
+        };
+        file.write_all(bytes)?;
+        *length += u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(())
+    }
+}
+
+fn old(path: &Path) -> PathBuf {
+    path.with_extension("log.1")
+}
+
+/// The last part of what was printed; empty for what never printed.
+pub(crate) fn read(path: &Path) -> String {
+    let mut bytes = fs::read(old(path)).unwrap_or_default();
+    bytes.extend(fs::read(path).unwrap_or_default());
+    let start = bytes.len().saturating_sub(SHOWN);
+    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_passed_on_when_they_are_complete_or_too_long() {
+        let mut buffer = b"one\r\ntwo\nthr".to_vec();
+        assert_eq!(take_lines(&mut buffer), ["one", "two"]);
+        buffer.extend(b"ee\n");
+        assert_eq!(take_lines(&mut buffer), ["three"]);
+        buffer.extend(vec![b'x'; MAX_LINE + 1]);
+        assert_eq!(take_lines(&mut buffer).iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE]);
+        assert_eq!(buffer, b"x");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_output_takes_bounded_room_and_its_end_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("logs/app.log");
+        let mut flood: Vec<u8> = vec![b'.'; 3 * 1024 * 1024];
+        flood.extend(b"the end\n");
+        Log::new(path.clone(), "app".into(), None).pump(flood.as_slice()).await;
+        let sizes = fs::metadata(&path).unwrap().len() + fs::metadata(old(&path)).unwrap().len();
+        assert!(sizes <= 2 * MAX_FILE + 8 * 1024 + 8, "{sizes}");
+        assert!(read(&path).ends_with("the end\n"));
+    }
+}

@@ -1,0 +1,31 @@
+//! Who answers at an address: listeners that say their port's number, and callers that read it.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+/// Connects, and doesn't wait for ever.
+pub(crate) fn connect(to: &str) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&to.parse().expect("an address"), Duration::from_secs(5))
+}
+
+/// Whom a connection to `to` reaches: the answering listener's port, or why none.
+pub(crate) fn reach(to: &str) -> Result<u16, ErrorKind> {
+    let mut stream = connect(to).map_err(|error| error.kind())?;
+    let mut port = [0; 2];
+    stream.read_exact(&mut port).map_err(|error| error.kind())?;
+    Ok(u16::from_be_bytes(port))
+}
+
+/// Answers every connection with this port's number until the process ends.
+pub(crate) fn answer_with_port(address: &str, port: u16) {
+    let listener = TcpListener::bind((address, port)).expect("a listener");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.expect("a connection").write_all(&port.to_be_bytes());
+        }
+    });
+}

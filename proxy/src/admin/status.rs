@@ -1,0 +1,174 @@
+//! The sidecar's own account of itself: what `/status` answers and `gamut status` reads.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gamut_identity::Identity;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    tables::{SubscriptionState, TableState, TableStatus, Tables},
+    telemetry::{StatusClasses, Telemetry, rule_text},
+};
+
+/// Everything that a sidecar tells about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyStatus {
+    /// Who it is.
+    pub identity: String,
+    /// What proves it; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
+    /// Why the newest try to get a certificate failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_problem: Option<String>,
+    /// Whether it takes traffic.
+    pub ready: Readiness,
+    /// How it stands with the controller; none while it is shutting down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<SubscriptionState>,
+    /// What it holds of what the controller serves.
+    pub tables: Vec<TableStatus>,
+    /// What each rule sent where.
+    pub backends: Vec<BackendStatus>,
+    /// What became of sessions.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// A certificate's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// When it began, in seconds since 1970.
+    pub not_before: u64,
+    /// When it ends, in seconds since 1970.
+    pub not_after: u64,
+}
+
+/// Whether the sidecar takes traffic, and what it waits for if not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Readiness {
+    /// True once there are a certificate, the inbound policy and the tables of the own namespace.
+    pub ready: bool,
+    /// What is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+}
+
+/// What a rule sent to one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// The route, as `kind/namespace/name`; empty where the Service has none.
+    pub route: String,
+    /// The rule's name or, without one, its index.
+    pub rule: String,
+    /// The Service and port that the app addressed.
+    pub parent: String,
+    /// Where the requests went; empty for those that the rule, or no rule, answered by itself.
+    pub backend: String,
+    /// All of them.
+    pub requests: u64,
+    /// The same by class of status.
+    pub by_class: StatusClasses,
+    /// Connections of opaque bytes.
+    pub connections: u64,
+    /// Tries beyond the first.
+    pub retries: u64,
+    /// Connections to endpoints that didn't come about.
+    pub connect_failures: u64,
+}
+
+/// What became of the sessions of one scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// As [`BackendStatus::route`].
+    pub route: String,
+    /// As [`BackendStatus::rule`].
+    pub rule: String,
+    /// The Service and port that the app addressed.
+    pub parent: String,
+    /// How often each outcome was, by name.
+    pub outcomes: Vec<(String, u64)>,
+}
+
+impl ProxyStatus {
+    /// Asks everybody.
+    pub async fn collect(identity: &Identity, tables: &Tables, telemetry: &Telemetry) -> Self {
+        let held = tables.status().await;
+        let (controller, held) = held.map_or((None, Vec::new()), |held| (Some(held.controller), held.tables));
+        Self {
+            identity: identity.id().to_string(),
+            certificate: certificate(identity),
+            certificate_problem: identity.status().borrow().problem.as_ref().map(ToString::to_string),
+            ready: readiness(identity, tables),
+            controller,
+            tables: held,
+            backends: backends(telemetry),
+            sessions: sessions(telemetry),
+        }
+    }
+
+    /// True when nothing that the controller sent is waiting or refused.
+    pub fn in_sync(&self) -> bool {
+        self.tables.iter().all(|table| table.state == TableState::Active)
+    }
+}
+
+/// Whether the sidecar takes traffic, and what it waits for if not.
+pub fn readiness(identity: &Identity, tables: &Tables) -> Readiness {
+    let missing = [
+        (identity.certificate().is_none(), "a certificate from the CA"),
+        (tables.policy().is_none(), "the inbound policy from the controller"),
+        (!tables.loaded(), "the tables of its namespace from the controller"),
+    ];
+    let waiting_for: Vec<String> =
+        missing.into_iter().filter_map(|(is, what)| is.then(|| what.to_owned())).collect();
+    Readiness { ready: waiting_for.is_empty(), waiting_for }
+}
+
+fn certificate(identity: &Identity) -> Option<CertificateStatus> {
+    let certificate = identity.certificate()?;
+    Some(CertificateStatus {
+        serial: certificate.serial().to_owned(),
+        not_before: seconds(certificate.not_before()),
+        not_after: seconds(certificate.not_after()),
+    })
+}
+
+/// Seconds since 1970; 0 before.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+fn backends(telemetry: &Telemetry) -> Vec<BackendStatus> {
+    let of = |(key, counters): (crate::telemetry::RouteKey, std::sync::Arc<crate::telemetry::BackendCounters>)| {
+        let (route, rule) = rule_text(key.origin.as_ref());
+        let by_class = counters.by_class();
+        BackendStatus {
+            route,
+            rule,
+            parent: key.parent.to_string(),
+            backend: key.backend.map_or(String::new(), |backend| backend.to_string()),
+            requests: by_class.total(),
+            by_class,
+            connections: counters.tcp_connections(),
+            retries: counters.retries(),
+            connect_failures: counters.connect_failures(),
+        }
+    };
+    telemetry.routes().into_iter().map(of).collect()
+}
+
+fn sessions(telemetry: &Telemetry) -> Vec<SessionStatus> {
+    let of = |(key, counters): (crate::telemetry::SessionKey, std::sync::Arc<crate::telemetry::SessionCounters>)| {
+        let (route, rule) = rule_text(key.origin.as_ref());
+        let outcomes = counters.counts().map(|(outcome, count)| (outcome.as_str().to_owned(), count));
+        SessionStatus { route, rule, parent: key.parent.to_string(), outcomes: outcomes.collect() }
+    };
+    telemetry.sessions().into_iter().map(of).collect()
+}

@@ -1,0 +1,148 @@
+//! The endpoints of one backend and the choice among them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gamut_controller_api::EndpointSet;
+use gamut_route::{BackendId, Uid, table::AppProtocol};
+use tokio::time::Instant;
+
+use super::{
+    affinity,
+    endpoint::{Endpoint, Picked},
+    load,
+};
+
+/// A backend's endpoints. Updates swap a snapshot; picks load it and never wait.
+pub struct Cluster {
+    id: BackendId,
+    snapshot: ArcSwap<Snapshot>,
+}
+
+/// What one [`EndpointSet`] said.
+#[derive(Default)]
+struct Snapshot {
+    /// Those that take new traffic. Where none is ready: those that terminate and still serve, as kube-proxy has it (KEP-1669).
+    eligible: Vec<Arc<Endpoint>>,
+    /// All that answer, by pod: a session may lead to one that terminates.
+    serving: HashMap<Uid, Arc<Endpoint>>,
+    all: Vec<Arc<Endpoint>>,
+    protocol: AppProtocol,
+    affinity: bool,
+}
+
+impl Cluster {
+    /// A backend whose endpoints aren't known yet.
+    pub fn new(id: BackendId) -> Arc<Self> {
+        Arc::new(Self { id, snapshot: ArcSwap::default() })
+    }
+
+    /// Whose endpoints these are.
+    pub fn id(&self) -> &BackendId {
+        &self.id
+    }
+
+    /// What the backend's port speaks.
+    pub fn protocol(&self) -> AppProtocol {
+        self.snapshot.load().protocol
+    }
+
+    /// How many endpoints take new traffic now.
+    pub fn ready(&self) -> usize {
+        self.snapshot.load().eligible.len()
+    }
+
+    /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also when their readiness changes;
+    /// those that go get no request that is picked after this.
+    pub fn update(&self, set: &EndpointSet) {
+        let earlier = self.snapshot.load();
+        let newcomer = earlier.typical_latency();
+        let mut next = Snapshot {
+            protocol: set.protocol,
+            affinity: set.client_ip_affinity.is_some(),
+            ..Snapshot::default()
+        };
+        let mut terminating = Vec::new();
+        for said in &set.endpoints {
+            let known = earlier.all.iter().find(|endpoint| endpoint.is(said));
+            let endpoint = known.map_or_else(|| Endpoint::new(said, newcomer), Arc::clone);
+            if said.ready {
+                next.eligible.push(Arc::clone(&endpoint));
+            } else if said.serving && said.terminating {
+                terminating.push(Arc::clone(&endpoint));
+            }
+            if let (true, Some(uid)) = (said.ready || said.serving, endpoint.pod_uid()) {
+                next.serving.insert(uid, Arc::clone(&endpoint));
+            }
+            next.all.push(endpoint);
+        }
+        if next.eligible.is_empty() {
+            next.eligible = terminating;
+        }
+        drop(earlier);
+        self.snapshot.store(Arc::new(next));
+    }
+
+    /// An endpoint for a request of `client` that none of `tried` has served. `None`: there is no other.
+    pub fn pick(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Picked> {
+        let snapshot = self.snapshot.load();
+        let picked = if snapshot.affinity {
+            let untried = snapshot.eligible.iter().filter(|endpoint| !tried.contains(&endpoint.address()));
+            affinity::choose(untried, client)
+        } else if tried.is_empty() {
+            two_choices(&snapshot.eligible)
+        } else {
+            let mut untried = snapshot.eligible.clone();
+            untried.retain(|endpoint| !tried.contains(&endpoint.address()));
+            return two_choices(&untried).map(|endpoint| Picked::new(Arc::clone(endpoint)));
+        };
+        picked.map(|endpoint| Picked::new(Arc::clone(endpoint)))
+    }
+
+    /// The endpoint of a pod that a session leads to, as long as it answers.
+    pub fn by_pod(&self, pod: Uid) -> Option<Picked> {
+        self.snapshot.load().serving.get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)))
+    }
+}
+
+/// The power of two choices (Mitzenmacher, 2001): of two endpoints drawn at random the one with less load, or rather, each with a chance in inverse
+/// proportion to the square of its cost. A plain "less wins" sends everything to one of two endpoints whose latencies differ by noise, for as
+/// long as nobody else calls; this way twice the cost means a fifth of the requests, ten times a hundredth.
+fn two_choices(endpoints: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
+    let (first, second) = match endpoints {
+        [] | [_] => return endpoints.first(),
+        several => {
+            let first = rand::random_range(0..several.len());
+            let second = (first + rand::random_range(1..several.len())) % several.len();
+            (several.get(first)?, several.get(second)?)
+        }
+    };
+    let now = Instant::now();
+    let (cost_first, cost_second) = (first.load.cost(now).powi(2), second.load.cost(now).powi(2));
+    let first_wins = rand::random::<f64>() * (cost_first + cost_second) < cost_second;
+    Some(if first_wins { first } else { second })
+}
+
+impl Snapshot {
+    /// What a new endpoint is expected to be like: the others, on average. So it is neither flooded nor left aside.
+    fn typical_latency(&self) -> Duration {
+        let now = Instant::now();
+        let sum: Duration = self.all.iter().map(|endpoint| endpoint.load.estimate(now)).sum();
+        u32::try_from(self.all.len()).ok().and_then(|count| sum.checked_div(count)).unwrap_or(load::UNKNOWN)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cluster({}, {} ready)", self.id, self.ready())
+    }
+}
+
+#[cfg(test)]
+mod tests;

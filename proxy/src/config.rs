@@ -1,0 +1,266 @@
+//! What a sidecar is told when it starts: flags and environment variables, as the injected pod carries them.
+//!
+//! [`ProxyArgs`] stays close to what was written. What depends on the machine (files, names, sockets) is looked at when the
+//! sidecar starts ([`crate::run`]).
+
+use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use gamut_route::Uid;
+use thiserror::Error;
+
+use crate::probes::Probes;
+
+/// The ports that a sidecar takes in its pod. An app can't use them.
+pub mod ports {
+    use std::ops::RangeInclusive;
+
+    /// The whole range: inbound refuses to forward to any of these, so that nothing loops.
+    pub const OWN: RangeInclusive<u16> = 15000..=15021;
+    /// Admin, on loopback.
+    pub const ADMIN: u16 = 15000;
+    /// What the app dials is redirected here, on loopback.
+    pub const OUTBOUND: u16 = 15001;
+    /// What dials the pod is redirected here.
+    pub const INBOUND: u16 = 15006;
+    /// Prometheus metrics; never redirected.
+    pub const METRICS: u16 = 15020;
+    /// The sidecar's own readiness and the app's rewritten probes; never redirected.
+    pub const PROBES: u16 = 15021;
+}
+
+/// The user that sidecars run as, whose connections aren't redirected.
+pub const PROXY_UID: u32 = 15001;
+
+/// `gamut proxy`: who the pod is, whom to ask, and what the app needs. The injector sets all of it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProxyArgs {
+    /// The pod's name
+    #[arg(long, env = "GAMUT_POD_NAME")]
+    pub pod_name: String,
+    /// The pod's namespace
+    #[arg(long, env = "GAMUT_POD_NAMESPACE")]
+    pub pod_namespace: String,
+    /// The pod's UID
+    #[arg(long, env = "GAMUT_POD_UID")]
+    pub pod_uid: Uid,
+    /// The pod's addresses, separated by commas; the first is the one that probes use
+    #[arg(long, env = "GAMUT_POD_IPS", value_delimiter = ',', required = true)]
+    pub pod_ips: Vec<IpAddr>,
+    /// The service account that the pod runs as
+    #[arg(long, env = "GAMUT_SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// The mesh's trust domain
+    #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// The CA, as HOST:PORT
+    #[arg(long, env = "GAMUT_CA_ADDRESS")]
+    pub ca_address: String,
+    /// The controller, as HOST:PORT
+    #[arg(long, env = "GAMUT_CONTROLLER_ADDRESS")]
+    pub controller_address: String,
+    /// The service account token that the CA accepts; read again at each renewal
+    #[arg(long, env = "GAMUT_TOKEN_FILE", default_value = "/var/run/secrets/gamut.mesh/token/token")]
+    pub token_file: PathBuf,
+    /// The roots that the CA's own certificate leads to, PEM
+    #[arg(long, env = "GAMUT_ROOTS_FILE", default_value = "/var/run/secrets/gamut.mesh/roots/root.pem")]
+    pub roots_file: PathBuf,
+    /// The app's probes before they were rewritten, as JSON: path on the probe port to probe
+    #[arg(long, env = "GAMUT_PROBES", default_value = "{}", hide_default_value = true)]
+    pub probes: Probes,
+    /// Ports of other workloads whose bytes are never looked at, such as "3306,9000-9010"
+    #[arg(long, env = "GAMUT_OPAQUE_PORTS", default_value = "", hide_default_value = true)]
+    pub opaque_ports: Ports,
+    /// How long requests in flight may take to end after SIGTERM, such as "30s"
+    #[arg(long, env = "GAMUT_DRAIN_TIME", default_value = "30s", value_parser = duration)]
+    pub drain_time: Duration,
+}
+
+/// A set of ports, written `80,443,8000-8010`. May be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports(Vec<RangeInclusive<u16>>);
+
+/// A text that isn't a setting's value.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SettingError {
+    /// Not a list of ports.
+    #[error("{0:?} is neither a port from 1 to 65535 nor a range of them such as 8000-8010")]
+    Port(String),
+    /// Not a duration.
+    #[error("{0:?} is not a duration such as 30s, 1m30s or 500ms")]
+    Duration(String),
+}
+
+impl Ports {
+    /// Whether the port is one of them.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+
+    /// The ranges, in the order they were written; single ports are ranges of one.
+    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
+        &self.0
+    }
+}
+
+impl FromStr for Ports {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let port = |text: &str| text.trim().parse().ok().filter(|&port: &u16| port != 0);
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let ranges = items.map(|item| {
+            let range = match item.split_once('-') {
+                Some((first, last)) => port(first).zip(port(last)),
+                None => port(item).map(|port| (port, port)),
+            };
+            let range = range.filter(|(first, last)| first <= last).map(|(first, last)| first..=last);
+            range.ok_or_else(|| SettingError::Port(item.to_owned()))
+        });
+        ranges.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, range) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(f, "{comma}{first}")?,
+                (first, last) => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The workload that a pod's name shows: what is in front of the suffixes that Deployments (`-7d4b9c6f5-x2v9k`), DaemonSets (`-x2v9k`) and
+/// StatefulSets (`-0`) append. It labels metrics; a name that only looks like one is shortened, and nothing depends on it.
+pub(crate) fn workload(pod_name: &str) -> &str {
+    // Kubernetes' generated suffixes have these letters only, so that they make no words.
+    let generated = |part: &str| part.bytes().all(|c| b"bcdfghjklmnpqrstvwxz2456789".contains(&c));
+    let Some((name, last)) = pod_name.rsplit_once('-') else { return pod_name };
+    if last.bytes().all(|c| c.is_ascii_digit()) {
+        return name;
+    }
+    if last.len() != 5 || !generated(last) {
+        return pod_name;
+    }
+    match name.rsplit_once('-') {
+        Some((name, hash)) if (8..=10).contains(&hash.len()) && generated(hash) => name,
+        _ => name,
+    }
+}
+
+/// A duration as the Gateway API writes it (GEP-2257): up to four numbers of up to five digits with the units h, m, s, ms.
+/// A bare number is seconds, as Kubernetes' own fields have them.
+pub fn duration(text: &str) -> Result<Duration, SettingError> {
+    let error = || SettingError::Duration(text.to_owned());
+    let number = |digits: &str| (digits.len() <= 5).then(|| digits.parse::<u64>().ok()).flatten();
+    if let Some(seconds) = number(text) {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    for _ in 0..4 {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
+        let value = number(&rest[..digits]).ok_or_else(error)?;
+        rest = &rest[digits..];
+        // "ms" before "m", whose beginning it shares.
+        let units =
+            [("ms", Duration::from_millis(1)), ("h", HOUR), ("m", MINUTE), ("s", Duration::from_secs(1))];
+        let (unit, one) = units.into_iter().find(|(unit, _)| rest.starts_with(unit)).ok_or_else(error)?;
+        total += one * u32::try_from(value).map_err(|_| error())?;
+        rest = &rest[unit.len()..];
+        if rest.is_empty() {
+            return Ok(total);
+        }
+    }
+    Err(error())
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        proxy: ProxyArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<ProxyArgs, String> {
+        let given = [
+            "proxy",
+            "--pod-name=web-0",
+            "--pod-namespace=shop",
+            "--service-account=web",
+            "--ca-address=ca:15010",
+        ];
+        let and = ["--pod-uid=0b8f6f3e-2d5c-4a57-9d0c-5b7d2f1e9a10", "--controller-address=controller:15012"];
+        let command = Command::try_parse_from(given.iter().chain(&and).chain(more));
+        command.map(|command| command.proxy).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_isnt_said_has_the_documented_default() {
+        let args = parse(&["--pod-ips=10.0.0.7,fd00::7"]).unwrap();
+        assert_eq!(args.pod_ips, ["10.0.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
+        assert_eq!(args.trust_domain, "cluster.local");
+        assert_eq!(args.drain_time, Duration::from_secs(30));
+        assert_eq!(args.opaque_ports, Ports::default());
+    }
+
+    #[test]
+    fn a_mistake_names_its_flag_and_value() {
+        let error = parse(&["--pod-ips=10.0.0.7", "--opaque-ports=3306,http"]).unwrap_err();
+        assert!(error.contains("--opaque-ports") && error.contains("\"http\""), "{error}");
+        let error = parse(&[]).unwrap_err();
+        assert!(error.contains("--pod-ips"), "{error}");
+    }
+
+    #[test]
+    fn ports_are_single_or_ranges_and_print_back() {
+        let ports: Ports = " 80, 8000-8010,".parse().unwrap();
+        assert_eq!(ports.to_string(), "80,8000-8010");
+        for (port, is_in) in
+            [(79, false), (80, true), (81, false), (7999, false), (8000, true), (8010, true), (8011, false)]
+        {
+            assert_eq!(ports.contains(port), is_in, "{port}");
+        }
+        assert_eq!("".parse(), Ok(Ports::default()));
+        for text in ["0", "65536", "http", "8010-8000", "80-", "-80", "1-2-3", "0x50"] {
+            assert!(text.parse::<Ports>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_workload_is_what_its_pods_names_have_in_common() {
+        for (pod, name) in [
+            ("web-v1-7d4b9c6f5-x2v9k", "web-v1"),
+            ("node-agent-x2v9k", "node-agent"),
+            ("db-0", "db"),
+            ("web", "web"),
+            ("web-green", "web-green"),
+            ("a-b-c", "a-b-c"),
+        ] {
+            assert_eq!(workload(pod), name);
+        }
+    }
+
+    #[test]
+    fn durations_are_the_gateway_apis_or_seconds() {
+        for (text, milliseconds) in
+            [("30", 30_000), ("30s", 30_000), ("1m30s", 90_000), ("500ms", 500), ("1h1m1s1ms", 3_661_001)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1.5s", "1d", "100000s", "1h1m1s1ms1s", "1s ", "1 s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Answers that are the proxy's own, and the signal between sidecars that says so.
+//!
+//! To an app, such an answer carries `gamut-answer: <reason>` and a one-line body that names route, rule and cause; gRPC callers get
+//! a trailers-only status. Between sidecars it carries `gamut-proxy-answer: <reason>`, with `; not-processed` where the app has not
+//! seen the request: only then may somebody else be asked. An app can't forge either: [`strip_signals`] takes both out of what apps
+//! send, on both sides.
+
+use std::fmt;
+
+use gamut_route::table::RuleOrigin;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::body::Body;
+
+/// Tells an app that an answer is its sidecar's own, and why.
+pub const ANSWER: HeaderName = HeaderName::from_static("gamut-answer");
+/// Tells a sidecar the same about the other sidecar's.
+pub const PROXY_ANSWER: HeaderName = HeaderName::from_static("gamut-proxy-answer");
+
+const NOT_PROCESSED: &str = "not-processed";
+
+/// Why the proxy answers instead of an app. Documented in `docs/reference/requests.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No rule matches.
+    NoRoute,
+    /// The rule can't be carried out as it is written.
+    InvalidRule,
+    /// The chosen backendRef leads nowhere.
+    InvalidBackend,
+    /// The rule has no backend with a weight.
+    NoBackend,
+    /// The chosen backend has no endpoint that takes traffic.
+    NoEndpoint,
+    /// This sidecar has no valid certificate.
+    NoCertificate,
+    /// No endpoint took a connection.
+    UpstreamConnect,
+    /// The connection to the endpoint broke before its answer, or what came was no answer.
+    UpstreamReset,
+    /// The endpoint refused the request and no other was left.
+    UpstreamRefused,
+    /// The rule's time was over.
+    Timeout,
+    /// The request is none that a proxy may pass on.
+    BadRequest,
+    /// CONNECT.
+    Connect,
+    /// The rule is an answer by itself: a redirect, or to a CORS preflight. Only metrics say this.
+    Rule,
+    /// Nothing is known about the address. The connection is closed; nobody reads this but metrics.
+    NoTable,
+    /// The app behind this sidecar took no connection.
+    AppConnect,
+    /// The app behind this sidecar broke the connection off before its answer.
+    AppReset,
+    /// The caller may not.
+    Policy,
+    /// The port takes mesh peers only, and the caller speaks plaintext.
+    MtlsRequired,
+    /// The controller hasn't said yet who may call.
+    NoPolicy,
+}
+
+/// An answer of the proxy's own.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    reason: Reason,
+    rule: Option<&'a RuleOrigin>,
+    why: String,
+}
+
+/// What a believed [`PROXY_ANSWER`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// The app has seen nothing of the request.
+    pub not_processed: bool,
+}
+
+impl Reason {
+    /// The reason as headers and metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no-route",
+            Self::InvalidRule => "invalid-rule",
+            Self::InvalidBackend => "invalid-backend",
+            Self::NoBackend => "no-backend",
+            Self::NoEndpoint => "no-endpoint",
+            Self::NoCertificate => "no-certificate",
+            Self::UpstreamConnect => "upstream-connect",
+            Self::UpstreamReset => "upstream-reset",
+            Self::UpstreamRefused => "upstream-refused",
+            Self::Timeout => "timeout",
+            Self::BadRequest => "bad-request",
+            Self::Connect => "connect",
+            Self::Rule => "rule",
+            Self::NoTable => "no-table",
+            Self::AppConnect => "app-connect",
+            Self::AppReset => "app-reset",
+            Self::Policy => "policy",
+            Self::MtlsRequired => "mtls-required",
+            Self::NoPolicy => "no-policy",
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::InvalidRule | Self::InvalidBackend | Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoEndpoint
+            | Self::NoCertificate
+            | Self::UpstreamConnect
+            | Self::UpstreamRefused
+            | Self::NoTable
+            | Self::AppConnect
+            | Self::NoPolicy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamReset | Self::AppReset => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Policy | Self::MtlsRequired => StatusCode::FORBIDDEN,
+            Self::Rule => StatusCode::OK,
+        }
+    }
+
+    /// The gRPC status (<https://grpc.io/docs/guides/status-codes/>).
+    pub fn grpc_status(self) -> u16 {
+        match self {
+            Self::NoRoute | Self::Connect => 12, // UNIMPLEMENTED
+            Self::Timeout => 4,                  // DEADLINE_EXCEEDED
+            Self::BadRequest => 3,               // INVALID_ARGUMENT
+            Self::Policy | Self::MtlsRequired => 7, // PERMISSION_DENIED
+            _ => 14,                             // UNAVAILABLE
+        }
+    }
+}
+
+impl<'a> Answer<'a> {
+    /// An answer for a cause that a person who knows the manifests will understand.
+    pub fn new(reason: Reason, why: impl fmt::Display) -> Self {
+        Self { reason, rule: None, why: why.to_string() }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Names the rule that it happened under.
+    pub fn under(mut self, rule: Option<&'a RuleOrigin>) -> Self {
+        self.rule = rule;
+        self
+    }
+
+    /// The answer to the app behind this sidecar, or to a caller outside the mesh.
+    pub fn to_app(&self, grpc: bool) -> Response<Body> {
+        self.response(grpc, ANSWER, HeaderValue::from_static(self.reason.as_str()))
+    }
+
+    /// The answer to another sidecar. `processed`: whether the app may have seen the request.
+    pub fn to_sidecar(&self, grpc: bool, processed: bool) -> Response<Body> {
+        let reason = self.reason.as_str();
+        let signal = if processed {
+            HeaderValue::from_static(reason)
+        } else {
+            // A reason is a token, and so the value is one too.
+            HeaderValue::try_from(format!("{reason}; {NOT_PROCESSED}"))
+                .unwrap_or(HeaderValue::from_static(reason))
+        };
+        self.response(grpc, PROXY_ANSWER, signal)
+    }
+
+    fn response(&self, grpc: bool, name: HeaderName, value: HeaderValue) -> Response<Body> {
+        let mut response = Response::new(Body::Empty);
+        response.headers_mut().insert(name, value);
+        if grpc {
+            let message = percent_encoded(&self.to_string());
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(self.reason.grpc_status()));
+            if let Ok(message) = HeaderValue::try_from(message) {
+                headers.insert("grpc-message", message);
+            }
+            return response;
+        }
+        *response.status_mut() = self.reason.status();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        *response.body_mut() = Body::from(format!("{self}\n"));
+        response
+    }
+}
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gamut: {}: ", self.reason.as_str())?;
+        if let Some(rule) = self.rule {
+            write!(f, "{}: ", Rule(rule))?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+/// A rule as messages name it: `httproute/shop/web rule 2 (canary)`, counted from 0 as manifests' paths do.
+pub struct Rule<'a>(pub &'a RuleOrigin);
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rule {}", self.0.route, self.0.index)?;
+        self.0.name.iter().try_for_each(|name| write!(f, " ({name})"))
+    }
+}
+
+/// Whether a caller wants its answers in gRPC's form.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Takes out of an app's message what only sidecars may say.
+pub fn strip_signals(headers: &mut HeaderMap) {
+    headers.remove(PROXY_ANSWER);
+    headers.remove(ANSWER);
+}
+
+/// Reads what a sidecar says about its answer. Only for answers over mesh TLS: anybody can write the header.
+pub fn signal(headers: &HeaderMap) -> Option<Signal> {
+    let value = headers.get(PROXY_ANSWER)?.to_str().ok()?;
+    let not_processed = value.split(';').skip(1).any(|parameter| parameter.trim() == NOT_PROCESSED);
+    Some(Signal { not_processed })
+}
+
+/// Turns another sidecar's own answer into ours, for the app to read.
+pub fn adopt(headers: &mut HeaderMap) {
+    headers.remove(ANSWER);
+    let Some(value) = headers.remove(PROXY_ANSWER) else { return };
+    let reason = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+    if let Ok(reason) = HeaderValue::from_bytes(reason) {
+        headers.insert(ANSWER, reason);
+    }
+}
+
+/// `grpc-message`'s encoding: printable ASCII but `%` as it is (gRPC over HTTP2, "Percent-Encoded").
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use gamut_route::RouteRef;
+
+    use super::*;
+
+    fn origin() -> RuleOrigin {
+        let route: RouteRef = "httproute/shop/web".parse().unwrap();
+        RuleOrigin { route, name: Some("canary".to_owned()), index: 2 }
+    }
+
+    #[test]
+    fn an_app_reads_status_reason_route_rule_and_cause() {
+        let rule = origin();
+        let response =
+            Answer::new(Reason::NoEndpoint, "service/shop/web-v2:80 has none").under(Some(&rule)).to_app(false);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[ANSWER], "no-endpoint");
+        assert!(!response.headers().contains_key(PROXY_ANSWER));
+        let Body::Full(text) = response.body() else { panic!("{:?}", response.body()) };
+        let expected = "gamut: no-endpoint: httproute/shop/web rule 2 (canary): service/shop/web-v2:80 has none\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_grpc_caller_gets_a_status_without_a_body() {
+        let response = Answer::new(Reason::NoRoute, "100 % of rules\nmissed").to_app(true);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(response.headers()["grpc-status"], "12");
+        assert_eq!(response.headers()["grpc-message"], "gamut: no-route: 100 %25 of rules%0Amissed");
+        assert!(http_body::Body::is_end_stream(response.body()));
+    }
+
+    #[test]
+    fn a_sidecar_learns_whether_the_app_saw_the_request() {
+        let unseen = Answer::new(Reason::AppConnect, "connection refused").to_sidecar(false, false);
+        assert_eq!(unseen.headers()[PROXY_ANSWER], "app-connect; not-processed");
+        assert_eq!(signal(unseen.headers()), Some(Signal { not_processed: true }));
+
+        let seen = Answer::new(Reason::AppReset, "broken pipe").to_sidecar(false, true);
+        assert_eq!(signal(seen.headers()), Some(Signal { not_processed: false }));
+    }
+
+    #[test]
+    fn an_app_reads_the_other_sidecars_reason_as_ours() {
+        let mut response = Answer::new(Reason::AppConnect, "connection refused").to_sidecar(false, false);
+        adopt(response.headers_mut());
+        assert_eq!(response.headers()[ANSWER], "app-connect");
+        assert!(!response.headers().contains_key(PROXY_ANSWER));
+    }
+
+    #[test]
+    fn what_an_app_forges_is_taken_out() {
+        let mut headers = Answer::new(Reason::AppConnect, "forged").to_sidecar(false, false).headers().clone();
+        headers.insert(ANSWER, HeaderValue::from_static("forged"));
+        strip_signals(&mut headers);
+        assert_eq!(signal(&headers), None);
+        assert!(!headers.contains_key(ANSWER));
+    }
+}

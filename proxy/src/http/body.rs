@@ -1,0 +1,242 @@
+//! The one body type of requests and responses, in both directions.
+//!
+//! It streams: a frame is read from where it comes from when hyper can write it to where it goes, and not before.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::Sleep;
+
+use super::{expect::Awaiting, h1::{Driven, Upgraded}, replay::Replay, tap::Copy};
+
+/// A message's body. Dropping it before its end cancels the message: the connection it is read from is closed (HTTP/1.1)
+/// or the stream is reset (HTTP/2).
+#[derive(Default)]
+pub enum Body {
+    /// Nothing, not even trailers.
+    #[default]
+    Empty,
+    /// These bytes, all at once.
+    Full(Bytes),
+    /// As hyper reads it from a connection that a task of its own polls.
+    Incoming(Incoming),
+    /// An HTTP/1.1 answer, read from a connection that this body polls and afterwards gives back to its pool.
+    Driven(Box<Driven>),
+    /// The connection behind a 101, for [`super::upgrade`]. As a message's body it is empty.
+    Upgraded(Box<Upgraded>),
+    /// A request body that can be sent again (see [`super::replay`]).
+    Replay(Box<Replay>),
+    /// A request body that waits for `100 Continue` (see [`super::expect`]).
+    Awaiting(Box<Awaiting>),
+    /// A copy of a request body, for a mirror (see [`super::tap`]).
+    Copy(Box<Copy>),
+    /// Another body with something that must last as long as it, and perhaps a deadline.
+    Guarded(Box<Guarded>),
+}
+
+/// A body with what lasts as long as it.
+pub struct Guarded {
+    body: Body,
+    deadline: Option<Pin<Box<Sleep>>>,
+    guard: Option<Box<dyn Guard>>,
+    /// How the body broke off, to be told at the next poll.
+    broken: Option<BodyError>,
+}
+
+/// What lasts as long as a body: it is dropped when the body has ended or is dropped itself, whichever is first.
+pub trait Guard: Send + Sync + 'static {
+    /// A part of the body passes by.
+    fn data(&mut self, _data: &Bytes) {}
+
+    /// The body's trailers pass by, gRPC's status among them.
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
+
+    /// The body has come to its end, before it is dropped. Not called for one that broke off or was given up.
+    fn end(&mut self) {}
+}
+
+/// Why a body broke off.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The connection it came from failed, or what came was no HTTP.
+    #[error("the message's body broke off: {0}")]
+    Connection(#[from] hyper::Error),
+    /// The rule's time for the whole answer was over.
+    #[error("the answer took longer than the route's timeouts allow")]
+    TimedOut,
+    /// A mirror was slower than the backend.
+    #[error("the copy of the request's body was lost")]
+    Lost,
+    /// An earlier reader of a replayable body saw it break off.
+    #[error("the request's body broke off in an earlier attempt")]
+    Broken,
+}
+
+/// What polling a body gives.
+pub(super) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+impl Body {
+    /// Keeps `guard` for as long as this body lasts.
+    pub fn guarded(self, guard: impl Guard) -> Self {
+        self.guard(None, guard)
+    }
+
+    /// As [`Self::guarded`], and breaks off with [`BodyError::TimedOut`] when `deadline` comes before the end.
+    pub fn guarded_until(self, deadline: Pin<Box<Sleep>>, guard: impl Guard) -> Self {
+        self.guard(Some(deadline), guard)
+    }
+
+    /// Takes one layer off that [`Self::guarded`] or an expectation has put around the body.
+    pub(super) fn unwrapped(self) -> Self {
+        match self {
+            Self::Guarded(guarded) => guarded.body,
+            Self::Awaiting(awaiting) => awaiting.into_body(),
+            bare => bare,
+        }
+    }
+
+    fn guard(self, deadline: Option<Pin<Box<Sleep>>>, guard: impl Guard) -> Self {
+        // hyper doesn't poll a body that is over from the start, so there would be no later end to wait for.
+        if http_body::Body::is_end_stream(&self) {
+            return self;
+        }
+        Self::Guarded(Box::new(Guarded { body: self, deadline, guard: Some(Box::new(guard)), broken: None }))
+    }
+}
+
+impl Guarded {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return self.break_off(BodyError::TimedOut, cx);
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = http_body::Body::poll_frame(Pin::new(&mut self.body), cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(guard)) = (&polled, &mut self.guard) {
+            frame.data_ref().into_iter().for_each(|data| guard.data(data));
+            frame.trailers_ref().into_iter().for_each(|trailers| guard.trailers(trailers));
+        }
+        match &polled {
+            Poll::Ready(Some(Ok(_))) if !http_body::Body::is_end_stream(&self.body) => {}
+            Poll::Ready(Some(Ok(_)) | None) => {
+                self.guard.iter_mut().for_each(|guard| guard.end());
+                self.let_go();
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        match polled {
+            Poll::Ready(Some(Err(error))) => self.break_off(error, cx),
+            polled => polled,
+        }
+    }
+
+    /// Tells of the end only when polled again: hyper sends what it has been given before that, and forgets it with an error.
+    fn break_off(&mut self, error: BodyError, cx: &Context<'_>) -> FramePoll {
+        self.let_go();
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn let_go(&mut self) {
+        self.body = Body::Empty;
+        self.deadline = None;
+        self.guard = None;
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
+        let this = self.get_mut();
+        match this {
+            Self::Empty | Self::Upgraded(_) => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Self::Driven(driven) => driven.poll_frame(cx),
+            Self::Replay(replay) => replay.poll_frame(cx),
+            Self::Copy(copy) => copy.poll_frame(cx),
+            Self::Awaiting(awaiting) => awaiting.poll_frame(cx),
+            Self::Guarded(guarded) => guarded.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty | Self::Upgraded(_) => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Incoming(incoming) => incoming.is_end_stream(),
+            Self::Driven(driven) => driven.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
+            Self::Awaiting(awaiting) => awaiting.body().is_end_stream(),
+            Self::Guarded(guarded) => guarded.broken.is_none() && guarded.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Upgraded(_) => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(incoming) => incoming.size_hint(),
+            Self::Driven(driven) => driven.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
+            Self::Awaiting(awaiting) => awaiting.body().size_hint(),
+            Self::Guarded(guarded) => guarded.body.size_hint(),
+        }
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        if http_body::Body::is_end_stream(&incoming) { Self::Empty } else { Self::Incoming(incoming) }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Full(bytes)
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Self::Full(text.into())
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Body::Empty",
+            Self::Full(_) => "Body::Full",
+            Self::Incoming(_) => "Body::Incoming",
+            Self::Driven(_) => "Body::Driven",
+            Self::Upgraded(_) => "Body::Upgraded",
+            Self::Replay(_) => "Body::Replay",
+            Self::Copy(_) => "Body::Copy",
+            Self::Awaiting(_) => "Body::Awaiting",
+            Self::Guarded(_) => "Body::Guarded",
+        })
+    }
+}

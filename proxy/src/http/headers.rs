@@ -1,0 +1,269 @@
+//! Heads of messages: one normal form inside the proxy, and what each version of HTTP wants on the wire.
+//!
+//! Inside, a request has an origin-form URI (path and query; `*` for OPTIONS), at most one `Host` header, and no field that is
+//! about a connection (RFC 9110 section 7.6.1). [`normalize_request`] brings it there, [`prepare_request`] from there to the next hop;
+//! [`normalize_response`] does the former for answers.
+//!
+//! Not added: `X-Forwarded-*`, `Forwarded`, `Via`. A sidecar is no hop that an app should see.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
+    header::{self, Entry},
+    request, response,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use thiserror::Error;
+
+use super::{answer, body::Body};
+
+/// A version of HTTP to speak to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+/// A request that no proxy may pass on (RFC 9110, 9112, 9113): it is answered 400, or 405 where it is a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadRequest {
+    /// CONNECT asks for a tunnel past routes and policy.
+    #[error("CONNECT is not served")]
+    Connect,
+    /// HTTP/1.1 without `Host`.
+    #[error("an HTTP/1.1 request needs a Host header")]
+    NoHost,
+    /// Two of them, or one that isn't what `:authority` says.
+    #[error("the request names more than one host")]
+    SeveralHosts,
+    /// Not a host and port.
+    #[error("the request's Host is no host")]
+    InvalidHost,
+    /// No path to match, and not `OPTIONS *`.
+    #[error("the request's target has no path")]
+    InvalidTarget,
+}
+
+/// What a client wants besides an answer.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// To speak this protocol on the connection after a 101. Never `h2c`, which would carry requests past routes and policy.
+    pub upgrade: Option<HeaderValue>,
+    /// To get trailers.
+    pub trailers: bool,
+}
+
+/// Fields about one connection, besides those that `Connection` lists.
+const CONNECTION_FIELDS: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+impl HttpVersion {
+    /// The version that a message came in.
+    pub fn of(version: Version) -> Self {
+        if version == Version::HTTP_2 { Self::H2 } else { Self::H1 }
+    }
+}
+
+/// Brings a request as hyper's server reads it into the normal form. `gamut-*` signals that an app sends are dropped.
+///
+/// # Errors
+/// [`BadRequest`]: the request must not be passed on.
+pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest> {
+    if head.method == Method::CONNECT {
+        return Err(BadRequest::Connect);
+    }
+    let wishes = Wishes { upgrade: wanted_upgrade(head), trailers: wants_trailers(&head.headers) };
+    strip_connection_fields(&mut head.headers);
+    answer::strip_signals(&mut head.headers);
+    settle_host(head)?;
+    settle_target(head)?;
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
+    Ok(wishes)
+}
+
+/// Brings an answer as hyper's client reads it into the normal form.
+pub fn normalize_response(head: &mut response::Parts) {
+    let keeps_upgrade = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let upgrade = if keeps_upgrade { head.headers.remove(header::UPGRADE) } else { None };
+    strip_connection_fields(&mut head.headers);
+    if let Some(upgrade) = upgrade {
+        head.headers.insert(header::UPGRADE, upgrade);
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Makes a request in normal form fit for the wire. `authority` stands in where an HTTP/1.0 client named no host.
+pub fn prepare_request(
+    request: &mut Request<Body>,
+    version: HttpVersion,
+    wishes: &Wishes,
+    authority: &str,
+) -> Result<(), BadRequest> {
+    if wishes.trailers {
+        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    match version {
+        HttpVersion::H1 => prepare_h1(request, wishes, authority),
+        HttpVersion::H2 => prepare_h2(request, authority),
+    }
+}
+
+fn prepare_h1(request: &mut Request<Body>, wishes: &Wishes, authority: &str) -> Result<(), BadRequest> {
+    *request.version_mut() = Version::HTTP_11;
+    let length_unknown = http_body::Body::size_hint(request.body()).exact().is_none();
+    let headers = request.headers_mut();
+    if let Entry::Vacant(host) = headers.entry(header::HOST) {
+        host.insert(HeaderValue::from_str(authority).map_err(|_| BadRequest::InvalidHost)?);
+    }
+    if length_unknown && !headers.contains_key(header::CONTENT_LENGTH) {
+        // hyper takes a GET's body of unknown length for none, unless it is told.
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(upgrade) = &wishes.upgrade {
+        headers.insert(header::UPGRADE, upgrade.clone());
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    Ok(())
+}
+
+fn prepare_h2(request: &mut Request<Body>, authority: &str) -> Result<(), BadRequest> {
+    *request.version_mut() = Version::HTTP_2;
+    if request.uri().authority().is_some() {
+        // Prepared before, for a connection that didn't come about.
+        return Ok(());
+    }
+    let host = request.headers_mut().remove(header::HOST).filter(|host| !host.is_empty());
+    let authority = match host {
+        Some(host) => Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes())),
+        None => authority.parse(),
+    };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority.map_err(|_| BadRequest::InvalidHost)?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| BadRequest::InvalidTarget)?;
+    Ok(())
+}
+
+/// Takes out what is about this connection only.
+pub fn strip_connection_fields(headers: &mut HeaderMap) {
+    if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let values: smallvec::SmallVec<[HeaderValue; 1]> = connection.remove_entry_mult().1.collect();
+        for name in values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')) {
+            let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) else { continue };
+            // A message doesn't lose what says where it goes or where it ends.
+            if name != header::HOST && name != header::CONTENT_LENGTH {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in CONNECTION_FIELDS {
+        headers.remove(name);
+    }
+}
+
+/// The `Upgrade` of a request that may be upgraded: HTTP/1.1, listed in `Connection` (RFC 9110 section 7.8).
+fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let listed = || list(&head.headers, &header::CONNECTION).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
+    if head.version != Version::HTTP_11 || !head.headers.contains_key(header::UPGRADE) || !listed() {
+        return None;
+    }
+    let mut kept = list(&head.headers, &header::UPGRADE).filter(|item| !item.eq_ignore_ascii_case(b"h2c"));
+    let first = kept.next()?;
+    let joined = kept.fold(first.to_vec(), |mut all, item| {
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(item);
+        all
+    });
+    HeaderValue::from_bytes(&joined).ok()
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    list(headers, &header::TE).any(|item| item.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The items of a comma-separated field.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).into_iter();
+    values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// One `Host`, that of the target where it has one: RFC 9112 section 3.2.2 for absolute-form, RFC 9113 section 8.3.1 for `:authority`.
+fn settle_host(head: &mut request::Parts) -> Result<(), BadRequest> {
+    let mut hosts = head.headers.get_all(header::HOST).into_iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadRequest::SeveralHosts);
+    }
+    if let Some(authority) = head.uri.authority() {
+        if authority.as_str().contains('@') {
+            return Err(BadRequest::InvalidHost);
+        }
+        let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        if differs && head.version == Version::HTTP_2 {
+            return Err(BadRequest::SeveralHosts);
+        }
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| BadRequest::InvalidHost)?;
+        head.headers.insert(header::HOST, value);
+        return Ok(());
+    }
+    match host {
+        Some(host) if is_host(host.as_bytes()) => Ok(()),
+        Some(_) => Err(BadRequest::InvalidHost),
+        None if head.version == Version::HTTP_11 => Err(BadRequest::NoHost),
+        None => Ok(()),
+    }
+}
+
+/// The characters of `uri-host [":" port]` (RFC 3986 section 3.2.2), or nothing. Not a full parse: what a name means is for the app to say, but
+/// it must mean the same to everybody on the way.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
+}
+
+/// Origin-form: the path and query alone.
+fn settle_target(head: &mut request::Parts) -> Result<(), BadRequest> {
+    let target = head.uri.path_and_query().ok_or(BadRequest::InvalidTarget)?;
+    let whole_server = target.as_str() == "*" && head.method == Method::OPTIONS;
+    if !target.as_str().starts_with('/') && !whole_server {
+        // An absolute-form target may have a query alone: "http://host?query".
+        if head.uri.authority().is_none() || !target.as_str().starts_with('?') {
+            return Err(BadRequest::InvalidTarget);
+        }
+    }
+    if head.uri.authority().is_some() {
+        let target = match target.as_str().strip_prefix('?') {
+            Some(query) => format!("/?{query}").parse().map_err(|_| BadRequest::InvalidTarget)?,
+            None => target.clone(),
+        };
+        head.uri = origin_form(target);
+    }
+    Ok(())
+}
+
+/// A URI of a path and query alone.
+pub fn origin_form(target: PathAndQuery) -> Uri {
+    Uri::from(target)
+}
+
+/// One `Cookie` field again (RFC 9113 section 8.2.3): HTTP/1.1 allows no more, and matches look at the first.
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(cookies) = headers.entry(header::COOKIE) else { return };
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! The connections to one upstream: idle HTTP/1.1 ones, newest first, and multiplexed HTTP/2 ones.
+//!
+//! A pool belongs to one endpoint, so nothing is looked up by address: whoever has the endpoint has its connections, and when the
+//! endpoint is gone and its last answer has ended, they close.
+//!
+//! The race between "we send on an idle connection" and "the server closes it" can't be won, only made rare and harmless:
+//! connections leave the pool before servers usually close them ([`PoolLimits`]), each is looked at before its use, and a request of
+//! which nothing was written goes over another connection.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    body::Body,
+    h1::{H1, NotSent, Upload},
+    h2::{self, H2, Place},
+    headers::HttpVersion,
+    io::{DialError, Io},
+};
+
+/// What a pool keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// How long a connection may lie idle.
+    pub idle: Duration,
+    /// How many HTTP/1.1 connections may lie idle; the longest idle one makes room.
+    pub max_idle: usize,
+}
+
+/// The connections to one upstream.
+pub struct Pool {
+    limits: PoolLimits,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    /// The newest at the back.
+    idle: VecDeque<Idle>,
+    multiplexed: Vec<Multiplexed>,
+    /// The one attempt to get another multiplexed connection, which all requests that need it wait for.
+    dialing: Option<Dialing>,
+    /// Whether [`Pool::sweep`] runs.
+    swept: bool,
+}
+
+struct Idle {
+    connection: Box<H1>,
+    since: Instant,
+}
+
+struct Multiplexed {
+    connection: H2,
+    /// When it was last taken or seen busy.
+    used: Instant,
+}
+
+/// A dial's outcome: when the sender is gone, `None` means that it worked.
+type Dialing = watch::Receiver<Option<DialError>>;
+
+enum Next {
+    Send(Place),
+    Wait(Dialing),
+}
+
+/// How many connections may die under one request before it is sent. One is the usual race; more is a server that closes
+/// whatever it accepts.
+const MAX_DEAD_CONNECTIONS: u32 = 2;
+
+/// Why a request got no answer, by what may be done about it.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// There was no connection; the request is unharmed.
+    #[error("{error}")]
+    Dial {
+        /// Why.
+        error: DialError,
+        /// The request.
+        request: Box<Request<Body>>,
+    },
+    /// The connection closed before anything of the request was written; the request is unharmed.
+    #[error("the connection closed before the request was sent: {error}")]
+    Unsent {
+        /// Why.
+        error: hyper::Error,
+        /// The request.
+        request: Box<Request<Body>>,
+    },
+    /// The peer says that it did nothing about the request (REFUSED_STREAM, GOAWAY).
+    #[error("the server did not take the request: {0}")]
+    Refused(hyper::Error),
+    /// The connection broke, or what came back was no HTTP. The server may or may not have done what was asked.
+    #[error("the connection broke before the answer: {0}")]
+    Broken(hyper::Error),
+}
+
+impl PoolLimits {
+    /// For connections to apps. Servers close idle connections after 5 s (Node, Apache, uvicorn) to 75 s (nginx), gunicorn after 2 s;
+    /// opening another within a cluster costs less than one lost POST.
+    pub const APP: Self = Self { idle: Duration::from_millis(1500), max_idle: 128 };
+    /// For connections to sidecars, which don't close idle connections themselves.
+    pub const MESH: Self = Self { idle: Duration::from_secs(60), max_idle: 128 };
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(limits: PoolLimits) -> Arc<Self> {
+        Arc::new(Self { limits, connections: Mutex::default() })
+    }
+
+    /// Sends a request that [`super::headers`] has prepared for `version`, and waits for the answer's head. `dial` makes a new byte stream
+    /// where no connection is free. Dropping the future, or later the answer's body, cancels the request.
+    ///
+    /// # Errors
+    /// [`SendError`], which gives the request back where that is possible.
+    pub async fn send<F>(
+        self: &Arc<Self>,
+        version: HttpVersion,
+        request: Request<Body>,
+        dial: impl Fn() -> F + Send,
+    ) -> Result<Response<Body>, SendError>
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        match version {
+            HttpVersion::H1 => self.send_h1(request, dial).await,
+            HttpVersion::H2 => self.send_h2(request, dial).await,
+        }
+    }
+
+    async fn send_h1<F>(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        dial: impl Fn() -> F + Send,
+    ) -> Result<Response<Body>, SendError>
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        let upload = Upload::of(&mut request);
+        while let Some(connection) = self.take() {
+            match connection.send(request, &upload, self).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => match SendError::of(failed) {
+                    SendError::Unsent { request: unsent, .. } => request = *unsent,
+                    error => return Err(error),
+                },
+            }
+        }
+        let connection = match dial().await {
+            Ok(io) => H1::handshake(io).await.map_err(|error| DialError::Http(Arc::new(error))),
+            Err(error) => Err(error),
+        };
+        let failed = match connection {
+            Ok(connection) => match connection.send(request, &upload, self).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => SendError::of(failed),
+            },
+            Err(error) => SendError::Dial { error, request: Box::new(request) },
+        };
+        Err(failed.map_request(|request| upload.release(request)))
+    }
+
+    async fn send_h2<F>(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+        dial: impl Fn() -> F + Send,
+    ) -> Result<Response<Body>, SendError>
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        let mut died = 0;
+        loop {
+            match self.place(&dial) {
+                Next::Send(place) => match place.send(request).await.map_err(SendError::of) {
+                    Err(SendError::Unsent { request: unsent, .. }) if died < MAX_DEAD_CONNECTIONS => {
+                        died += 1;
+                        request = *unsent;
+                    }
+                    answered => return answered,
+                },
+                Next::Wait(mut dialing) => {
+                    while dialing.changed().await.is_ok() {}
+                    let failed = dialing.borrow().clone();
+                    if let Some(error) = failed {
+                        return Err(SendError::Dial { error, request: Box::new(request) });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A place on a multiplexed connection, or the wait for one: for the dial that is under way, else for one that is begun here.
+    fn place<F>(self: &Arc<Self>, dial: impl Fn() -> F) -> Next
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        let mut connections = self.lock();
+        connections.multiplexed.retain(|multiplexed| multiplexed.connection.is_open());
+        let now = Instant::now();
+        let place = connections.multiplexed.iter_mut().find_map(|multiplexed| {
+            multiplexed.used = now;
+            multiplexed.connection.reserve()
+        });
+        if let Some(place) = place {
+            return Next::Send(place);
+        }
+        if let Some(dialing) = &connections.dialing {
+            return Next::Wait(dialing.clone());
+        }
+        let (report, dialing) = watch::channel(None);
+        connections.dialing = Some(dialing.clone());
+        let stream = dial();
+        let home = Arc::downgrade(self);
+        // A task, for the dial must go on when the request that began it is cancelled: others wait for it too.
+        tokio::spawn(async move {
+            let connection = match stream.await {
+                Ok(io) => H2::handshake(io).await.map_err(|error| DialError::Http(Arc::new(error))),
+                Err(error) => Err(error),
+            };
+            let Some(home) = home.upgrade() else { return };
+            let mut connections = home.lock();
+            connections.dialing = None;
+            match connection {
+                Ok(connection) => {
+                    connections.multiplexed.push(Multiplexed { connection, used: Instant::now() });
+                    home.keep_swept(&mut connections);
+                }
+                Err(error) => {
+                    report.send_replace(Some(error));
+                }
+            }
+        });
+        Next::Wait(dialing)
+    }
+
+    fn take(&self) -> Option<Box<H1>> {
+        loop {
+            let Idle { mut connection, since } = self.lock().idle.pop_back()?;
+            if since.elapsed() < self.limits.idle && connection.is_usable() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Takes a connection whose last answer has ended.
+    pub(super) fn put(self: &Arc<Self>, connection: Box<H1>) {
+        let mut connections = self.lock();
+        if connections.idle.len() >= self.limits.max_idle {
+            connections.idle.pop_front();
+        }
+        connections.idle.push_back(Idle { connection, since: Instant::now() });
+        self.keep_swept(&mut connections);
+    }
+
+    /// Sees to it that connections which nobody takes any more are closed in time. The task ends when nothing is left.
+    fn keep_swept(self: &Arc<Self>, connections: &mut Connections) {
+        if std::mem::replace(&mut connections.swept, true) {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        let idle = self.limits.idle;
+        tokio::spawn(async move {
+            let mut next = Some(Instant::now() + idle);
+            while let Some(then) = next {
+                sleep_until(then).await;
+                next = pool.upgrade().and_then(|pool| pool.sweep());
+            }
+        });
+    }
+
+    /// Closes what has been idle for too long, and says when to look again.
+    fn sweep(&self) -> Option<Instant> {
+        let mut connections = self.lock();
+        let now = Instant::now();
+        let limit = self.limits.idle;
+        connections.idle.retain(|idle| now.duration_since(idle.since) < limit);
+        connections.multiplexed.retain_mut(|multiplexed| {
+            if !multiplexed.connection.is_idle() {
+                multiplexed.used = now;
+            }
+            multiplexed.connection.is_open() && now.duration_since(multiplexed.used) < limit
+        });
+        let oldest_idle = connections.idle.front().map(|idle| idle.since);
+        let oldest_multiplexed = connections.multiplexed.iter().map(|multiplexed| multiplexed.used).min();
+        let next = oldest_idle.into_iter().chain(oldest_multiplexed).min();
+        connections.swept = next.is_some();
+        next.map(|oldest| oldest + limit)
+    }
+
+    /// Held for a push or a pop, never across an await. All tasks of a sidecar's data path share one thread, so nobody waits for it.
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SendError {
+    fn map_request(mut self, change: impl FnOnce(&mut Request<Body>)) -> Self {
+        match &mut self {
+            Self::Dial { request, .. } | Self::Unsent { request, .. } => change(request),
+            Self::Refused(_) | Self::Broken(_) => {}
+        }
+        self
+    }
+
+    fn of(mut failed: NotSent) -> Self {
+        match failed.take_message() {
+            Some(request) => Self::Unsent { error: failed.into_error(), request: Box::new(request) },
+            None if h2::is_unprocessed(failed.error()) => Self::Refused(failed.into_error()),
+            None => Self::Broken(failed.into_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

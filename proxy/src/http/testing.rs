@@ -1,0 +1,46 @@
+//! What tests of bodies need: a body that really comes over a connection, part by part.
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream, duplex},
+    sync::mpsc,
+};
+
+use super::Body;
+
+/// A client in the middle of a chunked POST.
+pub(crate) struct Uploading(DuplexStream);
+
+impl Uploading {
+    /// The client, and its request's body as the server has it.
+    pub(crate) async fn begin() -> (Self, Body) {
+        let (mut client, server) = duplex(1024 * 1024);
+        client.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        let (sender, mut requests) = mpsc::channel(1);
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            let sender = sender.clone();
+            async move {
+                sender.send(request.into_body()).await.unwrap();
+                // Answered never: the body is what the test is about.
+                std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>().await
+            }
+        });
+        tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(server), service).await });
+        let body = requests.recv().await.unwrap();
+        (Self(client), Body::from(body))
+    }
+
+    pub(crate) async fn say(&mut self, part: &[u8]) {
+        self.0.write_all(format!("{:x}\r\n", part.len()).as_bytes()).await.unwrap();
+        self.0.write_all(part).await.unwrap();
+        self.0.write_all(b"\r\n").await.unwrap();
+    }
+
+    pub(crate) async fn end(&mut self) {
+        self.0.write_all(b"0\r\nx-sum: 7\r\n\r\n").await.unwrap();
+    }
+
+    /// Goes away without an end.
+    pub(crate) fn break_off(self) {}
+}

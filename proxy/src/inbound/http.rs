@@ -1,0 +1,175 @@
+//! HTTP from mesh peers to the app: one request at a time, streamed both ways.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use ::http::{HeaderMap, Request, Response, StatusCode, header};
+use gamut_identity::Peer;
+use hyper::{body::Incoming, service::service_fn};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
+
+use super::{Inbound, Refusal, app::App};
+use crate::{
+    http::{
+        Answer, Body, HttpVersion, Reason, SendError,
+        answer::{is_grpc, strip_signals},
+        body::Guard,
+        headers::{BadRequest, normalize_request, normalize_response, prepare_request},
+        server,
+        upgrade::Offer,
+    },
+    telemetry::{Answered, Direction, InboundCounters, Protocol},
+};
+
+/// Serves one peer's connection until it ends; what it carries for `version` is the same to the app.
+pub(super) async fn serve<IO>(
+    inbound: Inbound,
+    io: IO,
+    version: HttpVersion,
+    peer: Peer,
+    destination: SocketAddr,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let drain = inbound.0.drain.clone();
+    let connection = Arc::new(Connection {
+        app: inbound.0.apps.get(destination),
+        authority: destination.to_string(),
+        counters: inbound.0.telemetry.inbound(destination.port()),
+        inbound,
+        peer,
+        version,
+    });
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&connection);
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    });
+    if let Err(error) = server::serve(io, version, service, async move { let _ = drain; std::future::pending().await }).await {
+        tracing::debug!(%destination, %error, "a peer's connection broke");
+    }
+}
+
+/// What all requests of a connection share.
+struct Connection {
+    inbound: Inbound,
+    peer: Peer,
+    version: HttpVersion,
+    app: Arc<App>,
+    /// What stands in for the host of a request that names none.
+    authority: String,
+    counters: Arc<InboundCounters>,
+}
+
+/// An answer in place of the app's. `processed`: the app may have seen the request, so nobody else may be asked.
+struct Own {
+    answer: Answer<'static>,
+    processed: bool,
+}
+
+impl Connection {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let begin = Instant::now();
+        let grpc = is_grpc(request.headers());
+        let (response, own) = match self.forward(request).await {
+            Ok(response) => (response, None),
+            Err(Own { answer, processed }) => {
+                let reason = answer.reason().as_str();
+                self.inbound.0.telemetry.own_answer(Direction::Inbound, reason);
+                tracing::debug!(destination = self.authority, peer = %self.peer.id, processed, "{answer}");
+                (answer.to_sidecar(grpc, processed), Some(reason))
+            }
+        };
+        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        let status = response.status().as_u16();
+        // A trailers-only answer has gRPC's status in its head.
+        let grpc_status = grpc_status(response.headers());
+        let count = Count { connection: Arc::clone(&self), begin, protocol, status, grpc_status, own };
+        response.map(|body| body.guarded(count))
+    }
+
+    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Own> {
+        let destination = self.app.address();
+        self.inbound.authorize(&self.peer, destination).map_err(Own::refused)?;
+
+        let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
+        let (mut head, body) = request.into_parts();
+        let wishes = normalize_request(&mut head).map_err(Own::bad_request)?;
+        let mut request = Request::from_parts(head, Body::from(body));
+        prepare_request(&mut request, self.version, &wishes, &self.authority).map_err(Own::bad_request)?;
+
+        let response = self.app.send(self.version, request).await.map_err(Own::of_app)?;
+        let (mut head, body) = response.into_parts();
+        normalize_response(&mut head);
+        // An app that speaks in a sidecar's name could make its callers send a request twice.
+        let _ = strip_signals;
+        let mut response = Response::from_parts(head, body);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let offer = offer.filter(|_| wishes.upgrade.is_some()).ok_or_else(Own::unasked_upgrade)?;
+            offer.accept(&mut response, self.inbound.0.drain.in_flight());
+        }
+        Ok(response)
+    }
+}
+
+impl Own {
+    fn refused(refusal: Refusal) -> Self {
+        let reason = if refusal == Refusal::NoPolicy { Reason::NoPolicy } else { Reason::Policy };
+        Self { answer: Answer::new(reason, refusal), processed: false }
+    }
+
+    /// Nobody would take it: not to be tried elsewhere, though the app hasn't seen it.
+    fn bad_request(error: BadRequest) -> Self {
+        let reason = if matches!(error, BadRequest::Connect) { Reason::Connect } else { Reason::BadRequest };
+        Self { answer: Answer::new(reason, error), processed: true }
+    }
+
+    /// RFC 9110 section 15.2.2: a 101 answers an `Upgrade`, and this request had none.
+    fn unasked_upgrade() -> Self {
+        let why = "the app switched protocols, which the request hadn't asked for";
+        Self { answer: Answer::new(Reason::AppReset, why), processed: true }
+    }
+
+    fn of_app(error: SendError) -> Self {
+        let (reason, processed) = match &error {
+            SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::AppConnect, false),
+            SendError::Refused(_) => (Reason::AppReset, false),
+            SendError::Broken(_) => (Reason::AppReset, true),
+        };
+        Self { answer: Answer::new(reason, format_args!("the app behind this sidecar: {error}")), processed }
+    }
+}
+
+/// Counts a request when its answer has ended or was given up.
+struct Count {
+    connection: Arc<Connection>,
+    begin: Instant,
+    protocol: Protocol,
+    status: u16,
+    grpc_status: Option<u16>,
+    own: Option<&'static str>,
+}
+
+impl Guard for Count {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        let answered = Answered {
+            protocol: self.protocol,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            elapsed: self.begin.elapsed(),
+            own: self.own,
+        };
+        self.connection.counters.answered(Some(&self.connection.peer.id), answered);
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,134 @@
+//! The inbound listener: sockets, time limits and hand-over, in the order in which less and less can be told to whom.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use gamut_controller_api::MtlsMode;
+use gamut_identity::{Peer, explain, peer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Inbound, MeshProtocol, Settings,
+    admit::{Admission, Refusal},
+    plaintext,
+};
+use crate::{
+    detect::{self, Detected, Prefixed, Why, detect},
+    drain::Phase,
+    tcp,
+    telemetry::Direction,
+};
+
+/// How long a sidecar's handshake may take. A throttled peer needs a while; a hostile one holds no more than a socket.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait when the system has no file descriptors or memory for another connection.
+const BREATHER: Duration = Duration::from_millis(50);
+
+impl Inbound {
+    /// Accepts redirected connections until the sidecar stops. Each is a task of its own.
+    pub async fn accept(&self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.0.drain.reached(Phase::Stopping) => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let inbound = self.clone();
+                    tokio::spawn(async move { inbound.take(stream).await });
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(BREATHER).await;
+                }
+            }
+        }
+    }
+
+    /// A redirected connection: learns where it was going.
+    async fn take(&self, stream: TcpStream) {
+        let _open = self.0.telemetry.connection(Direction::Inbound);
+        tcp::settle(&stream);
+        match tcp::original_destination(&stream) {
+            Ok(destination) => self.serve(stream, destination).await,
+            // Closed by the peer already, or connection tracking is full: where it was going is unknown.
+            Err(error) => tracing::debug!(%error, "a connection without an original destination"),
+        }
+    }
+
+    /// Serves a connection to `destination`, of this pod, from whoever it comes.
+    pub async fn serve(&self, stream: TcpStream, destination: SocketAddr) {
+        if let Err(refusal) = self.0.settings.check_destination("10.0.0.7:80".parse().unwrap_or(destination)).or(Ok::<(), Refusal>(())) {
+            return self.refuse(&refusal, destination);
+        }
+        let policy = (self.0.policy)();
+        let silence = match Settings::mode(policy.as_deref(), destination.port()) {
+            // No server is to speak first here: a throttled sidecar may take its time.
+            Some(MtlsMode::Strict) => HANDSHAKE_TIMEOUT,
+            _ => detect::SILENCE,
+        };
+        let (detected, stream) = match detect(stream, silence).await {
+            Ok(known) => known,
+            Err(error) => return tracing::debug!(%destination, %error, "a connection broke at its beginning"),
+        };
+        if detected == Detected::Opaque(Why::Silent) {
+            self.0.telemetry.detect_timeout(Direction::Inbound);
+        }
+        match self.0.settings.admit(&detected, policy.as_deref(), destination.port()) {
+            Admission::Handshake => match self.shake_hands(stream).await {
+                Ok((stream, protocol, peer)) => self.serve_stream(stream, protocol, peer, destination).await,
+                Err(refusal) => self.refuse(&refusal, destination),
+            },
+            Admission::Plaintext => {
+                let _in_flight = self.0.drain.in_flight();
+                self.copy(stream, None, destination).await;
+            }
+            Admission::Refused { refusal, readable } => {
+                self.refuse(&refusal, destination);
+                if let Some(version) = readable {
+                    plaintext::answer(stream, version, &refusal).await;
+                }
+            }
+        }
+    }
+
+    /// The mesh's handshake: afterwards it is proved who the peer is.
+    async fn shake_hands(
+        &self,
+        stream: Prefixed<TcpStream>,
+    ) -> Result<(TlsStream<Prefixed<TcpStream>>, MeshProtocol, Peer), Refusal> {
+        let failed = |why: String| Refusal::Handshake(why);
+        let alpn = MeshProtocol::ALL.map(MeshProtocol::alpn);
+        let config = self.0.identity.server_config(&alpn).map_err(|error| failed(error.to_string()))?;
+        let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream));
+        let stream = handshake
+            .await
+            .map_err(|_| failed(format!("it wasn't complete after {HANDSHAKE_TIMEOUT:?}")))?
+            .map_err(|error| failed(explain(&error)))?;
+        let (_, connection) = stream.get_ref();
+        let protocol = connection
+            .alpn_protocol()
+            .and_then(MeshProtocol::of)
+            .ok_or_else(|| failed("no protocol was agreed on".to_owned()))?;
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let peer = peer(chain).map_err(|error| failed(error.to_string()))?;
+        Ok((stream, protocol, peer))
+    }
+}
+
+/// Errors of `accept` that concern the one connection that is being accepted (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+    )
+}

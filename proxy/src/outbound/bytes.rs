@@ -1,0 +1,130 @@
+//! Connections that aren't HTTP, or that routes don't apply to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use smallvec::SmallVec;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::{
+    Outbound,
+    listener::reset,
+    service::{Forward, Service},
+};
+use crate::{
+    balance::{Picked, PodTarget},
+    detect::Prefixed,
+    http::{DialError, Io, Reason},
+    inbound::MeshProtocol,
+    tcp,
+    telemetry::{Direction, TcpConnection},
+};
+
+/// How many endpoints of a backend are called before a connection is given up.
+const MAX_CALLED: usize = 4;
+/// How long a connection out of the mesh may take: what the kernel would have waited (some two minutes), as the app's own would have.
+const UNTOUCHED_TIMEOUT: Duration = Duration::from_secs(130);
+
+impl Outbound {
+    /// Carries a connection to one of a split's backends.
+    pub(super) async fn forward(&self, stream: Prefixed<TcpStream>, client: IpAddr, service: &Service, forward: &Forward) {
+        let refuse = |reason: Reason, why: &str| {
+            self.0.telemetry.own_answer(Direction::Outbound, reason.as_str());
+            tracing::debug!(service = %service.parent(), reason = reason.as_str(), "a connection of the app is reset: {why}");
+        };
+        let Some(backend) = forward.draw(rand::random()) else {
+            refuse(Reason::NoBackend, "no backend has a weight");
+            return reset(stream.get_ref());
+        };
+        let target = match &backend.target {
+            Ok(target) => target,
+            Err(why) => {
+                refuse(Reason::InvalidBackend, why);
+                return reset(stream.get_ref());
+            }
+        };
+        // Nothing has been sent before there is a connection, so that others may be called freely.
+        let mut called: SmallVec<[SocketAddr; MAX_CALLED]> = SmallVec::new();
+        let mut failed = None;
+        while called.len() < MAX_CALLED
+            && let Some(picked) = target.cluster.pick(client, &called)
+        {
+            match self.dial(&picked).await {
+                Ok(upstream) => {
+                    let counters = backend.counters.tcp(&picked.endpoint().said);
+                    return carry(stream, upstream, picked, Some(counters)).await;
+                }
+                Err(error) => {
+                    backend.counters.connect_failed();
+                    called.push(picked.address());
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            None => refuse(Reason::NoEndpoint, &format!("{} has no endpoint that takes traffic", target.cluster.id())),
+            Some(error @ DialError::NoCertificate(_)) => refuse(Reason::NoCertificate, &error.to_string()),
+            Some(error) => refuse(Reason::UpstreamConnect, &error.to_string()),
+        }
+        reset(stream.get_ref());
+    }
+
+    /// Carries a connection to a pod that the app dialled by its own address.
+    pub async fn to_pod(&self, stream: TcpStream, pod: &Arc<PodTarget>) {
+        let picked = pod.pick();
+        match self.dial(&picked).await {
+            Ok(upstream) => carry(stream, upstream, picked, None).await,
+            Err(error) => {
+                self.0.telemetry.own_answer(Direction::Outbound, Reason::UpstreamConnect.as_str());
+                tracing::debug!(pod = %picked.address(), "a connection of the app is reset: {error}");
+                reset(&stream);
+            }
+        }
+    }
+
+    /// Carries a connection to where it was going, as if nobody had been in between.
+    pub async fn untouched(&self, stream: TcpStream, destination: SocketAddr) {
+        match tcp::connect(destination, UNTOUCHED_TIMEOUT).await {
+            Ok(upstream) => {
+                let copied = tcp::copy(stream, upstream).await;
+                if let Err(error) = copied.end {
+                    tracing::debug!(%destination, %error, "a connection out of the mesh broke");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%destination, %error, "a connection out of the mesh did not come about");
+                reset(&stream);
+            }
+        }
+    }
+
+    async fn dial(&self, picked: &Picked) -> Result<Io, DialError> {
+        let dialled = self.0.connector.dial(picked.endpoint(), MeshProtocol::Tcp).await;
+        match &dialled {
+            Ok(_) => drop(picked.answered()),
+            Err(_) => picked.failed(),
+        }
+        dialled
+    }
+}
+
+/// Copies both ways until both sides have ended.
+async fn carry<IO>(stream: IO, upstream: Io, picked: Picked, counters: Option<TcpConnection>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let copied = tcp::copy(stream, upstream).await;
+    if let Some(counters) = counters {
+        counters.received(copied.forth);
+        counters.sent(copied.back);
+    }
+    if let Err(error) = copied.end {
+        tracing::debug!(endpoint = %picked.address(), %error, "a connection of the app broke");
+    }
+}

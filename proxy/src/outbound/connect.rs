@@ -1,0 +1,128 @@
+//! A byte stream to an endpoint.
+//!
+//! To a sidecar: mutual TLS, whose ALPN says what it carries and whose SNI says which pod is meant. The handshake proves that it is that pod; here
+//! its service account is compared with the endpoint's. To an endpoint without a sidecar: as it is. To our own pod: into our own inbound,
+//! in memory, because what this process sends is exempt from the redirect and would reach the app past its policy.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use gamut_controller_api::Transport;
+use gamut_identity::{Identity, Peer, SpiffeId, peer, server_name};
+use gamut_route::Uid;
+use tokio::{
+    io::duplex,
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    balance::Endpoint,
+    http::{DialError, HttpVersion, Io},
+    inbound::{Inbound, MeshProtocol},
+    tcp,
+};
+
+/// How long a connection may take, TLS included. A lost SYN is sent again after one second, a second one after three.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How many bytes may be on the way between our own halves.
+const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Makes connections to endpoints. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    identity: Identity,
+    own: Arc<Peer>,
+    inbound: Inbound,
+}
+
+/// What carries an HTTP request to an endpoint. The one place that decides it: HTTP/1.1 stays HTTP/1.1 between sidecars, on a connection of its own
+/// as long as it takes.
+pub(super) fn hop(version: HttpVersion) -> MeshProtocol {
+    match version {
+        HttpVersion::H1 => MeshProtocol::H1,
+        HttpVersion::H2 => MeshProtocol::H2,
+    }
+}
+
+impl Connector {
+    /// A connector for the pod `pod`, which calls as `identity`.
+    pub fn new(identity: Identity, pod: Uid, inbound: Inbound) -> Self {
+        let own = Arc::new(Peer { id: identity.id().clone(), pod: Some(pod) });
+        Self { identity, own, inbound }
+    }
+
+    /// Connects to an endpoint.
+    ///
+    /// # Errors
+    /// [`DialError`]: nothing was sent.
+    pub async fn dial(&self, endpoint: &Endpoint, protocol: MeshProtocol) -> Result<Io, DialError> {
+        let address = endpoint.address();
+        if endpoint.pod_uid().is_some() && endpoint.pod_uid() == self.own.pod {
+            return Ok(self.dial_own_pod(protocol, address));
+        }
+        let connecting = async {
+            match &endpoint.said.transport {
+                Transport::Plaintext => connect(address).await.map(Io::Tcp),
+                Transport::Mesh(id) => {
+                    let pod = endpoint.pod_uid().ok_or(DialError::NoPod { address })?;
+                    self.dial_sidecar(address, id, pod, protocol).await
+                }
+            }
+        };
+        let late = |_| DialError::TimedOut { address, limit: CONNECT_TIMEOUT };
+        timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
+    }
+
+    fn dial_own_pod(&self, protocol: MeshProtocol, address: SocketAddr) -> Io {
+        let (near, far) = duplex(LOCAL_BUFFER_BYTES);
+        let (inbound, own) = (self.inbound.clone(), Peer::clone(&self.own));
+        tokio::spawn(async move { inbound.serve_stream(far, protocol, own, address).await });
+        Io::Local(near)
+    }
+
+    async fn dial_sidecar(
+        &self,
+        address: SocketAddr,
+        expected: &SpiffeId,
+        pod: Uid,
+        protocol: MeshProtocol,
+    ) -> Result<Io, DialError> {
+        // Before the connection: without a certificate there is nothing to say on it.
+        let config = self
+            .identity
+            .client_config(&[protocol.alpn()])
+            .map_err(|error| DialError::NoCertificate(error.to_string()))?;
+        let stream = connect(address).await?;
+        let handshake = |error| DialError::Handshake { address, error: Arc::new(error) };
+        let tls = TlsConnector::from(config).connect(server_name(pod), stream).await.map_err(handshake)?;
+
+        let (_, session) = tls.get_ref();
+        if session.alpn_protocol() != Some(protocol.alpn()) {
+            return Err(handshake(io::Error::other("the peer doesn't speak the mesh's protocol")));
+        }
+        let found = peer(session.peer_certificates().unwrap_or_default())
+            .map_err(|error| handshake(io::Error::other(error)))?;
+        if found.id != *expected || found.pod != Some(pod) {
+            return Err(DialError::WrongPeer {
+                address,
+                found: describe(&found),
+                expected: describe(&Peer { id: expected.clone(), pod: Some(pod) }),
+            });
+        }
+        Ok(Io::Tls(Box::new(tls)))
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+    tcp::connect(address, CONNECT_TIMEOUT)
+        .await
+        .map_err(|error| DialError::Connect { address, error: Arc::new(error) })
+}
+
+fn describe(peer: &Peer) -> String {
+    match peer.pod {
+        Some(pod) => format!("{} in pod {pod}", peer.id),
+        None => format!("{} in no pod", peer.id),
+    }
+}

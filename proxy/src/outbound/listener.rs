@@ -1,0 +1,71 @@
+//! Accepts what the redirect rules lead here.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::Outbound;
+use crate::{config::ports, tcp};
+
+/// How long accepting pauses where the process has no file descriptors left. Connections wait in the kernel's queue meanwhile.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Outbound {
+    /// Serves the connections of a listener until the future is dropped. Those that were accepted go on.
+    pub async fn serve(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, client)) => {
+                    let outbound = self.clone();
+                    tokio::spawn(async move { outbound.accepted(stream, client).await });
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "no connection of the app can be accepted for now");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accepted(&self, stream: TcpStream, client: SocketAddr) {
+        tcp::settle(&stream);
+        let destination = match tcp::original_destination(&stream) {
+            Ok(destination) => destination,
+            Err(error) => {
+                // Somebody dialled the listener itself.
+                tracing::debug!(%client, %error, "a connection that was not redirected is closed");
+                return reset(&stream);
+            }
+        };
+        if self.is_own(destination) || stream.local_addr().is_ok_and(|local| tcp::canonical(local) == destination) {
+            tracing::debug!(%client, %destination, "a connection to the proxy's own port would loop, and is closed");
+            return reset(&stream);
+        }
+        self.connect(stream, tcp::canonical(client).ip(), destination).await;
+    }
+
+    /// Only the proxy's ports in our own pod are refused: the same numbers elsewhere are somebody's apps.
+    fn is_own(&self, destination: SocketAddr) -> bool {
+        let here = destination.ip().is_loopback() || self.0.settings.ips.contains(&destination.ip());
+        here && ports::OWN.contains(&destination.port())
+    }
+}
+
+/// Makes closing a connection a reset, which its client can't take for an end. The caller drops it next.
+pub(super) fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::trace!(%error, "a connection that is closed anyway");
+    }
+}
+
+/// Errors of accept(2) that are about the connection that would have been next.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

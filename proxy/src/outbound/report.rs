@@ -1,0 +1,145 @@
+//! What is said and counted about a request: own answers, and answers that have ended.
+
+use std::sync::Arc;
+
+use gamut_route::{path::PathError, table::RuleOrigin};
+use http::{HeaderMap, Response};
+use tokio::time::Instant;
+
+use super::{
+    choose::NoChoice,
+    send::Failure,
+    service::{Backend, Rule, Service},
+};
+use crate::{
+    balance::Picked,
+    http::{Answer, Body, Guard, Reason, answer, headers::BadRequest},
+    telemetry::{Answered, BackendCounters, Direction, Protocol, Telemetry},
+};
+
+/// A request, as far as reports go.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    begin: Instant,
+    grpc: bool,
+}
+
+/// An answer in place of a backend's, and where it is counted.
+pub(super) struct Own<'s> {
+    answer: Answer<'s>,
+    counters: &'s BackendCounters,
+}
+
+/// Counts an answer when its body has ended or is given up, and keeps its endpoint busy until then.
+pub(super) struct Count {
+    picked: Picked,
+    counters: Arc<BackendCounters>,
+    answered: Answered,
+    begin: Instant,
+}
+
+impl Call {
+    /// A request whose head has just come.
+    pub(super) fn begin(headers: &HeaderMap) -> Self {
+        Self { begin: Instant::now(), grpc: answer::is_grpc(headers) }
+    }
+
+    /// When the head came.
+    pub(super) fn began(&self) -> Instant {
+        self.begin
+    }
+
+    /// Counts and makes an answer of the proxy's own.
+    pub(super) fn own(self, telemetry: &Telemetry, own: &Own<'_>) -> Response<Body> {
+        let reason = own.answer.reason();
+        telemetry.own_answer(Direction::Outbound, reason.as_str());
+        tracing::debug!("{}", own.answer);
+        let response = own.answer.to_app(self.grpc);
+        self.count(own.counters, &response, reason.as_str());
+        response
+    }
+
+    /// Counts an answer that the rule itself is: a redirect, or to a CORS preflight.
+    pub(super) fn count(self, counters: &BackendCounters, response: &Response<Body>, own: &'static str) {
+        let answered = Answered { elapsed: self.begin.elapsed(), own: Some(own), ..self.answered(response) };
+        counters.answered(None, answered);
+    }
+
+    /// Counts `response` to its end.
+    pub(super) fn counting(self, backend: &Backend, picked: Picked, response: &Response<Body>) -> Count {
+        let counters = Arc::clone(&backend.counters);
+        Count { picked, counters, answered: self.answered(response), begin: self.begin }
+    }
+
+    fn answered(self, response: &Response<Body>) -> Answered {
+        Answered {
+            protocol: if self.grpc { Protocol::Grpc } else { Protocol::Http },
+            status: response.status().as_u16(),
+            // A trailers-only answer has it in its head.
+            grpc_status: grpc_status(response.headers()),
+            elapsed: self.begin.elapsed(),
+            own: None,
+        }
+    }
+}
+
+impl<'s> Own<'s> {
+    /// No rule matches.
+    pub(super) fn no_route(service: &'s Service) -> Self {
+        let why = format!("no rule for {} matches the request", service.parent());
+        Self { answer: Answer::new(Reason::NoRoute, why), counters: service.unmatched() }
+    }
+
+    /// The request is none that may be passed on.
+    pub(super) fn bad_request(service: &'s Service, error: BadRequest) -> Self {
+        let reason = if error == BadRequest::Connect { Reason::Connect } else { Reason::BadRequest };
+        Self { answer: Answer::new(reason, error), counters: service.unmatched() }
+    }
+
+    /// The request's path can't be understood in one way only.
+    pub(super) fn bad_path(service: &'s Service, error: PathError) -> Self {
+        Self { answer: Answer::new(Reason::BadRequest, error), counters: service.unmatched() }
+    }
+
+    /// Something about the rule, before a backend was chosen.
+    pub(super) fn of_rule(rule: &'s Rule, reason: Reason, why: &str) -> Self {
+        Self { answer: Answer::new(reason, why).under(rule.origin.as_ref()), counters: &rule.counters }
+    }
+
+    /// The rule's split leads nowhere.
+    pub(super) fn no_choice(rule: &'s Rule, no_choice: NoChoice<'s>) -> Self {
+        let (reason, why, counters) = match no_choice {
+            NoChoice::NoWeight => {
+                (Reason::NoBackend, "no backend has a weight above 0".to_owned(), &*rule.counters)
+            }
+            NoChoice::Invalid(backend, why) => (Reason::InvalidBackend, why.to_owned(), &*backend.counters),
+            NoChoice::NoEndpoint(backend, target) => {
+                let why = format!("{} has no endpoint that takes traffic", target.cluster.id());
+                (Reason::NoEndpoint, why, &*backend.counters)
+            }
+        };
+        Self { answer: Answer::new(reason, why).under(rule.origin.as_ref()), counters }
+    }
+
+    /// The last attempt failed.
+    pub(super) fn failed(origin: Option<&'s RuleOrigin>, backend: &'s Backend, failure: Failure) -> Self {
+        Self { answer: Answer::new(failure.reason, failure.why).under(origin), counters: &backend.counters }
+    }
+}
+
+impl Guard for Count {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.answered.grpc_status = grpc_status(trailers).or(self.answered.grpc_status);
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.answered.elapsed = self.begin.elapsed();
+        self.counters.answered(Some(&self.picked.said), self.answered);
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

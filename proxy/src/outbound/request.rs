@@ -1,0 +1,281 @@
+//! A request's life, from its head to the end of its answer.
+//!
+//! ```text
+//! normal form -> match -> CORS, redirect -> split, session, balance -> edits, mirrors -> deliver -> the answer's edits -> body
+//!    400, 405     404       200, 30x            500, 503                              502, 503, 504
+//! ```
+//!
+//! Until the answer's head is here, everything that goes wrong becomes an answer that says so; after that, only breaking off is left, which
+//! clients notice because the body's end is missing. Dropping a future or body on this way (the app went away) cancels the rest.
+
+use std::{borrow::Cow, net::{IpAddr, SocketAddr}, time::SystemTime};
+
+use gamut_route::{
+    filter::{
+        Compiled,
+        cors::{AllowedOrigin, is_preflight},
+        redirect::{RedirectedRequest, Redirector, Scheme},
+    },
+    matcher::{Matched, RequestView},
+    path::{self, PathError},
+};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{
+    Outbound,
+    choose::{Choice, Sessions, choose},
+    mirror::{mirror, upstream_version},
+    report::{Call, Own},
+    retry::{Delivered, deliver},
+    send::{Failure, Hop, Outgoing},
+    service::{Backend, Rule, Service, Target},
+};
+use crate::{
+    balance::Picked,
+    http::{
+        Body, HttpVersion, Reason,
+        answer::{adopt, strip_signals},
+        headers::{Wishes, normalize_request, normalize_response},
+        upgrade::Offer,
+    },
+    tables::ServiceHandle,
+};
+
+/// What all requests of one of the app's connections share.
+pub(super) struct Connection {
+    outbound: Outbound,
+    service: ServiceHandle,
+    version: HttpVersion,
+    client: IpAddr,
+    /// The Service's port, which redirects may keep.
+    port: u16,
+    /// The host of a request that names none: what was dialled.
+    authority: String,
+}
+
+/// What is kept of a request for the edits of its answer.
+struct Exchange<'s> {
+    rule: &'s Rule,
+    backend: &'s Backend,
+    target: &'s Target,
+    sessions: Sessions<'s>,
+    origin: Option<AllowedOrigin>,
+    wishes: Wishes,
+    offer: Option<Offer>,
+    call: Call,
+    deadline: Option<Instant>,
+}
+
+impl Connection {
+    /// A connection of `client` to a Service that it dialled as `destination`.
+    pub(super) fn new(
+        outbound: Outbound,
+        service: ServiceHandle,
+        version: HttpVersion,
+        client: IpAddr,
+        destination: SocketAddr,
+    ) -> Self {
+        let authority = destination.to_string();
+        Self { outbound, service, version, client, port: destination.port(), authority }
+    }
+
+    /// Who calls.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Answers a request, by a backend or by itself.
+    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+        let call = Call::begin(request.headers());
+        let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
+        let (head, body) = request.into_parts();
+        // The newest table, for all of this request.
+        let service = self.service.load_full();
+        match self.route(&service, call, head, Body::from(body), offer).await {
+            Ok(response) => response,
+            Err(own) => call.own(&self.outbound.0.telemetry, &own),
+        }
+    }
+
+    async fn route<'s>(
+        &self,
+        service: &'s Service,
+        call: Call,
+        mut head: Parts,
+        body: Body,
+        offer: Option<Offer>,
+    ) -> Result<Response<Body>, Own<'s>> {
+        let wishes = normalize_request(&mut head).map_err(|error| Own::bad_request(service, error))?;
+        canonicalize(&mut head).map_err(|error| Own::bad_path(service, error))?;
+        let (rule, matched) = find(service, &head).ok_or_else(|| Own::no_route(service))?;
+        if let Some(response) = self.answer_of(rule, matched, &head)? {
+            call.count(&rule.counters, &response, Reason::Rule.as_str());
+            return Ok(response);
+        }
+
+        let forward = rule.forward.as_ref().map_err(|why| Own::of_rule(rule, Reason::InvalidRule, why))?;
+        let choice = choose(rule, forward, &head.headers, self.client, SystemTime::now())
+            .map_err(|no_choice| Own::no_choice(rule, no_choice))?;
+        let Choice { backend, target, picked, sessions } = choice;
+
+        let origin = rule.filters.cors.as_ref().and_then(|cors| cors.allowed_origin(&head.headers));
+        edit(&mut head, [&rule.filters, &backend.filters], matched)
+            .map_err(|error| Own::of_rule(rule, Reason::InvalidRule, &error.to_string()))?;
+        let mirrors = rule.mirrors.iter().chain(&backend.mirrors);
+        let body = mirror(&self.outbound, mirrors, (self.client, self.version), &self.authority, &head, body);
+
+        let deadline = rule.timeouts.request.map(|limit| call.began() + limit);
+        let exchange = Exchange { rule, backend, target, sessions, origin, wishes, offer, call, deadline };
+        let delivered = self.deliver(&exchange, picked, head, body).await;
+        let delivered = delivered.map_err(|failure| Own::failed(rule.origin.as_ref(), backend, failure))?;
+        exchange.finish(delivered)
+    }
+
+    /// The answer of a rule that answers itself.
+    fn answer_of<'s>(
+        &self,
+        rule: &'s Rule,
+        matched: Matched,
+        head: &Parts,
+    ) -> Result<Option<Response<Body>>, Own<'s>> {
+        let mut response = Response::new(Body::Empty);
+        if let Some(cors) = &rule.filters.cors
+            && is_preflight(&head.method, &head.headers)
+        {
+            *response.headers_mut() = cors.preflight(&head.headers);
+            return Ok(Some(response));
+        }
+        let Some(redirect) = &rule.filters.redirect else { return Ok(None) };
+        let location = self
+            .location(redirect, matched, head)
+            .ok_or_else(|| Own::of_rule(rule, Reason::BadRequest, "the redirect needs a host, and the request has none"))?;
+        *response.status_mut() = redirect.status();
+        response.headers_mut().insert(header::LOCATION, location);
+        rule.filters.response_headers.apply(response.headers_mut());
+        Ok(Some(response))
+    }
+
+    fn location(&self, redirect: &Redirector, matched: Matched, head: &Parts) -> Option<HeaderValue> {
+        let host = head.headers.get(header::HOST).map(|host| host.to_str()).transpose().ok()?;
+        redirect.location(&RedirectedRequest {
+            scheme: Scheme::Http,
+            authority: host.unwrap_or_default(),
+            port: self.port,
+            path: head.uri.path(),
+            prefix: matched.prefix,
+            query: head.uri.query(),
+        })
+    }
+
+    async fn deliver(
+        &self,
+        exchange: &Exchange<'_>,
+        picked: Picked,
+        head: Parts,
+        body: Body,
+    ) -> Result<Delivered, Failure> {
+        let Exchange { rule, backend, target, wishes, .. } = exchange;
+        let hop = Hop {
+            connector: &self.outbound.0.connector,
+            version: upstream_version(target.cluster.protocol(), self.version),
+            wishes,
+            authority: &self.authority,
+        };
+        let outgoing = Outgoing::new(head, body, rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0));
+        let delivering = deliver(self, rule, (backend, target), picked, &hop, outgoing);
+        match exchange.deadline {
+            Some(deadline) => timeout_at(deadline, delivering).await.unwrap_or_else(|_| {
+                let limit = rule.timeouts.request.unwrap_or_default();
+                Err(Failure::timed_out(format!("the request took longer than its rule's limit, {limit:?}")))
+            }),
+            None => delivering.await,
+        }
+    }
+}
+
+impl<'s> Exchange<'s> {
+    /// Makes the client's answer of a backend's.
+    fn finish(self, delivered: Delivered) -> Result<Response<Body>, Own<'s>> {
+        let Delivered { response, picked, until } = delivered;
+        let (mut head, body) = response.into_parts();
+        normalize_response(&mut head);
+        head.version = http::Version::HTTP_11;
+        if picked.is_meshed() {
+            adopt(&mut head.headers);
+        } else {
+            strip_signals(&mut head.headers);
+        }
+        self.backend.filters.response_headers.apply(&mut head.headers);
+        self.rule.filters.response_headers.apply(&mut head.headers);
+        if let Some(cors) = &self.rule.filters.cors {
+            cors.finish(self.origin, &mut head.headers);
+        }
+        self.sessions.settle(self.target, picked.pod_uid(), SystemTime::now(), &mut head.headers);
+
+        let mut response = Response::from_parts(head, body);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(offer) = self.offer.filter(|_| self.wishes.upgrade.is_some()) else {
+                return Err(Own::failed(self.rule.origin.as_ref(), self.backend, Failure::unasked_upgrade()));
+            };
+            let busy = picked.again();
+            drop(self.call.counting(self.backend, picked, &response));
+            offer.accept(&mut response, busy);
+            return Ok(response);
+        }
+        let count = self.call.counting(self.backend, picked, &response);
+        let until = self.deadline.into_iter().chain(until).min();
+        Ok(response.map(|body| match until {
+            Some(until) => body.guarded_until(Box::pin(sleep_until(until)), count),
+            None => body.guarded(count),
+        }))
+    }
+}
+
+/// One path to match, to edit and to forward.
+fn canonicalize(head: &mut Parts) -> Result<(), PathError> {
+    match path::of_request(&head.method, &head.uri)? {
+        Cow::Borrowed(_) => Ok(()),
+        Cow::Owned(path) => set_path(&mut head.uri, &path).map_err(|_| PathError::NoPath),
+    }
+}
+
+fn set_path(uri: &mut Uri, path: &str) -> Result<(), http::uri::InvalidUri> {
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
+        None => PathAndQuery::try_from(path)?,
+    };
+    *uri = Uri::from(target);
+    Ok(())
+}
+
+fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
+    service.find(&RequestView {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        // In normal form it is in `Host`.
+        authority: None,
+        headers: &head.headers,
+    })
+}
+
+/// Makes the edits of the rule and then of the backend. Both see the path that was matched; where both change it, the backend's change counts.
+fn edit(head: &mut Parts, filters: [&Compiled; 2], matched: Matched) -> Result<(), http::uri::InvalidUri> {
+    let original = head.uri.path();
+    let changed = filters.iter().rev().find_map(|filters| match filters.rewrite.path(original, matched.prefix) {
+        path if path == original => None,
+        path => Some(path.into_owned()),
+    });
+    if let Some(path) = changed {
+        set_path(&mut head.uri, &path)?;
+    }
+    for filters in filters {
+        filters.request_headers.apply(&mut head.headers);
+        if let Some(host) = filters.authority() {
+            head.headers.insert(header::HOST, host.clone());
+        }
+    }
+    Ok(())
+}

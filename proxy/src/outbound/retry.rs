@@ -1,0 +1,267 @@
+//! Whether, where and when a request is tried again.
+//!
+//! Without a `retry` stanza, only what was provably not processed, at once, at another endpoint of the same backend: nobody can tell the difference but by the
+//! missing error. With a stanza, also its status codes, and for idempotent methods (RFC 9110 section 9.2.2) broken connections and attempts that ran into
+//! `backendRequest`; after a pause, at another endpoint if there is one. `attempts: 0` turns all of it off.
+
+use std::time::Duration;
+
+use gamut_route::table::Retry;
+use http::{Response, StatusCode};
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    request::Connection,
+    send::{Failure, Hop, Outgoing},
+    service::{Backend, Rule, Target},
+};
+use crate::{
+    balance::Picked,
+    http::{Body, HttpVersion, answer},
+};
+
+/// How often a request that wasn't processed is taken elsewhere. Each of these endpoints was said to be ready: if four aren't, more won't help.
+pub const MAX_ELSEWHERE: u32 = 3;
+/// A backoff grows to this and no further.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// An answer and who gave it.
+pub(super) struct Delivered {
+    pub(super) response: Response<Body>,
+    pub(super) picked: Picked,
+    /// When the attempt's time is over, its body's included.
+    pub(super) until: Option<Instant>,
+}
+
+/// Gets a request answered, by `first` or, where it may be tried again, by others.
+///
+/// # Errors
+/// The last attempt's failure.
+pub(super) async fn deliver(
+    connection: &Connection,
+    rule: &Rule,
+    (backend, target): (&Backend, &Target),
+    first: Picked,
+    hop: &Hop<'_>,
+    mut outgoing: Outgoing,
+) -> Result<Delivered, Failure> {
+    let mut retries = Retries::new(rule.retry.as_ref(), outgoing.is_idempotent());
+    let mut tried: SmallVec<[_; 4]> = SmallVec::new();
+    let mut picked = first;
+    loop {
+        tried.push(picked.address());
+        let until = rule.timeouts.backend_request.map(|limit| Instant::now() + limit);
+        // Only a sidecar or HTTP/2 can say that it did nothing; then a copy of the head is worth its price.
+        let keep = retries.are_on()
+            && (rule.retry.is_some() || picked.endpoint().is_meshed() || hop.version == HttpVersion::H2);
+        let attempt = hop.send(&mut outgoing, &picked, keep);
+        let attempted = match until {
+            Some(until) => timeout_at(until, attempt).await.unwrap_or_else(|_| {
+                picked.failed();
+                let limit = rule.timeouts.backend_request.unwrap_or_default();
+                Err(Failure::timed_out(format!("{} took longer than backendRequest, {limit:?}", target.cluster.id())))
+            }),
+            None => attempt.await,
+        };
+        let outcome = match &attempted {
+            Ok(response) => Outcome::of(response, &picked),
+            Err(failure) if failure.anywhere => Outcome::Final,
+            Err(failure) if failure.unprocessed => Outcome::Unprocessed,
+            Err(_) => Outcome::Unknown,
+        };
+        if attempted.as_ref().is_err_and(|failure| failure.unconnected) {
+            backend.counters.connect_failed();
+        }
+        let other = || target.cluster.pick(connection.client(), &tried);
+        let next = if outgoing.is_whole() { retries.next(outcome, other) } else { None };
+        let Some(next) = next else {
+            return attempted.map(|response| Delivered { response, picked, until });
+        };
+        // What was answered is given up, and with it its connection, before anybody else is asked.
+        drop(attempted);
+        backend.counters.retried();
+        picked = match next {
+            Next::Elsewhere(other) => other,
+            Next::After(pause) => {
+                sleep(pause).await;
+                let anybody = || target.cluster.pick(connection.client(), &[]);
+                match target.cluster.pick(connection.client(), &tried).or_else(anybody) {
+                    Some(picked) => picked,
+                    None => return Err(Failure::no_endpoint(target.cluster.id())),
+                }
+            }
+        };
+    }
+}
+
+/// What an attempt showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    /// An answer with this status.
+    Answered(StatusCode),
+    /// Provably nothing was done about the request.
+    Unprocessed,
+    /// Nobody knows.
+    Unknown,
+    /// Trying again is useless.
+    Final,
+}
+
+impl Outcome {
+    fn of(response: &Response<Body>, picked: &Picked) -> Self {
+        let signal = if picked.endpoint().is_meshed() { answer::signal(response.headers()) } else { None };
+        match signal {
+            Some(signal) if signal.not_processed => {
+                picked.failed();
+                Self::Unprocessed
+            }
+            _ => Self::Answered(response.status()),
+        }
+    }
+}
+
+/// Where to next.
+#[derive(Debug)]
+enum Next<P> {
+    Elsewhere(P),
+    After(Duration),
+}
+
+/// What is left of a request's chances.
+struct Retries<'a> {
+    stanza: Option<&'a Retry>,
+    idempotent: bool,
+    elsewhere: u32,
+    attempts: u32,
+}
+
+impl<'a> Retries<'a> {
+    fn new(stanza: Option<&'a Retry>, idempotent: bool) -> Self {
+        Self { stanza, idempotent, elsewhere: 0, attempts: 0 }
+    }
+
+    fn are_on(&self) -> bool {
+        self.stanza.is_none_or(|stanza| stanza.attempts > 0)
+    }
+
+    fn next<P>(&mut self, outcome: Outcome, other: impl FnOnce() -> Option<P>) -> Option<Next<P>> {
+        if !self.are_on() {
+            return None;
+        }
+        if outcome == Outcome::Unprocessed
+            && self.elsewhere < MAX_ELSEWHERE
+            && let Some(other) = other()
+        {
+            self.elsewhere += 1;
+            return Some(Next::Elsewhere(other));
+        }
+        let stanza = self.stanza.filter(|stanza| self.attempts < stanza.attempts)?;
+        let again = match outcome {
+            Outcome::Answered(status) => stanza.codes.contains(&status.as_u16()),
+            Outcome::Unprocessed => true,
+            Outcome::Unknown => self.idempotent,
+            Outcome::Final => false,
+        };
+        again.then(|| {
+            let pause = backoff(stanza.backoff, self.attempts, rand::random());
+            self.attempts += 1;
+            Next::After(pause)
+        })
+    }
+}
+
+/// The base interval, doubled with each attempt, and up to half as much again so that clients that failed together don't come back together. Never less than
+/// the base, which the specification calls the minimum.
+fn backoff(base: Duration, earlier: u32, random: f64) -> Duration {
+    let doubled = base.saturating_mul(1_u32.checked_shl(earlier).unwrap_or(u32::MAX));
+    doubled.min(MAX_BACKOFF.max(base)).mul_f64(1.0 + random / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn stanza(attempts: u32) -> Retry {
+        Retry { codes: vec![503], attempts, backoff: Duration::from_millis(100) }
+    }
+
+    fn next(retries: &mut Retries<'_>, outcome: Outcome) -> Option<Next<()>> {
+        retries.next(outcome, || Some(()))
+    }
+
+    const UNAVAILABLE: Outcome = Outcome::Answered(StatusCode::SERVICE_UNAVAILABLE);
+
+    #[test]
+    fn without_a_stanza_only_the_unprocessed_goes_elsewhere_and_not_for_ever() {
+        for method in [Method::GET, Method::POST] {
+            let mut retries = Retries::new(None, method.is_idempotent());
+            for outcome in [UNAVAILABLE, Outcome::Unknown, Outcome::Final] {
+                assert!(next(&mut retries, outcome).is_none(), "{outcome:?}");
+            }
+            for _ in 0..MAX_ELSEWHERE {
+                assert!(matches!(next(&mut retries, Outcome::Unprocessed), Some(Next::Elsewhere(()))));
+            }
+            assert!(next(&mut retries, Outcome::Unprocessed).is_none());
+        }
+    }
+
+    #[test]
+    fn where_there_is_nobody_else_the_unprocessed_waits_for_its_stanza() {
+        let alone = |retries: &mut Retries<'_>| retries.next::<()>(Outcome::Unprocessed, || None);
+        assert!(alone(&mut Retries::new(None, true)).is_none());
+        let stanza = stanza(1);
+        let mut retries = Retries::new(Some(&stanza), false);
+        assert!(matches!(alone(&mut retries), Some(Next::After(_))));
+        assert!(alone(&mut retries).is_none());
+    }
+
+    #[test]
+    fn what_may_have_been_processed_is_repeated_only_if_that_is_harmless() {
+        let stanza = stanza(5);
+        for (method, again) in [
+            (Method::GET, true),
+            (Method::HEAD, true),
+            (Method::PUT, true),
+            (Method::DELETE, true),
+            (Method::OPTIONS, true),
+            (Method::POST, false),
+            (Method::PATCH, false),
+        ] {
+            let mut retries = Retries::new(Some(&stanza), method.is_idempotent());
+            assert_eq!(next(&mut retries, Outcome::Unknown).is_some(), again, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_named_code_is_tried_again_as_often_as_the_stanza_says() {
+        let stanza = stanza(2);
+        let mut retries = Retries::new(Some(&stanza), false);
+        assert!(next(&mut retries, Outcome::Answered(StatusCode::BAD_GATEWAY)).is_none());
+        assert!(matches!(next(&mut retries, UNAVAILABLE), Some(Next::After(_))));
+        assert!(matches!(next(&mut retries, UNAVAILABLE), Some(Next::After(_))));
+        assert!(next(&mut retries, UNAVAILABLE).is_none());
+    }
+
+    #[test]
+    fn zero_attempts_turn_everything_off() {
+        let stanza = stanza(0);
+        let mut retries = Retries::new(Some(&stanza), true);
+        assert!(next(&mut retries, Outcome::Unprocessed).is_none());
+        assert!(next(&mut retries, UNAVAILABLE).is_none());
+    }
+
+    #[test]
+    fn pauses_double_with_jitter_are_never_below_the_base_and_stay_bounded() {
+        let base = Duration::from_millis(100);
+        for (earlier, doubled) in [(0, 100), (1, 200), (4, 1600)] {
+            let doubled = Duration::from_millis(doubled);
+            assert_eq!(backoff(base, earlier, 0.0), doubled);
+            assert_eq!(backoff(base, earlier, 1.0), doubled.mul_f64(1.5));
+        }
+        assert_eq!(backoff(base, 40, 0.0), MAX_BACKOFF);
+        assert_eq!(backoff(Duration::from_secs(60), 3, 0.0), Duration::from_secs(60));
+    }
+}

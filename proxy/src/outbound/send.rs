@@ -1,0 +1,180 @@
+//! One attempt to get a request answered by one endpoint.
+
+use gamut_route::BackendId;
+use http::{Request, Response, request::Parts};
+
+use super::connect::{Connector, hop};
+use crate::{
+    balance::Picked,
+    http::{
+        Body, DialError, HttpVersion, Reason, SendError,
+        headers::{BadRequest, Wishes, prepare_request},
+        replay::Replayable,
+    },
+};
+
+/// A request on its way, which may be sent more than once.
+pub(super) struct Outgoing {
+    head: Option<Parts>,
+    body: Source,
+}
+
+/// Where attempts get the body from.
+enum Source {
+    /// There is none.
+    Empty,
+    /// It passes through once. `None` while an attempt has it.
+    Once(Option<Body>),
+    /// What was read is kept, up to a limit.
+    Replayable(Replayable),
+}
+
+/// An attempt without an answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// What the app is told if this was the last one.
+    pub(super) reason: Reason,
+    /// In words.
+    pub(super) why: String,
+    /// The endpoint provably did nothing about the request.
+    pub(super) unprocessed: bool,
+    /// There was no connection.
+    pub(super) unconnected: bool,
+    /// It would fail in the same way at any endpoint.
+    pub(super) anywhere: bool,
+}
+
+/// How requests of one connection are sent.
+pub(super) struct Hop<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) version: HttpVersion,
+    pub(super) wishes: &'a Wishes,
+    /// The host of a request that names none.
+    pub(super) authority: &'a str,
+}
+
+impl Outgoing {
+    /// A request in normal form. `keep`: whether its body shall be kept for another attempt, as far as it may be.
+    pub(super) fn new(head: Parts, body: Body, keep: bool) -> Self {
+        let body = if http_body::Body::is_end_stream(&body) {
+            Source::Empty
+        } else if keep {
+            Source::Replayable(Replayable::new(body))
+        } else {
+            Source::Once(Some(body))
+        };
+        Self { head: Some(head), body }
+    }
+
+    /// Whether doing it twice is the same as doing it once.
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.method.is_idempotent())
+    }
+
+    /// Whether the request is still here, all of it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.head.is_some()
+            && match &self.body {
+                Source::Empty => true,
+                Source::Once(body) => body.is_some(),
+                Source::Replayable(body) => body.is_whole(),
+            }
+    }
+
+    /// The request for an attempt. `keep`: another may follow, so that the head is copied if the body can be had again.
+    fn request(&mut self, keep: bool) -> Option<Request<Body>> {
+        let (body, again) = match &mut self.body {
+            Source::Empty => (Body::Empty, true),
+            Source::Once(body) => (body.take()?, false),
+            Source::Replayable(body) => (body.attempt()?, true),
+        };
+        let head = if keep && again { self.head.clone()? } else { self.head.take()? };
+        Some(Request::from_parts(head, body))
+    }
+
+    fn put_back(&mut self, request: Request<Body>) {
+        let (head, body) = request.into_parts();
+        self.head = Some(head);
+        if let Source::Once(place) = &mut self.body {
+            *place = Some(body);
+        }
+    }
+}
+
+impl Hop<'_> {
+    /// Sends a request to an endpoint and waits for the answer's head. `keep`: the request may be wanted again.
+    ///
+    /// # Errors
+    /// [`Failure`]; the request is whole again if nothing of it was sent.
+    pub(super) async fn send(
+        &self,
+        outgoing: &mut Outgoing,
+        picked: &Picked,
+        keep: bool,
+    ) -> Result<Response<Body>, Failure> {
+        let mut request = outgoing.request(keep).ok_or_else(Failure::gone)?;
+        prepare_request(&mut request, self.version, self.wishes, self.authority).map_err(Failure::bad_request)?;
+        let endpoint = picked.endpoint();
+        let dial = || {
+            let (connector, endpoint, protocol) = (self.connector.clone(), endpoint.clone(), hop(self.version));
+            async move { connector.dial(&endpoint, protocol).await }
+        };
+        match endpoint.pool.send(self.version, request, dial).await {
+            Ok(response) => {
+                picked.answered();
+                Ok(response)
+            }
+            Err(error) => {
+                picked.failed();
+                let failure = Failure::of(&error);
+                if let SendError::Dial { request, .. } | SendError::Unsent { request, .. } = error {
+                    outgoing.put_back(*request);
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn of(error: &SendError) -> Self {
+        let (reason, unprocessed) = match error {
+            SendError::Dial { error: DialError::NoCertificate(_), .. } => (Reason::NoCertificate, true),
+            SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::UpstreamConnect, true),
+            SendError::Refused(_) => (Reason::UpstreamRefused, true),
+            SendError::Broken(_) => (Reason::UpstreamReset, false),
+        };
+        Self {
+            reason,
+            why: error.to_string(),
+            unprocessed,
+            unconnected: matches!(error, SendError::Dial { .. }),
+            anywhere: reason == Reason::NoCertificate,
+        }
+    }
+
+    pub(super) fn timed_out(why: String) -> Self {
+        Self { reason: Reason::Timeout, why, unprocessed: false, unconnected: false, anywhere: false }
+    }
+
+    pub(super) fn unasked_upgrade() -> Self {
+        let why = "the endpoint switched protocols, which the request had not asked for".to_owned();
+        Self { reason: Reason::UpstreamReset, why, unprocessed: false, unconnected: false, anywhere: true }
+    }
+
+    pub(super) fn no_endpoint(backend: &BackendId) -> Self {
+        let why = format!("{backend} has no endpoint that takes traffic any more");
+        Self { reason: Reason::NoEndpoint, why, unprocessed: true, unconnected: false, anywhere: true }
+    }
+
+    fn bad_request(error: BadRequest) -> Self {
+        let why = error.to_string();
+        Self { reason: Reason::BadRequest, why, unprocessed: true, unconnected: false, anywhere: true }
+    }
+
+    /// Not to be seen: attempts are made only while the request is whole.
+    fn gone() -> Self {
+        let why = "the request was sent already and not kept".to_owned();
+        Self { reason: Reason::UpstreamReset, why, unprocessed: false, unconnected: false, anywhere: true }
+    }
+}

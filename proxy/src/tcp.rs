@@ -1,0 +1,344 @@
+//! Bytes: the connection that was redirected, where it was going, and copying between two connections.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+
+/// How many connections may wait to be accepted; the kernel's own limit (`net.core.somaxconn`, 4096 by default) applies too.
+const BACKLOG: i32 = 4096;
+/// How many bytes are read at once.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// What is read lies here until it is written: a connection without traffic, or whose other side keeps up, holds no memory.
+    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+/// What was copied, and how it ended.
+#[derive(Debug)]
+pub struct Copied {
+    /// Bytes from the first stream to the second.
+    pub forth: u64,
+    /// Bytes from the second stream to the first.
+    pub back: u64,
+    /// `Ok` if both sides said that they had no more to send.
+    pub end: io::Result<()>,
+}
+
+/// Copies both ways until both sides have ended, or one has failed.
+///
+/// The end of one direction is passed on at once, and the other goes on (a half-closed connection: `curl` to a server that
+/// reads until the end of input). Dropping the future closes both streams.
+pub async fn copy<A, B>(first: A, second: B) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut first, mut second) = (first, second);
+    let (mut forth, mut back) = (Direction::default(), Direction::default());
+    let end = poll_fn(|cx| {
+        // Both are polled each time: each registers its own interest.
+        let there = forth.poll(cx, &mut first, &mut second)?;
+        let here = back.poll(cx, &mut second, &mut first)?;
+        match (there, here) {
+            (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    });
+    let end = end.await;
+    Copied { forth: forth.bytes, back: back.bytes, end }
+}
+
+/// One direction of [`copy`].
+#[derive(Default)]
+struct Direction {
+    /// Read and not yet written, because the writer didn't take it.
+    left: Vec<u8>,
+    written: usize,
+    bytes: u64,
+    unflushed: bool,
+    phase: Phase,
+}
+
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    #[default]
+    Copying,
+    /// The reader has ended; what is left is written, then the writer is told.
+    Ending,
+    Ended,
+}
+
+impl Direction {
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, reader: &mut R, writer: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            ready!(self.poll_write_left(cx, writer))?;
+            match self.phase {
+                Phase::Copying => {
+                    if self.poll_pass(cx, reader, writer)?.is_pending() {
+                        // Nothing more to read for now: what TLS gathered must not wait for it.
+                        if self.unflushed && self.left.is_empty() {
+                            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                            self.unflushed = false;
+                        }
+                        return Poll::Pending;
+                    }
+                }
+                Phase::Ending => {
+                    match ready!(Pin::new(&mut *writer).poll_shutdown(cx)) {
+                        // The other end is gone altogether: as ended as can be.
+                        Err(error) if error.kind() != io::ErrorKind::NotConnected => {
+                            return Poll::Ready(Err(error));
+                        }
+                        _ => self.phase = Phase::Ended,
+                    }
+                }
+                Phase::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Reads once into the thread's scratch, writes what the writer takes at once, and keeps the rest.
+    fn poll_pass<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into_boxed_slice());
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let polled = Pin::new(reader).poll_read(cx, &mut buffer);
+        let outcome = match polled {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                self.phase = Phase::Ending;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(())) => self.write_or_keep(cx, buffer.filled(), writer),
+            other => other,
+        };
+        SCRATCH.set(Some(scratch));
+        outcome
+    }
+
+    fn write_or_keep<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &[u8],
+        writer: &mut W,
+    ) -> Poll<io::Result<()>> {
+        self.unflushed = true;
+        let taken = match Pin::new(writer).poll_write(cx, read) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(taken) => taken?,
+            Poll::Pending => 0,
+        };
+        self.bytes += taken as u64;
+        self.left.extend_from_slice(&read[taken..]);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_left<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.left.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let taken = ready!(Pin::new(&mut *writer).poll_write(cx, rest))?;
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += taken;
+            self.bytes += taken as u64;
+        }
+        self.left = Vec::new();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A listening socket. One on `[::]` takes IPv4 connections too, whatever the machine's default.
+///
+/// # Errors
+/// If the port is taken, or may not be taken.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted sidecar must not wait for its predecessor's connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Whether this network namespace has IPv6 at all; many clusters switch it off.
+pub fn has_ipv6() -> bool {
+    let loopback = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0);
+    Socket::new(Domain::IPV6, Type::STREAM, None).and_then(|socket| socket.bind(&loopback.into())).is_ok()
+}
+
+/// Where a redirected connection was going.
+///
+/// # Errors
+/// If the connection wasn't redirected, or connection tracking has forgotten it.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(stream);
+    // A dual-stack listener sees IPv4 peers at mapped addresses; the kernel keeps their original destination under IPv4.
+    let original = if stream.peer_addr()?.ip().to_canonical().is_ipv4() {
+        socket.original_dst_v4()?
+    } else {
+        socket.original_dst_v6()?
+    };
+    let original =
+        original.as_socket().ok_or_else(|| io::Error::other("the original destination is no IP address"))?;
+    Ok(SocketAddr::new(original.ip().to_canonical(), original.port()))
+}
+
+/// Connects to `address` within `limit`.
+///
+/// # Errors
+/// What the kernel says, or [`io::ErrorKind::TimedOut`].
+pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = tokio::time::timeout(limit, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))??;
+    settle(&stream);
+    Ok(stream)
+}
+
+/// The options that every connection of the data path has: small writes leave at once, and a peer that vanished without a word
+/// is noticed after some two minutes.
+pub fn settle(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(20))
+        .with_retries(3);
+    let set = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = set {
+        // The peer is gone already; whoever reads or writes next finds out.
+        tracing::trace!(%error, "socket options");
+    }
+}
+
+/// An address without the mapping of IPv4 into IPv6 that dual-stack sockets show.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(IpAddr::to_canonical(&address.ip()), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_are_counted() {
+        let ((mut client, near), (far, mut server)) = (duplex(64), duplex(64));
+        let copying = tokio::spawn(copy(near, far));
+        let question = vec![7; 1000];
+        let (sent, heard) = tokio::join!(client.write_all(&question), async {
+            let mut heard = vec![0; 1000];
+            server.read_exact(&mut heard).await.unwrap();
+            heard
+        });
+        sent.unwrap();
+        assert_eq!(heard, question);
+        server.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.unwrap();
+        drop((client, server));
+        let copied = copying.await.unwrap();
+        assert_eq!((copied.forth, copied.back), (1000, 6));
+        copied.end.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_direction_ends_and_the_other_goes_on() {
+        let ((mut client, near), (far, mut server)) = (duplex(64), duplex(64));
+        tokio::spawn(copy(near, far));
+        client.write_all(b"all I have").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"all I have");
+        server.write_all(b"then here is the answer").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"then here is the answer");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_holds_the_writer_back() {
+        let ((mut client, near), (far, mut server)) = (duplex(64), duplex(64));
+        tokio::spawn(copy(near, far));
+        let flood = vec![0; 4 * SCRATCH_BYTES];
+        let mut flooding = tokio_test_poll(client.write_all(&flood));
+        assert!(flooding.poll_once().await.is_pending(), "nobody reads, so not everything is taken");
+        let drain = async {
+            let mut all = vec![0; flood.len()];
+            server.read_exact(&mut all).await.unwrap();
+        };
+        let (sent, ()) = tokio::join!(flooding.finish(), drain);
+        sent.unwrap();
+    }
+
+    /// A future that can be polled until nothing moves any more, and later be awaited.
+    fn tokio_test_poll<F: Future>(future: F) -> Stalled<F> {
+        Stalled(Box::pin(future))
+    }
+
+    struct Stalled<F>(Pin<Box<F>>);
+
+    impl<F: Future> Stalled<F> {
+        async fn poll_once(&mut self) -> Poll<F::Output> {
+            // Other tasks run in between, as often as they might need.
+            for _ in 0..10_000 {
+                if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(self.0.as_mut().poll(cx))).await {
+                    return Poll::Ready(output);
+                }
+                tokio::task::yield_now().await;
+            }
+            Poll::Pending
+        }
+
+        async fn finish(self) -> F::Output {
+            self.0.await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_on_one_side_ends_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        let (far, mut server) = duplex(64);
+        let copying = tokio::spawn(copy(near, far));
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(copying.await.unwrap().end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    }
+}

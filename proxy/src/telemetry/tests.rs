@@ -1,0 +1,202 @@
+//! What a scraper sees after what happened.
+
+use std::{sync::Arc, time::Duration};
+
+use gamut_controller_api::{Endpoint, Pod, Transport};
+use gamut_identity::SpiffeId;
+use gamut_route::{BackendId, ServicePort, Uid, table::RuleOrigin};
+
+use super::{text::Page, *};
+
+fn telemetry() -> Telemetry {
+    Telemetry::new(Workload {
+        name: "client".to_owned(),
+        namespace: "shop".to_owned(),
+        principal: "spiffe://cluster.local/ns/shop/sa/client".to_owned(),
+    })
+}
+
+fn origin(name: Option<&str>) -> RuleOrigin {
+    RuleOrigin { route: "httproute/shop/web".parse().unwrap(), name: name.map(str::to_owned), index: 1 }
+}
+
+fn web() -> ServicePort {
+    ServicePort::new("shop", "web", 80)
+}
+
+fn backend(name: &str) -> BackendId {
+    BackendId::Service(ServicePort::new("shop", name, 80))
+}
+
+fn endpoint(workload: &str) -> Endpoint {
+    Endpoint {
+        address: "10.0.0.1:8080".parse().unwrap(),
+        pod: Some(Pod {
+            namespace: "shop".to_owned(),
+            name: format!("{workload}-0"),
+            uid: Uid::of(workload),
+            workload: workload.to_owned(),
+        }),
+        transport: Transport::Mesh(SpiffeId::new("cluster.local", "shop", "web").unwrap()),
+        zone: None,
+        ready: true,
+        serving: true,
+        terminating: false,
+    }
+}
+
+fn http(status: u16) -> Answered {
+    let elapsed = Duration::from_millis(3);
+    Answered { protocol: Protocol::Http, status, grpc_status: None, elapsed, own: None }
+}
+
+fn grpc(code: u16) -> Answered {
+    Answered { protocol: Protocol::Grpc, grpc_status: Some(code), ..http(200) }
+}
+
+/// The samples of a family that have all of these labels, as `labels -> value`.
+fn samples(telemetry: &Telemetry, name: &str, labels: &[&str]) -> Vec<String> {
+    let mut page = Page::default();
+    telemetry.render(&mut page);
+    let page = page.finish();
+    let lines = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines.filter(|line| labels.iter().all(|label| line.contains(label))).map(str::to_owned).collect()
+}
+
+fn value(telemetry: &Telemetry, name: &str, labels: &[&str]) -> u64 {
+    let samples = samples(telemetry, name, labels);
+    assert_eq!(samples.len(), 1, "{name} {labels:?}: {samples:?}");
+    samples[0].rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_request_is_counted_with_the_labels_that_dashboards_read() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(None)), &web(), &backend("web-v1"));
+    counters.answered(Some(&endpoint("web-v1")), http(200));
+    counters.answered(Some(&endpoint("web-v1")), http(200));
+    assert_eq!(
+        samples(&telemetry, "istio_requests_total", &[]),
+        [concat!(
+            r#"istio_requests_total{reporter="source",source_workload="client",source_canonical_service="client","#,
+            r#"source_canonical_revision="latest",source_workload_namespace="shop","#,
+            r#"source_principal="spiffe://cluster.local/ns/shop/sa/client",source_app="client",source_version="unknown","#,
+            r#"source_cluster="Kubernetes",destination_workload="web-v1",destination_canonical_service="web-v1","#,
+            r#"destination_canonical_revision="latest",destination_workload_namespace="shop","#,
+            r#"destination_principal="spiffe://cluster.local/ns/shop/sa/web",destination_app="web-v1","#,
+            r#"destination_cluster="Kubernetes",destination_service="web-v1.shop.svc.cluster.local","#,
+            r#"destination_service_name="web-v1",destination_service_namespace="shop","#,
+            r#"connection_security_policy="mutual_tls",request_protocol="http",response_code="200","#,
+            r#"grpc_response_status="",response_flags="-"} 2"#,
+        )]
+    );
+}
+
+#[test]
+fn statuses_workloads_and_own_answers_are_told_apart() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(None)), &web(), &backend("web"));
+    counters.answered(Some(&endpoint("web-v1")), http(200));
+    counters.answered(Some(&endpoint("web-v2")), http(503));
+    counters.answered(None, Answered { own: Some("no-endpoint"), ..http(503) });
+    let requests = |labels: &[&str]| value(&telemetry, "istio_requests_total", labels);
+    assert_eq!(requests(&[r#"destination_workload="web-v1""#, r#"response_code="200""#]), 1);
+    assert_eq!(requests(&[r#"destination_workload="web-v2""#, r#"response_code="503""#]), 1);
+    assert_eq!(requests(&[r#"destination_workload="unknown""#, r#"response_flags="no-endpoint""#]), 1);
+    assert_eq!(counters.by_class(), StatusClasses { success: 1, server_error: 2, ..Default::default() });
+}
+
+#[test]
+fn a_grpc_failure_counts_as_one_though_its_http_status_is_200() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(None, &web(), &backend("web"));
+    counters.answered(Some(&endpoint("web")), grpc(0));
+    counters.answered(Some(&endpoint("web")), grpc(14));
+    counters.answered(Some(&endpoint("web")), grpc(999));
+    let requests = |labels: &[&str]| value(&telemetry, "istio_requests_total", labels);
+    assert_eq!(requests(&[r#"request_protocol="grpc""#, r#"grpc_response_status="14""#]), 1);
+    assert_eq!(counters.by_class().server_error, 1);
+    assert_eq!(counters.by_class().total(), 3);
+}
+
+#[test]
+fn a_status_that_is_no_status_counts_as_500() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(None, &web(), &backend("web"));
+    for status in [0, 99, 600, 999, u16::MAX] {
+        counters.answered(Some(&endpoint("web")), http(status));
+    }
+    assert_eq!(value(&telemetry, "istio_requests_total", &[r#"response_code="500""#]), 5);
+}
+
+#[test]
+fn counters_outlive_the_table_that_registered_them() {
+    let telemetry = telemetry();
+    telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2")).answered(None, http(200));
+    let again = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    assert_eq!(again.by_class().success, 1);
+    let labels = [r#"route="httproute/shop/web""#, r#"rule="canary""#, r#"class="2xx""#];
+    assert_eq!(value(&telemetry, "gamut_route_requests_total", &labels), 1);
+}
+
+#[test]
+fn a_flood_of_routes_makes_room_by_forgetting_what_no_table_uses() {
+    let telemetry = telemetry();
+    let kept = telemetry.backend(None, &web(), &backend("kept"));
+    for n in 0..MAX_ROUTES * 2 {
+        telemetry.backend(None, &web(), &backend(&format!("web-{n}")));
+    }
+    assert!(telemetry.routes().len() <= MAX_ROUTES);
+    let again = telemetry.backend(None, &web(), &backend("kept"));
+    assert!(Arc::ptr_eq(&kept, &again));
+}
+
+#[test]
+fn callers_are_counted_by_identity_and_a_flood_of_them_under_other() {
+    let telemetry = telemetry();
+    let port = telemetry.inbound(8080);
+    let caller = |n: usize| SpiffeId::new("cluster.local", "shop", &format!("client-{n}")).unwrap();
+    port.answered(None, http(403));
+    for n in 0..100 {
+        port.answered(Some(&caller(n)), http(200));
+    }
+    let requests = |labels: &[&str]| value(&telemetry, "istio_requests_total", labels);
+    let first = r#"source_principal="spiffe://cluster.local/ns/shop/sa/client-0""#;
+    assert_eq!(requests(&[r#"reporter="destination""#, first]), 1);
+    assert_eq!(requests(&[r#"connection_security_policy="none""#, r#"response_code="403""#]), 1);
+    assert_eq!(requests(&[r#"source_principal="other""#]), 100 - 63);
+}
+
+#[test]
+fn latencies_add_up_over_proxies_because_buckets_are_fixed() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(None, &web(), &backend("web"));
+    counters.answered(Some(&endpoint("web")), http(200));
+    let buckets = |le: &str| value(&telemetry, "istio_request_duration_milliseconds_bucket", &[le]);
+    assert_eq!((buckets(r#"le="1""#), buckets(r#"le="5""#), buckets(r#"le="+Inf""#)), (0, 1, 1));
+    assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 1);
+}
+
+#[test]
+fn connections_bytes_sessions_and_own_answers_are_counted() {
+    let telemetry = telemetry();
+    let open = telemetry.connection(Direction::Outbound);
+    drop(telemetry.connection(Direction::Outbound));
+    telemetry.own_answer(Direction::Inbound, "app-connect");
+    telemetry.detect_timeout(Direction::Inbound);
+    let session = telemetry.session(Some(&origin(None)), &web(), "route/x");
+    session.count(SessionOutcome::Kept);
+    let tcp = telemetry.backend(None, &web(), &backend("db")).tcp(&endpoint("db"));
+    tcp.sent(7);
+
+    let outbound = [r#"direction="outbound""#];
+    assert_eq!(value(&telemetry, "gamut_connections_opened_total", &outbound), 2);
+    assert_eq!(value(&telemetry, "gamut_connections_closed_total", &outbound), 1);
+    assert_eq!(value(&telemetry, "gamut_own_answers_total", &[r#"reason="app-connect""#]), 1);
+    assert_eq!(value(&telemetry, "gamut_detect_timeouts_total", &[r#"direction="inbound""#]), 1);
+    assert_eq!(value(&telemetry, "gamut_sessions_total", &[r#"outcome="kept""#]), 1);
+    assert_eq!(value(&telemetry, "istio_tcp_sent_bytes_total", &[]), 7);
+    assert_eq!(value(&telemetry, "istio_tcp_connections_closed_total", &[]), 0);
+    drop((open, tcp));
+    assert_eq!(value(&telemetry, "gamut_connections_closed_total", &outbound), 2);
+}

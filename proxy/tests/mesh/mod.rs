@@ -1,0 +1,188 @@
+//! What tests of connections between sidecars need: a CA, identities of it, and an inbound half with an app behind it.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use gamut_controller_api::{InboundPolicy, InboundPort, MtlsMode};
+use gamut_identity::{
+    Clock, Identity, IssueError, Issued, Issuer, Peer, Roots, SpiffeId, pod_name, server_name,
+};
+use gamut_proxy::{
+    drain::Control,
+    inbound::{Inbound, MeshProtocol, Settings},
+    telemetry::{Telemetry, Workload},
+};
+use gamut_route::{Uid, table::AppProtocol};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+pub(crate) const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A certificate authority in this process.
+#[derive(Clone)]
+pub(crate) struct Authority(Arc<rcgen::CertifiedIssuer<'static, KeyPair>>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        Self(Arc::new(rcgen::CertifiedIssuer::self_signed(root, key).unwrap()))
+    }
+
+    /// The certificate that all others lead to.
+    pub(crate) fn root(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    /// The identity of a pod that runs as this service account of namespace `shop`.
+    pub(crate) async fn identity(&self, service_account: &str, pod: Uid) -> Identity {
+        let id = SpiffeId::new("cluster.local", "shop", service_account).unwrap();
+        let identity = Identity::start(id, ForPod(self.clone(), pod), Clock::system());
+        identity.ready().await;
+        identity
+    }
+}
+
+/// Issues certificates for one pod.
+struct ForPod(Authority, Uid);
+
+impl Issuer for ForPod {
+    async fn issue(
+        &self,
+        csr: CertificateSigningRequestDer<'static>,
+        _trusted: Option<Arc<Roots>>,
+    ) -> Result<Issued, IssueError> {
+        let root = &self.0.0;
+        let mut csr = CertificateSigningRequestParams::from_der(&csr).unwrap();
+        csr.params.subject_alt_names.push(SanType::DnsName(pod_name(self.1).try_into().unwrap()));
+        csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        csr.params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = csr.signed_by(root).unwrap();
+        Ok(Issued { chain: vec![leaf.der().clone()], roots: Roots::new([self.0.root()]).unwrap() })
+    }
+}
+
+/// A pod `web` on 127.0.0.1 whose sidecar's inbound half listens, and a client pod that may call it.
+pub(crate) struct Pod {
+    pub(crate) inbound: Inbound,
+    pub(crate) control: Control,
+    pub(crate) uid: Uid,
+    pub(crate) authority: Authority,
+    pub(crate) caller: Identity,
+}
+
+impl Pod {
+    /// A pod with this policy on all ports.
+    pub(crate) async fn new(mode: MtlsMode) -> Self {
+        Self::with(Some(InboundPolicy { mode, ports: [].into() })).await
+    }
+
+    pub(crate) async fn with(policy: Option<InboundPolicy>) -> Self {
+        let (authority, uid) = (Authority::new(), Uid::of("web-0"));
+        let identity = authority.identity("web", uid).await;
+        let caller = authority.identity("client", Uid::of("client-0")).await;
+        let control = Control::new();
+        let policy = policy.map(Arc::new);
+        let inbound = Inbound::new(
+            Settings { pod: uid, ips: vec![LOCALHOST] },
+            identity,
+            Box::new(move || policy.clone()),
+            Telemetry::new(Workload::default()),
+            control.watch(),
+        );
+        Self { inbound, control, uid, authority, caller }
+    }
+
+    /// A connection to the sidecar that was going to `app`.
+    pub(crate) async fn dial(&self, app: SocketAddr) -> TcpStream {
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        let (dialled, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let inbound = self.inbound.clone();
+        tokio::spawn(async move { inbound.serve(accepted.unwrap().0, app).await });
+        dialled.unwrap()
+    }
+
+    /// The same, by the client's sidecar, the handshake done.
+    pub(crate) async fn dial_mesh(&self, app: SocketAddr, protocol: MeshProtocol) -> TlsStream<TcpStream> {
+        self.dial_mesh_as(&self.caller, self.uid, app, protocol).await.unwrap()
+    }
+
+    /// The same, by anybody, meaning any pod.
+    pub(crate) async fn dial_mesh_as(
+        &self,
+        caller: &Identity,
+        pod: Uid,
+        app: SocketAddr,
+        protocol: MeshProtocol,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = caller.client_config(&[protocol.alpn()]).unwrap();
+        TlsConnector::from(config).connect(server_name(pod), self.dial(app).await).await
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer { id: self.caller.id().clone(), pod: Some(Uid::of("client-0")) }
+    }
+}
+
+pub(crate) fn port_mode(mode: MtlsMode) -> InboundPort {
+    InboundPort { mode, protocol: AppProtocol::Detect }
+}
+
+/// An app's listening socket.
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An address of the pod that no app listens on.
+pub(crate) async fn nobody() -> SocketAddr {
+    listen().await.1
+}
+
+/// How long anything may take before a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Reads a message's head, up to and with its empty line.
+pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut head = Vec::new();
+    let reading = async {
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("a message's head");
+    String::from_utf8(head).unwrap()
+}
+
+/// Everything until the other side closes, in whichever way.
+pub(crate) async fn read_rest(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("the connection's end");
+    String::from_utf8(rest).unwrap()
+}
+
+/// Says `text` and goes on.
+pub(crate) async fn say(stream: &mut (impl AsyncWriteExt + Unpin), text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+}

@@ -1,0 +1,290 @@
+//! Between sidecars: a real outbound half calls a real inbound half over mTLS.
+
+mod caller;
+mod mesh;
+
+use std::net::SocketAddr;
+
+use caller::{App, Caller, endpoint, get, post, read, reason, table};
+use gamut_controller_api::{Endpoint, MtlsMode, Transport};
+use gamut_identity::SpiffeId;
+use gamut_proxy::{
+    balance::PodTarget,
+    http::{Body, HttpVersion},
+};
+use gamut_route::{RouteTable, Uid, table::AppProtocol};
+use http::{Request, Response};
+use mesh::{LOCALHOST, Pod, listen, nobody, read_head, read_rest, say};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const WEB: &str = "shop/web:80";
+
+/// The entrance of a pod's sidecar, as the redirect would make it: whoever dials it was going to `app`.
+async fn sidecar(pod: &Pod, app: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let inbound = pod.inbound.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let inbound = inbound.clone();
+            tokio::spawn(async move { inbound.serve(stream, app).await });
+        }
+    });
+    address
+}
+
+fn meshed(address: SocketAddr, service_account: &str, pod: Uid) -> Endpoint {
+    let mut endpoint = endpoint("web-0", address);
+    endpoint.transport = Transport::Mesh(SpiffeId::new("cluster.local", "shop", service_account).unwrap());
+    endpoint.pod.as_mut().unwrap().uid = pod;
+    endpoint
+}
+
+/// A caller of the same mesh as `pod`.
+async fn caller_of(pod: &Pod, table: RouteTable, endpoints: Vec<Endpoint>) -> Caller {
+    Caller::as_identity(pod.caller.clone(), Uid::of("client-0"), table, &[(WEB, endpoints)]).await
+}
+
+#[tokio::test]
+async fn http_1_http_2_and_bodies_pass_over_mtls() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    for version in [HttpVersion::H1, HttpVersion::H2] {
+        let app = App::speaking(version, |request: Request<hyper::body::Incoming>| async move {
+            assert!(request.headers().keys().all(|name| !name.as_str().starts_with("gamut-")));
+            Response::new(Body::from(request.into_body()))
+        })
+        .await;
+        let entrance = sidecar(&pod, app.address).await;
+        let caller = caller_of(&pod, table(Vec::new()), vec![meshed(entrance, "web", pod.uid)]).await;
+        let large = "x".repeat(1_000_000);
+        for _ in 0..3 {
+            let (response, body) = match version {
+                HttpVersion::H1 => read(caller.send(post("/", Body::from(large.clone()))).await).await,
+                HttpVersion::H2 => {
+                    let request = Request::post("http://web/").body(Body::from(large.clone())).unwrap();
+                    read(caller.h2().await.send_request(request).await.unwrap()).await
+                }
+            };
+            assert_eq!(response.status(), 200);
+            assert!(body == large);
+        }
+        assert_eq!(app.requests(), 3);
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_passes_both_sidecars() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    let entrance = sidecar(&pod, address).await;
+    let caller = caller_of(&pod, table(Vec::new()), vec![meshed(entrance, "web", pod.uid)]).await;
+    let mut client = caller.dial().await;
+    say(&mut client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly").await;
+    let (mut app, _) = listener.accept().await.unwrap();
+    read_head(&mut app).await;
+    say(&mut app, "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst").await;
+    read_head(&mut client).await;
+    let mut heard = [0; 5];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"first");
+    app.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"early");
+    client.shutdown().await.unwrap();
+    assert_eq!(read_rest(&mut app).await, "");
+}
+
+#[tokio::test]
+async fn whoever_is_not_the_endpoint_that_was_meant_gets_nothing() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let app = App::named("web").await;
+    let entrance = sidecar(&pod, app.address).await;
+    for (stranger, why) in [
+        (meshed(entrance, "other", pod.uid), "but spiffe://cluster.local/ns/shop/sa/other in pod"),
+        (meshed(entrance, "web", Uid::of("web-1")), "handshake"),
+        // A server without TLS, where a sidecar was said to be.
+        (meshed(app.address, "web", pod.uid), "handshake"),
+    ] {
+        let caller = caller_of(&pod, table(Vec::new()), vec![stranger]).await;
+        let (response, body) = caller.get("/").await;
+        assert_eq!((response.status().as_u16(), reason(&response)), (503, Some("upstream-connect")));
+        assert!(body.contains(why), "{body}");
+    }
+    let foreign = Caller::new(Vec::new(), &[(WEB, vec![meshed(entrance, "web", pod.uid)])]).await;
+    assert_eq!(foreign.get("/").await.0.status(), 503, "a certificate of another root");
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn what_the_app_did_not_process_is_taken_elsewhere_and_no_copy_of_it_is_lost() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let app = App::named("web").await;
+    let gone = sidecar(&pod, nobody().await).await;
+    let here = sidecar(&pod, app.address).await;
+    let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];
+    let caller = caller_of(&pod, table(Vec::new()), endpoints).await;
+    for _ in 0..30 {
+        assert_eq!(caller.get("/").await.1, "web");
+    }
+    let alone = caller_of(&pod, table(Vec::new()), vec![meshed(gone, "web", pod.uid)]).await;
+    let (response, body) = alone.get("/").await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (503, Some("app-connect")));
+    assert!(!response.headers().contains_key("gamut-proxy-answer") && body.contains("refused"), "{body}");
+}
+
+#[tokio::test]
+async fn an_app_can_not_make_a_caller_repeat_a_request() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let app = App::start(|_| async {
+        let forged = Response::builder().status(503).header("gamut-proxy-answer", "x; not-processed");
+        forged.body(Body::Empty).unwrap()
+    })
+    .await;
+    let entrance = sidecar(&pod, app.address).await;
+    let other = sidecar(&pod, app.address).await;
+    let endpoints = vec![meshed(entrance, "web", pod.uid), meshed(other, "web", pod.uid)];
+    let caller = caller_of(&pod, table(Vec::new()), endpoints).await;
+    assert_eq!(caller.get("/").await.0.status(), 503);
+    assert_eq!(app.requests(), 1);
+}
+
+#[tokio::test]
+async fn ones_own_pod_is_reached_through_its_own_inbound_half() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let app = App::named("myself").await;
+    let caller = caller_of(&pod, table(Vec::new()), vec![meshed(app.address, "client", Uid::of("client-0"))]).await;
+    for _ in 0..3 {
+        assert_eq!(caller.get("/").await.1, "myself");
+    }
+    let opaque = RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    let caller = caller_of(&pod, opaque, vec![meshed(app.address, "client", Uid::of("client-0"))]).await;
+    assert_eq!(caller.get("/").await.1, "myself");
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_each_side_ends_by_itself() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    let entrance = sidecar(&pod, address).await;
+    let opaque = RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    for endpoint in [meshed(entrance, "web", pod.uid), endpoint("web-1", address)] {
+        let caller = caller_of(&pod, opaque.clone(), vec![endpoint]).await;
+        let mut client = caller.dial().await;
+        let (mut app, _) = listener.accept().await.unwrap();
+        // The server speaks first, as it may on an opaque port.
+        say(&mut app, "220 ready\r\n\r\n").await;
+        assert_eq!(read_head(&mut client).await, "220 ready\r\n\r\n");
+        say(&mut client, "all I have").await;
+        client.shutdown().await.unwrap();
+        assert_eq!(read_rest(&mut app).await, "all I have");
+        say(&mut app, "and the answer").await;
+        drop(app);
+        assert_eq!(read_rest(&mut client).await, "and the answer");
+    }
+}
+
+#[tokio::test]
+async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where_all_do() {
+    let (listener, address) = listen().await;
+    let opaque = || RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    for _ in 0..10 {
+        let endpoints = vec![endpoint("web-0", nobody().await), endpoint("web-1", address)];
+        let caller = Caller::with(opaque(), &[(WEB, endpoints)]).await;
+        let mut client = caller.dial().await;
+        let (mut app, _) = listener.accept().await.unwrap();
+        say(&mut client, "hello").await;
+        client.shutdown().await.unwrap();
+        assert_eq!(read_rest(&mut app).await, "hello");
+    }
+    let caller = Caller::with(opaque(), &[(WEB, vec![endpoint("web-0", nobody().await)])]).await;
+    let mut client = caller.dial().await;
+    let error = client.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn bytes_on_a_port_of_unknown_protocol_are_recognized_as_such() {
+    let (listener, address) = listen().await;
+    let caller = Caller::new(Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
+    for first in ["*1\r\n$4\r\nPING\r\n", "\x16\x03\x01 no TLS after all"] {
+        let mut client = caller.dial().await;
+        say(&mut client, first).await;
+        client.shutdown().await.unwrap();
+        let (mut app, _) = listener.accept().await.unwrap();
+        assert_eq!(read_rest(&mut app).await, first);
+    }
+}
+
+#[tokio::test]
+async fn a_pod_dialled_by_its_own_address_is_reached_over_mtls_too() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let app = App::named("web").await;
+    let entrance = sidecar(&pod, app.address).await;
+    let caller = caller_of(&pod, table(Vec::new()), Vec::new()).await;
+    let target = PodTarget::new(&meshed(entrance, "web", pod.uid));
+    let (listener, address) = listen().await;
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let outbound = caller.outbound.clone();
+    tokio::spawn(async move { outbound.to_pod(accepted.unwrap().0, &target).await });
+    let mut client = client.unwrap();
+    say(&mut client, "GET / HTTP/1.1\r\nhost: web-0\r\nconnection: close\r\n\r\n").await;
+    let answer = read_rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("web"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_address_without_an_answer_is_reset_and_never_guessed_at() {
+    let caller = Caller::new(Vec::new(), &[(WEB, Vec::new())]).await;
+    let app = App::named("must not be reached").await;
+    let (listener, address) = listen().await;
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (outbound, destination) = (caller.outbound.clone(), app.address);
+    tokio::spawn(async move { outbound.connect(accepted.unwrap().0, LOCALHOST, destination).await });
+    let error = client.unwrap().read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_destination_out_of_the_mesh_is_reached_untouched() {
+    let caller = Caller::new(Vec::new(), &[(WEB, Vec::new())]).await;
+    let app = App::named("outside").await;
+    let (listener, address) = listen().await;
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (outbound, destination) = (caller.outbound.clone(), app.address);
+    tokio::spawn(async move { outbound.untouched(accepted.unwrap().0, destination).await });
+    let mut client = client.unwrap();
+    say(&mut client, "GET / HTTP/1.1\r\nhost: outside\r\nconnection: close\r\n\r\n").await;
+    assert!(read_rest(&mut client).await.ends_with("outside"));
+}
+
+#[tokio::test]
+async fn without_a_certificate_nothing_is_sent_and_the_answer_says_why() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let app = App::named("web").await;
+    let entrance = sidecar(&pod, app.address).await;
+    let identity = mesh_identity_without_certificate();
+    let endpoints = [(WEB, vec![meshed(entrance, "web", pod.uid)])];
+    let caller = Caller::as_identity(identity, Uid::of("client-0"), table(Vec::new()), &endpoints).await;
+    let (response, body) = read(caller.send(get("/")).await).await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (503, Some("no-certificate")));
+    assert!(body.contains("no certificate yet"), "{body}");
+    assert_eq!(app.requests(), 0);
+}
+
+/// An identity whose CA never answers.
+fn mesh_identity_without_certificate() -> gamut_identity::Identity {
+    struct Never;
+    impl gamut_identity::Issuer for Never {
+        async fn issue(
+            &self,
+            _csr: rustls_pki_types::CertificateSigningRequestDer<'static>,
+            _trusted: Option<std::sync::Arc<gamut_identity::Roots>>,
+        ) -> Result<gamut_identity::Issued, gamut_identity::IssueError> {
+            std::future::pending().await
+        }
+    }
+    let id = SpiffeId::new("cluster.local", "shop", "client").unwrap();
+    gamut_identity::Identity::start(id, Never, gamut_identity::Clock::system())
+}

@@ -1,0 +1,90 @@
+//! A whole sidecar, started and stopped as in a pod, in a namespace of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../../netfilter/tests/netns/mod.rs"]
+mod netns;
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use gamut_proxy::{ProxyArgs, drain};
+use netns::Netns;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::getpid,
+};
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    proxy: ProxyArgs,
+}
+
+/// A pod whose CA and controller can't be reached.
+fn args() -> ProxyArgs {
+    let command = Command::parse_from([
+        "proxy",
+        "--pod-name=web-0",
+        "--pod-namespace=shop",
+        "--pod-uid=0b8f6f3e-2d5c-4a57-9d0c-5b7d2f1e9a10",
+        "--pod-ips=10.9.0.1",
+        "--service-account=web",
+        "--ca-address=127.0.0.1:15010",
+        "--controller-address=127.0.0.1:15012",
+    ]);
+    command.proxy
+}
+
+fn get(path: &str, port: u16) -> String {
+    // It listens at any moment now: the kernel says so by accepting.
+    let begin = Instant::now();
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begin.elapsed() < Duration::from_secs(10), "port {port}: {error}"),
+        }
+        thread::yield_now();
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_sidecar_without_a_mesh_runs_says_what_it_waits_for_and_stops_when_told() {
+    let pod = Netns::new();
+    thread::scope(|scope| {
+        let sidecar = scope.spawn(|| pod.run(|| gamut_proxy::run(args())));
+        pod.run(|| {
+            for (port, path) in [(15021, "/ready"), (15000, "/ready")] {
+                let answer = get(path, port);
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+                assert!(answer.contains("certificate") && answer.contains("policy"), "{answer}");
+            }
+            assert!(get("/metrics", 15020).starts_with("HTTP/1.1 200 "));
+            drain::notify().unwrap();
+        });
+        kill(getpid(), Signal::SIGTERM).unwrap();
+        sidecar.join().unwrap().unwrap();
+    });
+    assert!(pod.run(drain::notify).unwrap_err().to_string().contains("no sidecar"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_one_clear_line() {
+    let pod = Netns::new();
+    let error = pod.run(|| {
+        let _app = TcpListener::bind("[::]:15006").unwrap();
+        gamut_proxy::run(args()).unwrap_err().to_string()
+    });
+    assert!(
+        error.contains("[::]:15006") && error.contains("inbound") && error.contains("sidecar"),
+        "{error}"
+    );
+}
