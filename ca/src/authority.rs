@@ -21,6 +21,7 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
+    current::Current,
     issue::{self, Leaf, Refused},
     store::Stored,
 };
@@ -177,7 +178,7 @@ impl Authority {
 #[derive(Clone)]
 pub struct InProcess {
     /// Who signs.
-    pub authority: Arc<Authority>,
+    pub authority: Current,
     /// Whose certificates.
     pub id: SpiffeId,
     /// Their pod.
@@ -200,11 +201,11 @@ impl Issuer for InProcess {
         csr: CertificateSigningRequestDer<'static>,
         _trusted: Option<Arc<Roots>>,
     ) -> Result<Issued, IssueError> {
-        let leaf = self
-            .authority
+        let authority = self.authority.load();
+        let leaf = authority
             .issue(&csr, &self.id, self.pod, self.clock.now())
             .map_err(|refused| IssueError::Local(refused.to_string()))?;
-        Ok(Issued { chain: self.authority.chain(leaf.der), roots: self.authority.roots().clone() })
+        Ok(Issued { chain: authority.chain(leaf.der), roots: authority.roots().clone() })
     }
 }
 

@@ -23,15 +23,23 @@ pub struct CaArgs {
     /// The mesh's trust domain
     #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, value_name = "NAME")]
     pub trust_domain: String,
-    /// Keeps the signing key (tls.key, tls.crt) and the roots (ca.crt); made at the first start unless they are there
-    #[arg(long, env = "GAMUT_CA_STORE_DIR", value_name = "DIR")]
-    pub store_dir: PathBuf,
+    /// The cluster to work for, if not the one that this pod runs in, or KUBECONFIG's
+    #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE", conflicts_with = "store_dir")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Sign with the key of this Secret in gamut-system, as cert-manager writes it (tls.key, tls.crt, ca.crt), instead of one made
+    /// here
+    #[arg(long, env = "GAMUT_CA_EXISTING_SECRET", value_name = "NAME", conflicts_with = "store_dir")]
+    pub existing_secret: Option<String>,
+    /// Without a cluster: keeps the signing key (tls.key, tls.crt) and the roots (ca.crt); made at the first start unless they
+    /// are there
+    #[arg(long, env = "GAMUT_CA_STORE_DIR", value_name = "DIR", requires = "issuer_key_file")]
+    pub store_dir: Option<PathBuf>,
     /// Write the roots here: *.json as the ConfigMap gamut-system/gamut-trust-bundle, *.pem as PEM; may be repeated
     #[arg(long, env = "GAMUT_CA_BUNDLE_FILE", value_delimiter = ',', value_name = "FILE")]
     pub bundle_file: Vec<PathBuf>,
-    /// Public key (PEM) of the local issuer of service account tokens
-    #[arg(long, env = "GAMUT_CA_ISSUER_KEY_FILE", value_name = "FILE")]
-    pub issuer_key_file: PathBuf,
+    /// Without a cluster: public key (PEM) of the local issuer of service account tokens
+    #[arg(long, env = "GAMUT_CA_ISSUER_KEY_FILE", value_name = "FILE", requires = "store_dir")]
+    pub issuer_key_file: Option<PathBuf>,
     /// How long a certificate is good, from 10s to 720h
     #[arg(long, env = "GAMUT_CA_LEAF_LIFETIME", default_value = "24h", value_parser = leaf_lifetime, value_name = "DURATION")]
     pub leaf_lifetime: Duration,

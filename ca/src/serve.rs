@@ -1,23 +1,34 @@
-//! The process: open the store, certify oneself, write the bundle, serve.
+//! The process: open the store or the Secret, publish the roots, certify oneself, serve.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use gamut_ca_api::{CertificateAuthorityServer, MAX_MESSAGE};
 use gamut_identity::{CA_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, SpiffeId, grpc};
+use gamut_kubernetes::{Cluster, ConnectError};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tonic::transport::Server;
 use tracing::info;
 
 use crate::{
     admin,
-    authenticate::LocalTokens,
+    authenticate::{LocalTokens, Rejected, TokenReview, Workload},
     authority::{Authority, AuthorityError, InProcess},
     bundle::{self, BundleError},
     config::CaArgs,
+    current::Current,
+    kubernetes::{self, ClusterTokens, Keeper, SecretError, SecretStore},
     service::Service,
     store::{FileStore, StoreError},
 };
@@ -34,7 +45,24 @@ pub struct Ca {
     grpc: TcpListener,
     admin: TcpListener,
     identity: Identity,
-    service: Service<LocalTokens>,
+    service: Service<Tokens>,
+    /// What goes on beside serving; it ends with this.
+    tasks: JoinSet<()>,
+}
+
+/// Who judges tokens.
+enum Tokens {
+    Local(LocalTokens),
+    Cluster(ClusterTokens),
+}
+
+impl TokenReview for Tokens {
+    async fn review(&self, token: &str) -> Result<Workload, Rejected> {
+        match self {
+            Self::Local(tokens) => tokens.review(token).await,
+            Self::Cluster(tokens) => tokens.review(token).await,
+        }
+    }
 }
 
 /// Why the CA can't start or go on.
@@ -43,6 +71,12 @@ pub enum CaError {
     /// The trust domain.
     #[error("--trust-domain: {0}")]
     TrustDomain(#[from] SpiffeError),
+    /// Neither a cluster nor a store.
+    #[error("{0}; or give --store-dir and --issuer-key-file, to work without a cluster")]
+    Cluster(#[from] ConnectError),
+    /// The Secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,15 +140,14 @@ impl Ca {
         let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
         let grpc = listen(args.listen).await?;
         let admin = listen(args.admin).await?;
-        let tokens = local_tokens(args, &clock)?;
-        let authority = Arc::new(open(args, &clock)?);
-        for path in &args.bundle_file {
-            bundle::write(path, authority.roots())?;
-        }
-        let identity =
-            InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
+        let mut tasks = JoinSet::new();
+        let (authority, tokens) = match (&args.store_dir, &args.issuer_key_file) {
+            (Some(store), Some(key)) => on_one_machine(args, store, key, &clock)?,
+            _ => on_a_cluster(args, &clock, &mut tasks).await?,
+        };
+        let identity = InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
         identity.ready().await;
-        Ok(Self { grpc, admin, identity, service: Service::new(authority, tokens, clock) })
+        Ok(Self { grpc, admin, identity, service: Service::new(authority, tokens, clock), tasks })
     }
 
     /// Where it listens: gRPC, admin.
@@ -130,7 +163,7 @@ impl Ca {
     /// # Errors
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
-        let Self { grpc, admin, identity, service } = self;
+        let Self { grpc, admin, identity, service, tasks: _tasks } = self;
         info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
         let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
@@ -148,25 +181,57 @@ impl Ca {
     }
 }
 
-fn open(args: &CaArgs, clock: &Clock) -> Result<Authority, CaError> {
-    let unusable = |source| CaError::Authority { path: args.store_dir.clone(), source };
-    let store = FileStore::new(&args.store_dir);
+async fn on_a_cluster(
+    args: &CaArgs,
+    clock: &Clock,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Current, Tokens), CaError> {
+    let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
+    let secret = SecretStore {
+        name: args.existing_secret.clone().unwrap_or_else(|| kubernetes::OWN.to_owned()),
+        ours: args.existing_secret.is_none(),
+    };
+    let keeper =
+        Keeper::start(cluster.clone(), secret, &args.trust_domain, args.leaf_lifetime, clock.clone()).await?;
+    let (current, bundle) = (keeper.current(), keeper.bundle());
+    tasks.spawn(keeper.run());
+    tasks.spawn(kubernetes::publish(cluster.clone(), bundle));
+    Ok((current, Tokens::Cluster(ClusterTokens::new(cluster, &args.trust_domain))))
+}
+
+fn on_one_machine(
+    args: &CaArgs,
+    store: &Path,
+    issuer_key: &Path,
+    clock: &Clock,
+) -> Result<(Current, Tokens), CaError> {
+    let tokens = local_tokens(args, issuer_key, clock)?;
+    let authority = open(args, store, clock)?;
+    for path in &args.bundle_file {
+        bundle::write(path, authority.roots())?;
+    }
+    Ok((Arc::new(authority).into(), Tokens::Local(tokens)))
+}
+
+fn open(args: &CaArgs, directory: &Path, clock: &Clock) -> Result<Authority, CaError> {
+    let unusable = |source| CaError::Authority { path: directory.to_owned(), source };
+    let store = FileStore::new(directory);
     let now = clock.now();
     let stored = match store.load()? {
         Some(stored) => stored,
         None => {
             let stored = Authority::make(&args.trust_domain, now).map_err(unusable)?;
             store.create(&stored)?;
-            info!(directory = %args.store_dir.display(), "made a new root");
+            info!(directory = %directory.display(), "made a new root");
             stored
         }
     };
     Authority::open(&stored, args.leaf_lifetime, now).map_err(unusable)
 }
 
-fn local_tokens(args: &CaArgs, clock: &Clock) -> Result<LocalTokens, CaError> {
-    let unusable = |reason: String| CaError::IssuerKey { path: args.issuer_key_file.clone(), reason };
-    let key = std::fs::read(&args.issuer_key_file).map_err(|error| unusable(error.to_string()))?;
+fn local_tokens(args: &CaArgs, path: &Path, clock: &Clock) -> Result<LocalTokens, CaError> {
+    let unusable = |reason: String| CaError::IssuerKey { path: path.to_owned(), reason };
+    let key = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
     LocalTokens::new(&key, &args.trust_domain, clock.clone()).map_err(|error| unusable(error.to_string()))
 }
 

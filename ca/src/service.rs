@@ -1,6 +1,6 @@
 //! The one call, from its token to its answer: authenticate, limit, issue, write the audit line.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use gamut_ca_api::{
     CertificateAuthority, token_of,
@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     authenticate::{Rejected, TokenReview, Workload},
     authority::Authority,
+    current::Current,
     issue::{Leaf, Refused},
     limit::Limits,
 };
@@ -22,14 +23,14 @@ use crate::{
 const AUDIT: &str = "gamut_ca::audit";
 
 pub(crate) struct Service<T> {
-    authority: Arc<Authority>,
+    authority: Current,
     tokens: T,
     limits: Limits,
     clock: Clock,
 }
 
 impl<T: TokenReview> Service<T> {
-    pub(crate) fn new(authority: Arc<Authority>, tokens: T, clock: Clock) -> Self {
+    pub(crate) fn new(authority: Current, tokens: T, clock: Clock) -> Self {
         Self { authority, tokens, limits: Limits::default(), clock }
     }
 
@@ -42,13 +43,13 @@ impl<T: TokenReview> Service<T> {
         })
     }
 
-    fn leaf(&self, request: IssueRequest, workload: &Workload) -> Result<Leaf, Status> {
+    fn leaf(&self, authority: &Authority, request: IssueRequest, workload: &Workload) -> Result<Leaf, Status> {
         self.limits.admit(workload.pod, Instant::now()).map_err(|wait| {
             let wait = wait.as_secs().max(1);
             Status::resource_exhausted(format!("pod {} asks too often; again in {wait} s", workload.name))
         })?;
         let csr = CertificateSigningRequestDer::from(request.csr.as_ref());
-        self.authority.issue(&csr, &workload.id, Some(workload.pod), self.clock.now()).map_err(|refused| {
+        authority.issue(&csr, &workload.id, Some(workload.pod), self.clock.now()).map_err(|refused| {
             match refused {
                 Refused::Sign(_) => Status::internal(refused.to_string()),
                 Refused::NotOwn { .. } | Refused::Ca => Status::permission_denied(refused.to_string()),
@@ -71,14 +72,15 @@ impl<T: TokenReview> CertificateAuthority for Service<T> {
             }
         };
         let (id, pod, uid) = (&workload.id, &workload.name, &workload.pod);
-        match self.leaf(request.into_inner(), &workload) {
+        let authority = self.authority.load();
+        match self.leaf(&authority, request.into_inner(), &workload) {
             Ok(leaf) => {
                 let until = jiff::Timestamp::try_from(leaf.not_after).unwrap_or_default();
                 info!(target: AUDIT, serial = leaf.serial, %id, %pod, %uid, %until, from, "issued");
                 let bytes = |der: &CertificateDer<'_>| der.to_vec().into();
                 Ok(Response::new(IssueResponse {
-                    chain: self.authority.chain(leaf.der).iter().map(bytes).collect(),
-                    roots: self.authority.roots().certificates().iter().map(bytes).collect(),
+                    chain: authority.chain(leaf.der).iter().map(bytes).collect(),
+                    roots: authority.roots().certificates().iter().map(bytes).collect(),
                 }))
             }
             Err(status) => {

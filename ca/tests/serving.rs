@@ -18,12 +18,14 @@ use gamut_route::Uid;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tonic::{Code, Status, transport::Channel};
 
 /// One try of a client, as the worker of a sidecar makes it.
 async fn try_once(client: &CaClient) -> Result<Issued, String> {
-    client.issue(csr_for(web().as_str()).into(), None).await.map_err(|error| error.to_string())
+    let asked = timeout(Duration::from_secs(10), client.issue(csr_for(web().as_str()).into(), None)).await;
+    asked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())
 }
 
 fn csr_for(uri: &str) -> Vec<u8> {
@@ -227,9 +229,9 @@ async fn what_is_set_wrongly_is_named() {
     for (expected, args) in [
         ("--trust-domain: trust domain \"A\"", CaArgs { trust_domain: "A".to_owned(), ..town.args() }),
         ("can't listen on", CaArgs { listen: occupied.local_addr().unwrap(), ..town.args() }),
-        ("--issuer-key-file", CaArgs { issuer_key_file: town.path("missing"), ..town.args() }),
-        ("must be a public key", CaArgs { issuer_key_file: town.path("not-a-key"), ..town.args() }),
-        ("a-file", CaArgs { store_dir: town.path("a-file"), ..town.args() }),
+        ("--issuer-key-file", CaArgs { issuer_key_file: Some(town.path("missing")), ..town.args() }),
+        ("must be a public key", CaArgs { issuer_key_file: Some(town.path("not-a-key")), ..town.args() }),
+        ("a-file", CaArgs { store_dir: Some(town.path("a-file")), ..town.args() }),
         ("must end in .json", CaArgs { bundle_file: vec![town.path("roots")], ..town.args() }),
     ] {
         let error = start(args).await;
@@ -241,7 +243,7 @@ async fn what_is_set_wrongly_is_named() {
 async fn an_authority_certifies_its_own_process_without_a_token() {
     let stored = Authority::make("cluster.local", SystemTime::now()).unwrap();
     let authority = Authority::open(&stored, LEAF_LIFETIME, SystemTime::now()).unwrap();
-    let own = InProcess { authority: Arc::new(authority), id: ca_id(), pod: None, clock: Clock::system() };
+    let own = InProcess { authority: Arc::new(authority).into(), id: ca_id(), pod: None, clock: Clock::system() };
     let certificate = own.start().ready().await;
     assert_eq!((certificate.id(), certificate.pod()), (&ca_id(), None));
 }

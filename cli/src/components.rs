@@ -13,6 +13,9 @@ pub(crate) enum Component {
     /// The init container: writes the redirect rules of a pod
     #[command(hide = true)]
     Init(gamut_proxy::init::InitArgs),
+    /// The sidecar's preStop hook: tells it that its pod is going away
+    #[command(hide = true)]
+    Drain,
     /// The controller
     #[command(hide = true)]
     Controller(gamut_controller::ControllerArgs),
@@ -32,6 +35,7 @@ pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
     match component {
         Component::Proxy(args) => gamut_proxy::run(args)?,
         Component::Init(args) => gamut_proxy::init::run(args)?,
+        Component::Drain => gamut_proxy::drain::notify()?,
         Component::Controller(args) => runtime()?.block_on(gamut_controller::run(args))?,
         Component::Ca(args) => runtime()?.block_on(gamut_ca::run(args))?,
         Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(args))?),

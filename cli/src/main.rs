@@ -24,10 +24,10 @@ use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        done
-  1        it failed, and standard error says why; `check`: something is missing
-  2        the command line can't be understood
-  other    `up -- CMD` and `exec`: what the program exited with (126 and 127: it can't be run, 128+N: signal N)";
+  0  done
+  1  it failed, and standard error says why; `check`: something is missing
+  2  the command line can't be understood
+`exec` and `up -- CMD` exit with what the program did: 126 and 127 if it can't be run, 128 + N after signal N.";
 
 /// A service mesh whose routing language is the Kubernetes Gateway API
 #[derive(Debug, Parser)]

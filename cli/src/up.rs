@@ -199,13 +199,25 @@ async fn at(deadline: Option<Instant>) {
 struct Screen {
     instance: InstanceName,
     terminal: bool,
+    /// Everything was ready once.
+    started: bool,
     waiting: Vec<String>,
+    /// Changes of manifests that aren't in effect everywhere yet.
+    changes: Vec<String>,
+    /// The line at the bottom is to be replaced.
     transient: bool,
 }
 
 impl Screen {
     fn new(instance: InstanceName) -> Self {
-        Self { instance, terminal: io::stderr().is_terminal(), waiting: Vec::new(), transient: false }
+        Self {
+            instance,
+            terminal: io::stderr().is_terminal(),
+            started: false,
+            waiting: Vec::new(),
+            changes: Vec::new(),
+            transient: false,
+        }
     }
 
     fn show(&mut self, event: Event, hints: bool) {
@@ -213,15 +225,20 @@ impl Screen {
             Event::Waiting { what } => self.wait_for(what),
             Event::Ready(summary) => {
                 self.waiting.clear();
+                self.started = true;
                 self.say(&self.green(&headline(&summary)));
                 if hints {
                     self.hints(&summary);
                 }
             }
-            Event::Reloaded { changes } => self.say(&format!("reloaded: {}", changes.join(", "))),
+            Event::Reloaded { changes } => {
+                self.changes.extend(changes);
+                self.transient(&format!("reloading: {}", self.changes.join(", ")));
+            }
             Event::Settled { milliseconds } => {
                 self.waiting.clear();
-                self.say(&format!("in effect everywhere after {milliseconds} ms"));
+                let changes = std::mem::take(&mut self.changes).join(", ");
+                self.say(&format!("reloaded: {changes}; in effect everywhere after {milliseconds} ms"));
             }
             Event::Notice { text } => self.say(&text),
             Event::Problem { text } | Event::Fatal { text } => self.error(&text),
@@ -249,19 +266,27 @@ impl Screen {
         self.line("save a manifest to change what runs; Ctrl-C stops and leaves nothing behind");
     }
 
+    /// On a terminal always; in a log during the start, when something else has come first in line.
     fn wait_for(&mut self, what: Vec<String>) {
-        if what.is_empty() || what == self.waiting {
-            return;
-        }
+        let next = self.waiting.first() != what.first();
         self.waiting = what;
         let text = self.still_waiting();
         match self.terminal {
-            true => {
-                self.clear();
-                self.write(&format!("{}", self.dim(&text)));
-                self.transient = true;
-            }
-            false => self.line(&text),
+            true => self.transient(&text),
+            false if next && !self.started => self.line(&text),
+            false => {}
+        }
+    }
+
+    /// A line on a terminal that the next one replaces; cut, because a line that has wrapped can't be.
+    fn transient(&mut self, text: &str) {
+        const WIDTH: usize = 79;
+
+        if self.terminal {
+            self.clear();
+            let short: String = text.chars().take(WIDTH).collect();
+            self.write(&self.dim(&short));
+            self.transient = true;
         }
     }
 

@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 fn namespace(name: &str, note: &str) -> String {
-    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{note: \"{note}\"}}}}\n")
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{note: \"{note}\"}}}}\n"
+    )
 }
 
 /// Events as a reader tells them.
@@ -20,6 +22,7 @@ fn told(events: &[SourceEvent]) -> Vec<String> {
         SourceEvent::Applied(object) => format!("applied {}", object.id()),
         SourceEvent::Deleted(id) => format!("deleted {id}"),
         SourceEvent::Synced => "synced".to_owned(),
+        SourceEvent::Leads(_) => panic!("files have one reader"),
     };
     events.iter().map(tell).collect()
 }
@@ -76,23 +79,35 @@ async fn what_cannot_be_read_is_a_problem_and_not_a_deletion() {
     fs::write(&file, "apiVersion: [").unwrap();
     fs::write(directory.path().join("b.yaml"), namespace("b", "1")).unwrap();
     assert_eq!(next(&mut source).await, ["applied Namespace b"]);
-    assert!(source.problems().iter().any(|problem| problem.contains("a.yaml:1:") && problem.contains("not valid YAML")), "{:?}", source.problems());
+    assert!(
+        source
+            .problems()
+            .iter()
+            .any(|problem| problem.contains("a.yaml:1:") && problem.contains("not valid YAML")),
+        "{:?}",
+        source.problems()
+    );
 }
 
 #[tokio::test]
 async fn statuses_are_files_beside_the_objects_and_go_with_them() {
     let directory = TempDir::new().unwrap();
     let statuses = directory.path().join("status");
-    let source = Source::files(&[directory.path().to_path_buf()], WriteTo { statuses: Some(statuses.clone()), objects: None }).unwrap();
+    let source = Source::files(
+        &[directory.path().to_path_buf()],
+        WriteTo { statuses: Some(statuses.clone()), objects: None },
+    )
+    .unwrap();
     let writer = source.writer();
-    let id = ObjectId { kind: "HTTPRoute".to_owned(), namespace: Some("shop".to_owned()), name: "web".to_owned() };
+    let id =
+        ObjectId { kind: "HTTPRoute".to_owned(), namespace: Some("shop".to_owned()), name: "web".to_owned() };
     let status = json!({"parents": []});
-    writer.write(&Write::Status { id: id.clone(), status: Some(status.clone()) }).await.unwrap();
+    writer.write(&Write::Status { id: id.clone(), status: Some(status.clone()), said: None }).await.unwrap();
     let path = statuses.join("HTTPRoute/shop.web.json");
     assert_eq!(serde_json::from_str::<Value>(&fs::read_to_string(&path).unwrap()).unwrap(), status);
 
     for _ in 0..2 {
-        writer.write(&Write::Status { id: id.clone(), status: None }).await.unwrap();
+        writer.write(&Write::Status { id: id.clone(), status: None, said: None }).await.unwrap();
         assert!(!path.exists());
     }
 }
@@ -101,7 +116,11 @@ async fn statuses_are_files_beside_the_objects_and_go_with_them() {
 async fn an_object_is_created_once_readable_by_its_owner_and_read_back() {
     let directory = TempDir::new().unwrap();
     let objects = directory.path().join("cluster");
-    let mut source = Source::files(std::slice::from_ref(&objects), WriteTo { statuses: None, objects: Some(objects.clone()) }).unwrap();
+    let mut source = Source::files(
+        std::slice::from_ref(&objects),
+        WriteTo { statuses: None, objects: Some(objects.clone()) },
+    )
+    .unwrap();
     assert_eq!(next(&mut source).await, ["synced"], "the directory is made");
 
     let secret = |value: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "gamut-system"}, "data": {"a": value}});
@@ -112,7 +131,8 @@ async fn an_object_is_created_once_readable_by_its_owner_and_read_back() {
     assert_eq!(content["data"]["a"], "MQ==", "the second one comes too late");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(next(&mut source).await, ["applied Secret gamut-system/keys"]);
-    let names: Vec<_> = fs::read_dir(objects.join("Secret")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(objects.join("Secret")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["gamut-system.keys.json"], "nothing is left beside it");
 }
 
@@ -129,8 +149,24 @@ async fn a_place_that_cannot_be_written_to_is_named() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    let source = Source::files(&[directory.path().to_path_buf()], WriteTo { statuses: Some(file.clone()), objects: None }).unwrap();
-    let id = ObjectId { kind: "HTTPRoute".to_owned(), namespace: Some("shop".to_owned()), name: "web".to_owned() };
-    let error = source.writer().write(&Write::Status { id, status: Some(json!({})) }).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("HTTPRoute shop/web can't be written to {}/HTTPRoute/shop.web.json: ", file.display())), "{error}");
+    let source = Source::files(
+        &[directory.path().to_path_buf()],
+        WriteTo { statuses: Some(file.clone()), objects: None },
+    )
+    .unwrap();
+    let id =
+        ObjectId { kind: "HTTPRoute".to_owned(), namespace: Some("shop".to_owned()), name: "web".to_owned() };
+    let error = source
+        .writer()
+        .write(&Write::Status { id, status: Some(json!({})), said: None })
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!(
+            "HTTPRoute shop/web can't be written to {}/HTTPRoute/shop.web.json: ",
+            file.display()
+        )),
+        "{error}"
+    );
 }

@@ -58,13 +58,15 @@ fn rendered(path: &Path, story: &[&str]) -> String {
 
     let require_reference_grant = story.contains(&"set: requireReferenceGrant");
     let mut index = Index::new(Settings { require_reference_grant, ..Settings::default() });
-    let mut events: Vec<SourceEvent> = all.iter().map(|object| SourceEvent::Applied(Box::new(object.clone()))).collect();
+    let mut events: Vec<SourceEvent> =
+        all.iter().map(|object| SourceEvent::Applied(Box::new(object.clone()))).collect();
     events.push(SourceEvent::Synced);
     index.apply(events);
 
     let mut shown = Map::new();
     shown.insert("conditions".to_owned(), conditions(&index, &own));
-    let broken: Map<String, Value> = index.broken().iter().map(|(id, why)| (id.to_string(), why.clone().into())).collect();
+    let broken: Map<String, Value> =
+        index.broken().iter().map(|(id, why)| (id.to_string(), why.clone().into())).collect();
     if !broken.is_empty() {
         shown.insert("broken".to_owned(), broken.into());
     }
@@ -100,7 +102,10 @@ fn conditions(index: &Index, own: &[Object]) -> Value {
     for policy in index.world().policies.values() {
         let targets = policy.spec.ok().map(|spec| spec.target_refs.clone()).unwrap_or_default();
         let of_target = targets.iter().map(|target| {
-            (format!("{} {}", target.kind, target.name), lines(&[compile::policy_conditions(index.world(), policy, target)]))
+            (
+                format!("{} {}", target.kind, target.name),
+                lines(&[compile::policy_conditions(index.world(), policy, target)]),
+            )
         });
         shown.insert(format!("xbackendtrafficpolicy/{}", policy.name), of_target.collect());
     }
@@ -154,7 +159,9 @@ fn key(all: &[Object], what: &str) -> Key {
         ["policy", pod] => {
             let name: NamespacedName = pod.parse().unwrap();
             let is_pod = |object: &&Object| {
-                object.kind == "Pod" && object.name == name.name && object.namespace.as_ref() == Some(&name.namespace)
+                object.kind == "Pod"
+                    && object.name == name.name
+                    && object.namespace.as_ref() == Some(&name.namespace)
             };
             let uid = all.iter().find(is_pod).map_or(Uid::default(), |object| Uid::of(&object.uid));
             Key::InboundPolicy(uid)

@@ -73,7 +73,7 @@ impl<I: Issuer> Worker<I> {
         match state {
             State::Asking { failures } => match self.ask().await {
                 Ok(renew_at) => State::Resting { until: renew_at },
-                Err(problem) => { panic!("{problem}");
+                Err(problem) => {
                     let failures = failures.saturating_add(1);
                     let wait = self.report(&problem, failures);
                     State::BackingOff { failures, wait }

@@ -103,6 +103,14 @@ async fn a_pod_doesnt_answer_to_another_pods_name() {
     let (client, server) = (mesh.identity("client", CLIENT).await, mesh.identity("web", WEB).await);
     let (near, far) = meet(&client, &server, CLIENT).await;
     assert!(near.is_err() && far.is_err());
+
+    // Not even a caller that would take anybody is answered.
+    let careless = mesh.forge(honest("spiffe://cluster.local/ns/shop/sa/client", CLIENT));
+    for (pod, answers) in [(WEB, true), (CLIENT, false)] {
+        let name = server_name(Uid::of(pod));
+        let (_, far) = shake(hostile_client(&careless), server.server_config(&[]).unwrap(), name).await;
+        assert_eq!(far.is_ok(), answers, "{pod}");
+    }
 }
 
 #[tokio::test]

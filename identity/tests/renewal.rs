@@ -19,12 +19,14 @@ use gamut_identity::{Clock, ConfigError, Identity, IssueError, Issued, Issuer, R
 use rustls_pki_types::CertificateSigningRequestDer;
 use tokio::{
     sync::watch,
-    time::{Instant, advance, sleep},
+    time::{Instant, advance, sleep, timeout},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longer than anything here takes: what doesn't happen within it fails instead of hanging.
+const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How the authority behaves from now on.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +68,7 @@ impl Issuer for Moody {
             Mood::AnswersForAnother => self.other.issue(request(&self.other.id), trusted).await,
             Mood::AnswersForAnotherKey => self.authority.issue(request(&self.authority.id), trusted).await,
             Mood::AnswersWithNothing => {
-                let roots = self.authority.authority.roots().clone();
+                let roots = self.authority.authority.load().roots().clone();
                 Ok(Issued { chain: Vec::new(), roots })
             }
         }
@@ -111,13 +113,14 @@ impl Story {
         let mut status = self.identity.status();
         let is_new =
             |status: &gamut_identity::Status| status.certificate.as_ref().unwrap().serial() != before;
-        status.wait_for(is_new).await.unwrap();
+        timeout(MONTH, status.wait_for(is_new)).await.unwrap().unwrap();
         started.elapsed()
     }
 
     async fn failed(&self, times: u32) -> Arc<str> {
         let mut status = self.identity.status();
-        let status = status.wait_for(|status| status.failures >= times).await.unwrap();
+        let failed = timeout(MONTH, status.wait_for(|status| status.failures >= times));
+        let status = failed.await.unwrap().unwrap();
         status.problem.clone().unwrap()
     }
 }

@@ -228,17 +228,22 @@ def show(work: str, figures: dict) -> None:
 
 
 def proxy_pids(name: str) -> list[int]:
-    """The processes of both proxies of a pair, found by their environment, not by their name."""
+    """The processes of both proxies of a pair, found by their environment; nginx, which writes over its own, by its
+    command line and parent."""
     mark = b"GAMUT_POD_NAMESPACE=bench-gamut" if name == "gamut" else f"BENCH_PROXY={name}".encode()
-    found = []
+    found, parents = [], {}
     for process in pathlib.Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue  # it ended, or is a kernel thread
-    return sorted(found)
+        if not process.name.isdigit():
+            continue
+        try:
+            pid = int(process.name)
+            parents[pid] = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            nginx = name == "nginx" and b"nginx: master process nginx -c /run/proxy/" in (process / "cmdline").read_bytes()
+            if nginx or mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue  # it ended, or is a kernel thread
+    return sorted({*found, *(pid for pid, parent in parents.items() if parent in found)})
 
 
 def cpu_seconds(pid: int) -> float:

@@ -10,7 +10,12 @@ fn shop(web: crate::harness::App) -> Vec<String> {
         app("other").in_namespace("shop"),
         service("shop", "web"),
         service("shop", "other"),
-        route("shop", "web", "name: web", &["backendRefs: [{name: web, port: 80}]"]),
+        route(
+            "shop",
+            "web",
+            "name: web",
+            &["backendRefs: [{name: web, port: 80}]\nretry: {attempts: 3, backoff: 10ms}"],
+        ),
     ]
 }
 
@@ -39,6 +44,7 @@ fn restarts(mesh: &Mesh, name: &str) -> u32 {
 
 #[test]
 fn a_pod_killed_under_load_costs_no_idempotent_request() {
+    // What a killed pod may have processed is asked again because the route says so: `retry`.
     let mesh = Mesh::up(&shop(app("web").replicas(3)));
     let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=4"]);
     load.more(200);

@@ -28,9 +28,15 @@ fn strict_refuses_plaintext_from_outside_the_mesh_and_the_pod_is_ready_all_the_s
         ("shop/deploy/outsider", &by_address),
         ("node", &by_address),
     ] {
-        let refused = mesh.try_to_ask(from, &[url]);
-        assert!(!refused.status.success(), "{from} got an answer from {url}: {refused:?}");
+        let out = mesh.ask(from, &[url]);
+        assert_eq!(statuses(&out), [403], "{from} at {url}: {out}");
+        assert!(out.contains("mtls-required"), "it is told why: {out}");
+        assert!(fields(&out, "Hostname").is_empty(), "the app has seen nothing of it: {out}");
     }
+    // What isn't HTTP can't be told, only closed.
+    let bytes =
+        mesh.try_to_ask("node", &[&format!("tcp://{}:8080", web.ips[0]), "--data=\u{1}\u{2}\u{3}\u{4}"]);
+    assert!(!String::from_utf8_lossy(&bytes.stdout).contains("body]"), "{bytes:?}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn answers_of_the_sidecars_own_say_why() {
     )]);
     for (path, status, reason) in [
         ("/missing", 500, "invalid-backend"),
-        ("/nothing", 500, "no-backend"),
+        ("/nothing", 500, "invalid-rule"),
         ("/zero", 500, "no-backend"),
         ("/nobody", 503, "no-endpoint"),
     ] {
@@ -103,7 +103,7 @@ backendRefs: [{name: one, port: 80}]"],
     let url = "http://web/?header=x-gone:here";
     let out = mesh.ask(CLIENT, &[url, "-H", "x-set:old", "-H", "x-add:a", "-H", "x-remove:this"]);
     let seen = fields(&out, "RequestHeader");
-    for header in ["X-Set:new", "X-Add:a", "X-Add:b"] {
+    for header in ["X-Set:new", "X-Add:a,b"] {
         assert!(seen.contains(&header), "{header} in {seen:?}");
     }
     assert!(!seen.iter().any(|header| header.starts_with("X-Remove") || *header == "X-Set:old"), "{seen:?}");

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::harness::{GAMUT, Lines, Mesh, PATIENCE, app, namespace, route, service};
+use crate::harness::{GAMUT, Lines, Mesh, PATIENCE, app, namespace, route, service, statuses};
 use tempfile::TempDir;
 
 fn shop() -> Vec<String> {
@@ -162,8 +162,8 @@ metadata: {name: nginx, namespace: shop}
 spec: {containers: [{name: nginx, image: nginx}]}
 ";
     let kind = "---\napiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: typo, namespace: shop}\n";
-    let missing = route("shop", "lost", "name: web", &["backendRefs: [{name: nosuch, port: 80}]"])
-        .replace("name: lost", "name: zlost");
+    // By name the last of the two routes of Service web, so that it loses every request.
+    let missing = route("shop", "zlost", "name: web", &["backendRefs: [{name: nosuch, port: 80}]"]);
     let clash = app("web")
         .in_namespace("shop")
         .replace("name: web, namespace", "name: clash, namespace")
@@ -172,17 +172,21 @@ spec: {containers: [{name: nginx, image: nginx}]}
     mesh.save("torn.yaml", "apiVersion: v1\nkind: [Service\n");
 
     for (what, words) in [
-        ("an image without a command", ["shop/nginx", "image", "command"]),
-        ("an unknown kind", ["all.yaml", "Deploymnet", "Deployment"]),
-        ("unreadable YAML", ["torn.yaml", "line", "error"]),
-        ("a port clash", ["clash", "8080", "error"]),
+        ("an image without a command", ["all.yaml", "shop/nginx", "image"]),
+        ("an unknown kind", ["all.yaml", "Deploymnet", "kind"]),
+        ("unreadable YAML", ["torn.yaml:2", "YAML", "error"]),
+        ("a port clash", ["shop/clash", "8080", "error"]),
+        ("a missing backend", ["all.yaml", "shop/zlost", "nosuch"]),
     ] {
-        let (_, line) = mesh.output.until(what, |line| words.iter().all(|word| line.contains(word)));
+        let is = |line: &str| words.iter().all(|word| line.contains(word));
+        let line = mesh.output.find(what, is);
         assert!(line.len() < 400, "{what}: {line}");
     }
-    let everything_else = Instant::now() + PATIENCE;
-    while !mesh.try_to_ask("shop/deploy/client", &["http://web/"]).status.success() {
-        assert!(Instant::now() < everything_else, "what is valid runs");
+    let patience = Instant::now() + PATIENCE;
+    while statuses(&String::from_utf8_lossy(&mesh.try_to_ask("shop/deploy/client", &["http://web/"]).stdout))
+        != [200]
+    {
+        assert!(Instant::now() < patience, "what is valid runs");
     }
     let routes = mesh.run(&["routes", "-n", "shop"]);
     assert!(routes.contains("BackendNotFound") && routes.contains("nosuch"), "{routes}");

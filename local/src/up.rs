@@ -6,6 +6,7 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -16,6 +17,7 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     process::{Child, Command},
+    time::timeout,
 };
 
 use crate::{
@@ -24,6 +26,9 @@ use crate::{
     instance::{INSTANCE_VARIABLE, InstanceName},
     internal::MachineConfig,
 };
+
+/// A node that can't end by itself is ended after this.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -141,10 +146,18 @@ impl Machine {
         }
     }
 
-    /// Ends everything now and waits until it is gone.
+    /// Ends everything now and waits until it is gone, the name included.
     pub async fn kill(&mut self) {
-        if let Err(error) = self.helper.kill().await {
+        // The end of this socket is the end of the node, and that of pid 1; the helper ends when the kernel has ended
+        // all the rest.
+        if let Err(error) = self.orders.shutdown().await {
             tracing::debug!(%error, "the machine has ended already");
+        }
+        if timeout(KILL_PATIENCE, self.helper.wait()).await.is_err() {
+            if let Err(error) = self.helper.kill().await {
+                tracing::debug!(%error, "the machine has ended already");
+            }
+            while let Ok(Some(_)) = self.events.next_line().await {}
         }
     }
 

@@ -76,7 +76,9 @@ fn parse_yaml(text: &str) -> Vec<Document> {
 fn yaml_documents(text: &str) -> Vec<(u64, String)> {
     let mut documents = vec![(0, String::new())];
     for (number, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         let in_directives = documents.last().is_some_and(|(_, text)| {
             text.lines().all(|line| line.is_empty() || line.starts_with(['#', '%']))
         });

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    error::Problem,
+    error::{ManifestError, Problem},
     kinds::{self, Scope},
 };
 
@@ -87,60 +87,54 @@ impl Object {
     ///
     /// # Errors
     /// As for a manifest: no kind, no name, metadata of the wrong types.
-    pub fn from_value(value: Value, origin: &Origin) -> Result<Self, (Option<ObjectId>, Problem)> {
+    pub fn from_value(value: Value, origin: &Origin) -> Result<Self, Box<ManifestError>> {
         Self::read(value, origin, Defaults { created: Timestamp::UNIX_EPOCH, generation: 1 })
     }
 
     /// Makes an object of a document and fills in what its metadata lack. The error names the object as far as possible.
     pub(crate) fn read(
+        value: Value,
+        origin: &Origin,
+        defaults: Defaults,
+    ) -> Result<Self, Box<ManifestError>> {
+        let mut id = None;
+        Self::read_noting(value, origin, defaults, &mut id).map_err(|problem| {
+            let file = origin.file.to_path_buf();
+            Box::new(ManifestError { file, at: Some((origin.line, None)), object: id, problem })
+        })
+    }
+
+    /// Reads, and notes the object's identity as soon as it is known.
+    fn read_noting(
         mut value: Value,
         origin: &Origin,
         defaults: Defaults,
-    ) -> Result<Self, (Option<ObjectId>, Problem)> {
-        let nameless = |problem| (None, problem);
-        let Value::Object(object) = &mut value else {
-            return Err(nameless(Problem::NotAnObject(type_name(&value))));
-        };
-        let api_version = required_text(object, "apiVersion", "apiVersion").map_err(nameless)?;
-        let kind = required_text(object, "kind", "kind").map_err(nameless)?;
-        let Some(scope) = kinds::scope(group_of(&api_version), &kind) else {
+        noted: &mut Option<ObjectId>,
+    ) -> Result<Self, Problem> {
+        let Value::Object(object) = &mut value else { return Err(Problem::NotAnObject(type_name(&value))) };
+        let api_version = required_text(object, "apiVersion")?;
+        let kind = required_text(object, "kind")?;
+        let group = group_of(&api_version);
+        let Some(scope) = kinds::scope(group, &kind) else {
             let similar = kinds::similar(&kind);
-            return Err(nameless(Problem::UnknownKind { api_version, kind, similar }));
+            return Err(Problem::UnknownKind { api_version, kind, similar });
         };
         let metadata = match object.entry("metadata").or_insert_with(|| Value::Object(Map::new())) {
             Value::Object(metadata) => metadata,
-            other => return Err(nameless(wrong_type("metadata", "a mapping", other))),
+            other => return Err(wrong_type("metadata", "a mapping", other)),
         };
+        let id = identity(group, kind, scope, metadata, noted)?;
 
-        let mut id = ObjectId { kind: kind.clone(), namespace: None, name: String::new() };
-        let named = |id: &ObjectId, problem| (Some(id.clone()), problem);
-        id.name = match required_text(metadata, "name", "metadata.name") {
-            Ok(name) => name,
-            Err(problem) => return Err((None, in_kind(problem, &kind))),
-        };
-        let dns_name = kinds::has_dns_name(group_of(&api_version));
-        check_name("metadata.name", &id.name, 253, dns_name).map_err(|problem| named(&id, problem))?;
-        let namespace = optional_text(metadata, "namespace").map_err(|problem| named(&id, problem))?;
-        id.namespace = match scope {
-            Scope::Namespaced => Some(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())),
-            Scope::Cluster => None,
-        };
-        if let Some(namespace) = &id.namespace {
-            check_name("metadata.namespace", namespace, 63, true).map_err(|problem| named(&id, problem))?;
-        }
-
-        let labels = text_map(metadata, "labels").map_err(|problem| named(&id, problem))?;
-        let annotations = text_map(metadata, "annotations").map_err(|problem| named(&id, problem))?;
-        let uid = optional_text(metadata, "uid").map_err(|problem| named(&id, problem))?;
-        let uid = uid.unwrap_or_else(|| derived_uid(&id));
-        let created = match optional_text(metadata, "creationTimestamp") {
-            Ok(None) => defaults.created,
-            Ok(Some(text)) => text.parse().map_err(|_| {
-                let found = format!("{text:?}");
-                let field = "metadata.creationTimestamp".to_owned();
-                named(&id, Problem::WrongType { field, expected: "a time like 2026-01-31T12:00:00Z", found })
+        let labels = text_map(metadata, "labels")?;
+        let annotations = text_map(metadata, "annotations")?;
+        let uid = optional_text(metadata, "uid")?.unwrap_or_else(|| derived_uid(&id));
+        let created = match optional_text(metadata, "creationTimestamp")? {
+            None => defaults.created,
+            Some(text) => text.parse().map_err(|_| Problem::WrongType {
+                field: "metadata.creationTimestamp".to_owned(),
+                expected: "a time like 2026-01-31T12:00:00Z",
+                found: format!("{text:?}"),
             })?,
-            Err(problem) => return Err(named(&id, problem)),
         };
         let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(defaults.generation);
 
@@ -154,8 +148,44 @@ impl Object {
 
         let ObjectId { kind, namespace, name } = id;
         let origin = origin.clone();
-        Ok(Self { api_version, kind, namespace, name, uid, created, generation, labels, annotations, raw: value, origin })
+        let raw = value;
+        Ok(Self {
+            api_version,
+            kind,
+            namespace,
+            name,
+            uid,
+            created,
+            generation,
+            labels,
+            annotations,
+            raw,
+            origin,
+        })
     }
+}
+
+/// An object's identity, checked. What is known of it is noted even where something is wrong with it.
+fn identity(
+    group: &str,
+    kind: String,
+    scope: Scope,
+    metadata: &Map<String, Value>,
+    noted: &mut Option<ObjectId>,
+) -> Result<ObjectId, Problem> {
+    let Some(name) = optional_text(metadata, "name")? else { return Err(Problem::Nameless { kind }) };
+    let namespace = match scope {
+        Scope::Namespaced => {
+            Some(optional_text(metadata, "namespace")?.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()))
+        }
+        Scope::Cluster => None,
+    };
+    let id = noted.insert(ObjectId { kind, namespace, name });
+    check_name("metadata.name", &id.name, 253, kinds::has_dns_name(group))?;
+    if let Some(namespace) = &id.namespace {
+        check_name("metadata.namespace", namespace, 63, true)?;
+    }
+    Ok(id.clone())
 }
 
 impl fmt::Display for ObjectId {
@@ -207,11 +237,10 @@ fn check_name(field: &'static str, value: &str, limit: usize, dns: bool) -> Resu
     good.then_some(()).ok_or_else(|| Problem::InvalidName { field, value: value.to_owned(), limit })
 }
 
-fn required_text(map: &Map<String, Value>, key: &str, field: &'static str) -> Result<String, Problem> {
-    match map.get(key) {
-        None | Some(Value::Null) => Err(Problem::Missing(field)),
-        Some(Value::String(text)) if text.is_empty() => Err(Problem::Missing(field)),
-        Some(Value::String(text)) => Ok(text.clone()),
+fn required_text(object: &Map<String, Value>, field: &'static str) -> Result<String, Problem> {
+    match object.get(field) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        None | Some(Value::Null | Value::String(_)) => Err(Problem::Missing(field)),
         Some(other) => Err(wrong_type(field, "a string", other)),
     }
 }
@@ -237,14 +266,6 @@ fn text_map(metadata: &Map<String, Value>, key: &str) -> Result<BTreeMap<String,
             })
             .collect(),
         Some(other) => Err(wrong_type(&format!("metadata.{key}"), "a mapping", other)),
-    }
-}
-
-/// A missing name can't name its object; the kind at least helps to find it.
-fn in_kind(problem: Problem, kind: &str) -> Problem {
-    match problem {
-        Problem::Missing(_) => Problem::Nameless { kind: kind.to_owned() },
-        other => other,
     }
 }
 

@@ -103,7 +103,7 @@ impl Reader {
                 for document in document::parse(file, &text) {
                     match self.read_document(&shared, document, now, places) {
                         Ok(object) => objects.push(object),
-                        Err(error) => own_errors.push(error),
+                        Err(error) => own_errors.push(*error),
                     }
                 }
             }
@@ -124,7 +124,7 @@ impl Reader {
         document: Document,
         now: Timestamp,
         places: &mut HashMap<ObjectId, Origin>,
-    ) -> Result<Object, ManifestError> {
+    ) -> Result<Object, Box<ManifestError>> {
         let Document { index, line, content } = document;
         let origin = Origin { file: file.clone(), document: index, line };
         let value = content.map_err(|SyntaxError { line, column, problem }| ManifestError {
@@ -133,24 +133,26 @@ impl Reader {
             object: None,
             problem,
         })?;
-        let failed = |object, problem| ManifestError { file: file.to_path_buf(), at: Some((line, None)), object, problem };
         let content = content_of(&value);
         let fresh = Defaults { created: now, generation: 1 };
-        let object = Object::read(value.clone(), &origin, fresh).map_err(|(id, problem)| failed(id, problem))?;
+        let object = Object::read(value.clone(), &origin, fresh)?;
         let id = object.id();
         if let Some(first) = places.get(&id) {
-            return Err(failed(Some(id), Problem::Duplicate { first: first.clone() }));
+            let problem = Problem::Duplicate { first: first.clone() };
+            let (file, at) = (file.to_path_buf(), Some((line, None)));
+            return Err(Box::new(ManifestError { file, at, object: Some(id), problem }));
         }
         places.insert(id.clone(), origin.clone());
 
-        let known = self.known.entry(id).or_insert_with(|| Known { defaults: fresh, content: content.clone() });
+        let known =
+            self.known.entry(id).or_insert_with(|| Known { defaults: fresh, content: content.clone() });
         if known.content != content {
             known.defaults.generation += 1;
             known.content = content;
         }
         match known.defaults == fresh {
             true => Ok(object),
-            false => Object::read(value, &origin, known.defaults).map_err(|(id, problem)| failed(id, problem)),
+            false => Object::read(value, &origin, known.defaults),
         }
     }
 

@@ -35,7 +35,10 @@ const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, name
 fn directories_are_read_whole_and_in_order_of_their_names() {
     let directory = directory(&[
         ("b.yml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n"),
-        ("a/one.yaml", "# first\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: one}\n---\n\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: two}\n"),
+        (
+            "a/one.yaml",
+            "# first\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: one}\n---\n\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: two}\n",
+        ),
         ("c.json", r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "c"}}"#),
         ("notes.txt", "not a manifest"),
         (".hidden/x.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: hidden}\n"),
@@ -61,7 +64,10 @@ fn lists_are_unfolded() {
         "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- {apiVersion: v1, kind: NamespaceList, items: [{apiVersion: v1, kind: Namespace, metadata: {name: b}}]}\n",
     )]);
     let (objects, errors) = load(&[directory.path().to_path_buf()]);
-    assert_eq!((names(&objects), errors), (vec!["Namespace a".to_owned(), "Namespace b".to_owned()], Vec::new()));
+    assert_eq!(
+        (names(&objects), errors),
+        (vec!["Namespace a".to_owned(), "Namespace b".to_owned()], Vec::new())
+    );
 }
 
 #[test]
@@ -116,14 +122,26 @@ fn each_mistake_is_one_line_with_its_place_and_costs_only_its_own_document() {
             "apiVersion: v1\nkind: Service\nmetadata:\n\tname: web\n",
             "x.yaml:4:2: not valid YAML: tabs disallowed within this context (block indentation)",
         ),
-        ("a list", "- a\n", "x.yaml:1: is not a Kubernetes object: expected a mapping with apiVersion, kind and metadata, found a list"),
+        (
+            "a list",
+            "- a\n",
+            "x.yaml:1: is not a Kubernetes object: expected a mapping with apiVersion, kind and metadata, found a list",
+        ),
         ("no kind", "apiVersion: v1\n", "x.yaml:1: kind is missing; every Kubernetes object needs it"),
-        ("no version", "kind: Service\n", "x.yaml:1: apiVersion is missing; every Kubernetes object needs it"),
-        ("no name", "apiVersion: v1\nkind: Service\n", "x.yaml:1: a Service without metadata.name; give it a name"),
+        (
+            "no version",
+            "kind: Service\n",
+            "x.yaml:1: apiVersion is missing; every Kubernetes object needs it",
+        ),
+        (
+            "no name",
+            "apiVersion: v1\nkind: Service\n",
+            "x.yaml:1: a Service without metadata.name; give it a name",
+        ),
         (
             "a name that can't be one",
             "apiVersion: v1\nkind: Service\nmetadata: {name: ../Web}\n",
-            "x.yaml:1: Service ../Web: metadata.name \"../Web\" is not a valid name; use lower-case letters, digits and '-' or '.', at most 253 characters",
+            "x.yaml:1: Service default/../Web: metadata.name \"../Web\" is not a valid name; use lower-case letters, digits and '-' or '.', at most 253 characters",
         ),
         (
             "a namespace that can't be one",
@@ -166,8 +184,13 @@ fn each_mistake_is_one_line_with_its_place_and_costs_only_its_own_document() {
 
 #[test]
 fn lines_are_those_of_the_file_and_not_of_the_document() {
-    let directory = directory(&[("x.yaml", &format!("{SERVICE}---\n# a comment\napiVersion: v1\nkind: [\n---\n"))]);
-    assert!(said(&directory)[0].starts_with("x.yaml:7:") || said(&directory)[0].starts_with("x.yaml:8:"), "{:?}", said(&directory));
+    let directory =
+        directory(&[("x.yaml", &format!("{SERVICE}---\n# a comment\napiVersion: v1\nkind: [\n---\n"))]);
+    assert!(
+        said(&directory)[0].starts_with("x.yaml:7:") || said(&directory)[0].starts_with("x.yaml:8:"),
+        "{:?}",
+        said(&directory)
+    );
 }
 
 #[test]
@@ -187,7 +210,9 @@ fn an_object_defined_twice_names_both_places_and_the_first_is_used() {
     assert_eq!(objects[0].raw["spec"]["selector"]["app"], "a");
     assert_eq!(
         errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        [format!("{prefix}/b.yaml:3: Service shop/web: is defined twice; it is already in {prefix}/a.yaml:1, which is used; remove or rename one of the two")]
+        [format!(
+            "{prefix}/b.yaml:3: Service shop/web: is defined twice; it is already in {prefix}/a.yaml:1, which is used; remove or rename one of the two"
+        )]
     );
 }
 
@@ -211,10 +236,12 @@ fn a_generation_counts_contents_and_not_readings() {
     assert_eq!(same, first, "created and generation stay");
 
     let labelled = SERVICE.replace("namespace: shop", "namespace: shop, labels: {a: b}");
-    fs::write(directory.path().join("web.yaml"), format!("{labelled}spec: {{selector: {{app: a}}}}\n")).unwrap();
+    fs::write(directory.path().join("web.yaml"), format!("{labelled}spec: {{selector: {{app: a}}}}\n"))
+        .unwrap();
     assert_eq!(reader.read().objects[0].generation, 1, "metadata aren't content");
 
-    fs::write(directory.path().join("web.yaml"), format!("{SERVICE}spec: {{selector: {{app: b}}}}\n")).unwrap();
+    fs::write(directory.path().join("web.yaml"), format!("{SERVICE}spec: {{selector: {{app: b}}}}\n"))
+        .unwrap();
     let changed = reader.read().objects.remove(0);
     assert_eq!((changed.generation, changed.created), (2, first.created));
 }
@@ -226,12 +253,21 @@ fn a_file_that_breaks_keeps_what_it_held_and_says_so() {
     let mut reader = Reader::new(&[directory.path().to_path_buf()]);
     assert_eq!(names(&reader.read().objects), ["Service shop/web", "Namespace shop"]);
 
-    fs::write(directory.path().join("web.yaml"), two.replace("metadata: {name: shop}", "metadata: {name: shop")).unwrap();
+    fs::write(
+        directory.path().join("web.yaml"),
+        two.replace("metadata: {name: shop}", "metadata: {name: shop"),
+    )
+    .unwrap();
     let broken = reader.read();
     assert_eq!(names(&broken.objects), ["Service shop/web", "Namespace shop"]);
-    let severities: Vec<Severity> = broken.errors.iter().map(gamut_manifest::ManifestError::severity).collect();
+    let severities: Vec<Severity> =
+        broken.errors.iter().map(gamut_manifest::ManifestError::severity).collect();
     assert_eq!(severities, [Severity::Error, Severity::Warning]);
-    assert!(broken.errors[1].to_string().ends_with("Namespace shop: keeps its last good version until the errors in this file are mended"));
+    assert!(
+        broken.errors[1].to_string().ends_with(
+            "Namespace shop: keeps its last good version until the errors in this file are mended"
+        )
+    );
 
     fs::write(directory.path().join("web.yaml"), SERVICE).unwrap();
     let mended = reader.read();

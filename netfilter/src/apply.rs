@@ -82,7 +82,8 @@ struct Batch {
 }
 
 impl Batch {
-    /// A batch that begins by removing the table. It is added first: removing what isn't there would be an error.
+    /// A batch that begins by removing the table. It is added first: removing what isn't there would be an
+    /// error.
     fn deleting(table: &str) -> Self {
         let mut batch = Self { parts: Vec::new() };
         batch.push("the table", encode::new_table(table));
@@ -101,14 +102,16 @@ impl Batch {
         socket.bind_auto().map_err(netlink("binding the netlink socket"))?;
         // Answers without a copy of what they answer: they fit into any buffer.
         socket.set_cap_ack(true).map_err(netlink("setting up the netlink socket"))?;
-        // A batch is one datagram, which has to fit into the socket's buffer; the default holds some 700 rules.
-        // Best effort: without the privilege the default stays, and sending says so if it isn't enough.
+        // A batch is one datagram, which has to fit into the socket's buffer; the default holds some 700
+        // rules. Best effort: without the privilege the default stays, and sending says so if it isn't
+        // enough.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &(2 * bytes.len()));
         socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(netlink("sending the rules"))?;
         self.await_answer(&socket, table)
     }
 
-    /// The batch as one datagram. Part `n` has sequence number `n + 1`; only the last asks for an acknowledgement.
+    /// The batch as one datagram. Part `n` has sequence number `n + 1`; only the last asks for an
+    /// acknowledgement.
     fn serialize(&self) -> Vec<u8> {
         const NFNL_SUBSYS_NFTABLES: u16 = 10;
         let control = |message| {
@@ -138,8 +141,8 @@ impl Batch {
         bytes
     }
 
-    /// Reads until the first refusal or the acknowledgement of the last part. The kernel works through a batch while it is
-    /// being sent, so that its answers are there already: reading never waits.
+    /// Reads until the first refusal or the acknowledgement of the last part. The kernel works through a
+    /// batch while it is being sent, so that its answers are there already: reading never waits.
     fn await_answer(&self, socket: &Socket, table: &str) -> Result<(), Error> {
         let answer = |what: String| Error::Answer { table: table.to_owned(), what };
         loop {

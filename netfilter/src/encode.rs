@@ -1,9 +1,9 @@
 //! A ruleset as netlink messages.
 //!
-//! A rule is a list of expressions over registers: each match loads something into register 1 and compares it there,
-//! each verdict loads its parameters and acts. Numbers below are those of the kernel's
-//! `include/uapi/linux/netfilter/nf_tables.h`; packet bytes are in network order, what the kernel made itself (user ids,
-//! address types, random numbers) in the machine's.
+//! A rule is a list of expressions over registers: each match loads something into register 1 and compares it
+//! there, each verdict loads its parameters and acts. Numbers below are those of the kernel's
+//! `include/uapi/linux/netfilter/nf_tables.h`; packet bytes are in network order, what the kernel made itself
+//! (user ids, address types, random numbers) in the machine's.
 
 use std::{
     net::{IpAddr, SocketAddr},

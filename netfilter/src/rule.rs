@@ -77,7 +77,8 @@ pub struct Rule {
 pub enum Match {
     /// The transport protocol.
     Protocol(Protocol),
-    /// The destination port. Only behind a [`Match::Protocol`] in the same rule: other protocols have other bytes there.
+    /// The destination port. Only behind a [`Match::Protocol`] in the same rule: other protocols have other
+    /// bytes there.
     DestinationPort(RangeInclusive<u16>),
     /// The destination lies in this network; only packets of its family.
     Destination(IpNet),
@@ -115,9 +116,11 @@ pub enum Verdict {
     Return,
     /// To this chain, and on with the next rule if that decides nothing.
     Jump(String),
-    /// Refused with ICMP "port unreachable", which a connecting socket sees as "connection refused" (filter chains).
+    /// Refused with ICMP "port unreachable", which a connecting socket sees as "connection refused" (filter
+    /// chains).
     Reject,
-    /// To this port of this machine: of the loopback address in output, of the incoming interface in prerouting.
+    /// To this port of this machine: of the loopback address in output, of the incoming interface in
+    /// prerouting.
     Redirect(u16),
     /// To another destination; only packets of its family.
     Dnat(SocketAddr),

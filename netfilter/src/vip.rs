@@ -1,8 +1,9 @@
 //! Service addresses: what kube-proxy would do, for the handful of Services of one machine.
 //!
-//! A connection to a virtual address goes to one of its backends, drawn at random; without backends it is refused at
-//! once. Both for packets that arrive (pods) and for packets made here (the node). A pod that reaches itself through a
-//! Service would answer itself directly, past the translation, so such connections leave with the node's address.
+//! A connection to a virtual address goes to one of its backends, drawn at random; without backends it is
+//! refused at once. Both for packets that arrive (pods) and for packets made here (the node). A pod that
+//! reaches itself through a Service would answer itself directly, past the translation, so such connections
+//! leave with the node's address.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -21,8 +22,9 @@ pub struct Vip {
 
 /// The rules for these virtual addresses, as the whole content of `table`.
 ///
-/// They belong into the namespace that routes between pods: forwarding must be on, and the virtual addresses must be routed
-/// to it (a pod's default route does). Connections that exist keep their backend when rules change.
+/// They belong into the namespace that routes between pods: forwarding must be on, and the virtual addresses
+/// must be routed to it (a pod's default route does). Connections that exist keep their backend when rules
+/// change.
 pub fn ruleset(table: &str, vips: &[Vip]) -> Ruleset {
     let mut translate = Vec::new();
     let mut refuse = Vec::new();
@@ -61,7 +63,8 @@ fn to(vip: &Vip) -> Vec<Match> {
     vec![Match::destination(vip.address.ip()), Match::Protocol(vip.protocol), Match::port(vip.address.port())]
 }
 
-/// Evenly over the backends: the first takes one in n, the second one in n-1 of the rest, the last all that is left.
+/// Evenly over the backends: the first takes one in n, the second one in n-1 of the rest, the last all that
+/// is left.
 fn spread(backends: &[SocketAddr]) -> Vec<Rule> {
     let rules = backends.iter().zip((1..=backends.len()).rev());
     rules

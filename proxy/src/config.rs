@@ -1,7 +1,7 @@
 //! What a sidecar is told when it starts: flags and environment variables, as the injected pod carries them.
 //!
-//! [`ProxyArgs`] stays close to what was written. What depends on the machine (files, names, sockets) is looked at when the
-//! sidecar starts ([`crate::run`]).
+//! [`ProxyArgs`] stays close to what was written. What depends on the machine (files, names, sockets) is
+//! looked at when the sidecar starts ([`crate::run`]).
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
@@ -133,8 +133,9 @@ impl fmt::Display for Ports {
     }
 }
 
-/// The workload that a pod's name shows: what is in front of the suffixes that Deployments (`-7d4b9c6f5-x2v9k`), DaemonSets (`-x2v9k`) and
-/// StatefulSets (`-0`) append. It labels metrics; a name that only looks like one is shortened, and nothing depends on it.
+/// The workload that a pod's name shows: what is in front of the suffixes that Deployments
+/// (`-7d4b9c6f5-x2v9k`), DaemonSets (`-x2v9k`) and StatefulSets (`-0`) append. It labels metrics; a name that
+/// only looks like one is shortened, and nothing depends on it.
 pub(crate) fn workload(pod_name: &str) -> &str {
     // Kubernetes' generated suffixes have these letters only, so that they make no words.
     let generated = |part: &str| part.bytes().all(|c| b"bcdfghjklmnpqrstvwxz2456789".contains(&c));
@@ -151,8 +152,8 @@ pub(crate) fn workload(pod_name: &str) -> &str {
     }
 }
 
-/// A duration as the Gateway API writes it (GEP-2257): up to four numbers of up to five digits with the units h, m, s, ms.
-/// A bare number is seconds, as Kubernetes' own fields have them.
+/// A duration as the Gateway API writes it (GEP-2257): up to four numbers of up to five digits with the units
+/// h, m, s, ms. A bare number is seconds, as Kubernetes' own fields have them.
 pub fn duration(text: &str) -> Result<Duration, SettingError> {
     let error = || SettingError::Duration(text.to_owned());
     let number = |digits: &str| (digits.len() <= 5).then(|| digits.parse::<u64>().ok()).flatten();

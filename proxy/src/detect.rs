@@ -8,9 +8,9 @@
 //! anything else, as soon as it is none of these   -> opaque
 //! ```
 //!
-//! [`look`] decides on the bytes that are there; [`detect`] reads until it has decided, for [`SILENCE`] while nothing
-//! comes and [`PATIENCE`] in all, and gives the bytes back in front of the rest ([`Prefixed`]). A ClientHello with an ML-KEM
-//! key share is larger than a segment, so all of it is waited for.
+//! [`look`] decides on the bytes that are there; [`detect`] reads until it has decided, for [`SILENCE`] while
+//! nothing comes and [`PATIENCE`] in all, and gives the bytes back in front of the rest ([`Prefixed`]). A
+//! ClientHello with an ML-KEM key share is larger than a segment, so all of it is waited for.
 //!
 //! Two prices are paid knowingly. A server that speaks first, on a port that neither `appProtocol` nor
 //! [`speaks_first`] tells about, is reached a second late. And a client that opens an HTTP connection
@@ -34,7 +34,8 @@ use tokio::{
 pub const SILENCE: Duration = Duration::from_secs(1);
 /// How long the bytes that decide may take altogether, once there are some.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How many bytes are looked at. ClientHellos have some 2 KiB with ML-KEM, and up to 16 KiB with large tickets and ECH.
+/// How many bytes are looked at. ClientHellos have some 2 KiB with ML-KEM, and up to 16 KiB with large
+/// tickets and ECH.
 const MOST_BYTES: usize = 20 * 1024;
 /// What a connection's first read usually brings.
 const FIRST_READ: usize = 2 * 1024;
@@ -74,17 +75,17 @@ pub struct ClientHello {
     pub alpn: Vec<Vec<u8>>,
 }
 
-/// Ports whose protocols let the server speak first: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, submission, MySQL, NATS,
-/// Galera (4444, 4567, 4568), VNC. Looking at a client's first bytes would only delay these.
+/// Ports whose protocols let the server speak first: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, submission,
+/// MySQL, NATS, Galera (4444, 4567, 4568), VNC. Looking at a client's first bytes would only delay these.
 ///
-/// Where the client speaks first, as with PostgreSQL, Redis, MongoDB or Kafka, the first bytes are seen to be no HTTP at once, so
-/// those ports aren't listed.
+/// Where the client speaks first, as with PostgreSQL, Redis, MongoDB or Kafka, the first bytes are seen to be
+/// no HTTP at once, so those ports aren't listed.
 pub fn speaks_first(port: u16) -> bool {
     matches!(port, 21 | 22 | 23 | 25 | 110 | 119 | 143 | 587 | 3306 | 4222 | 4444 | 4567 | 4568 | 5900)
 }
 
-/// Reads until it is clear what the connection speaks, for [`PATIENCE`] at most and `silence` while nothing comes. What was read
-/// comes first when the returned stream is read.
+/// Reads until it is clear what the connection speaks, for [`PATIENCE`] at most and `silence` while nothing
+/// comes. What was read comes first when the returned stream is read.
 ///
 /// # Errors
 /// If reading fails: the client reset the connection.
@@ -127,7 +128,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HANDSHAKE_RECORD: u8 = 22;
 const MAJOR_VERSION: u8 = 3;
 
-/// What a connection that began with these bytes speaks; `None`: they could still become one thing or another.
+/// What a connection that began with these bytes speaks; `None`: they could still become one thing or
+/// another.
 fn look(seen: &[u8], hello: &mut Hello) -> Option<Detected> {
     match seen {
         [] | [HANDSHAKE_RECORD] => None,
@@ -139,7 +141,8 @@ fn look(seen: &[u8], hello: &mut Hello) -> Option<Detected> {
 }
 
 impl Hello {
-    /// rustls reads the ClientHello, so that both readers of it (this one and the handshake's) understand the same.
+    /// rustls reads the ClientHello, so that both readers of it (this one and the handshake's) understand the
+    /// same.
     fn look(&mut self, seen: &[u8]) -> Option<Detected> {
         let broken = Some(Detected::Opaque(Why::BrokenTls));
         while let Some(mut news) = seen.get(self.fed..).filter(|news| !news.is_empty()) {
@@ -210,7 +213,8 @@ fn unfinished(seen: &[u8]) -> Detected {
 fn overlong(seen: &[u8]) -> Detected {
     match seen {
         [HANDSHAKE_RECORD, ..] => Detected::Opaque(Why::BrokenTls),
-        // A request with a huge target must not slip past routes and policy as opaque bytes: hyper reads on, or answers 414.
+        // A request with a huge target must not slip past routes and policy as opaque bytes: hyper reads on,
+        // or answers 414.
         _ => Detected::Http1,
     }
 }

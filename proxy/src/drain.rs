@@ -4,15 +4,16 @@
 //! Serving --notice--> Draining --stop--> Stopping --(nothing in flight, or time is up)--> exit
 //! ```
 //!
-//! **Draining** begins with the pod's termination (the preStop hook's notice), while other sidecars may still send new work,
-//! because the news of it is still spreading. So everything is accepted and served, but peers are told to take their next
-//! requests elsewhere: GOAWAY, `connection: close`.
+//! **Draining** begins with the pod's termination (the preStop hook's notice), while other sidecars may still
+//! send new work, because the news of it is still spreading. So everything is accepted and served, but peers
+//! are told to take their next requests elsewhere: GOAWAY, `connection: close`.
 //!
-//! **Stopping** begins with SIGTERM, which a native sidecar gets when the app has exited. Listeners close; what is in flight may
-//! end until the drain time is over.
+//! **Stopping** begins with SIGTERM, which a native sidecar gets when the app has exited. Listeners close;
+//! what is in flight may end until the drain time is over.
 //!
-//! Who holds what: one [`Control`] is the process's; a [`Notice`] begins draining and may be cloned and dropped freely; a
-//! [`Drain`] watches, and holding it delays nothing; an [`InFlight`] delays the exit until it is dropped.
+//! Who holds what: one [`Control`] is the process's; a [`Notice`] begins draining and may be cloned and
+//! dropped freely; a [`Drain`] watches, and holding it delays nothing; an [`InFlight`] delays the exit until
+//! it is dropped.
 
 use std::{
     convert::Infallible,
@@ -82,7 +83,8 @@ impl Control {
         Drain { phase: self.phase.subscribe(), held: self.held.downgrade() }
     }
 
-    /// Lets nobody new in, and waits until nothing is in flight or `limit` is over. True: nothing was cut off.
+    /// Lets nobody new in, and waits until nothing is in flight or `limit` is over. True: nothing was cut
+    /// off.
     pub async fn stop(self, limit: Duration) -> bool {
         let Self { phase, held, mut all_gone } = self;
         advance(&phase, Phase::Stopping);
@@ -117,8 +119,8 @@ impl Drain {
         let _ = watch.wait_for(|&now| now >= phase).await;
     }
 
-    /// Waits until peers that are connected now should be asked to leave: for draining, or, if that has begun already, for stopping.
-    /// Whoever connects during the draining has nowhere better to go yet.
+    /// Waits until peers that are connected now should be asked to leave: for draining, or, if that has begun
+    /// already, for stopping. Whoever connects during the draining has nowhere better to go yet.
     pub async fn next(&self) {
         let next = if self.phase() < Phase::Draining { Phase::Draining } else { Phase::Stopping };
         self.reached(next).await;

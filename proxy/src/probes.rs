@@ -5,9 +5,10 @@
 //! GET /app/<container>/<probe>        the app's own probe, carried out from inside the pod
 //! ```
 //!
-//! The injector replaces the app's HTTP, TCP and gRPC probes by HTTP probes of these paths, and hands the originals over
-//! ([`Probes`]). They are carried out against the pod's IP by the sidecar itself, whose connections aren't redirected.
-//! Nothing else is reachable here: a path that the injector didn't write is answered 404.
+//! The injector replaces the app's HTTP, TCP and gRPC probes by HTTP probes of these paths, and hands the
+//! originals over ([`Probes`]). They are carried out against the pod's IP by the sidecar itself, whose
+//! connections aren't redirected. Nothing else is reachable here: a path that the injector didn't write is
+//! answered 404.
 
 mod check;
 mod insecure;
@@ -29,12 +30,12 @@ use crate::{
 
 /// How long one request to the probe port may take altogether, whatever the probe allows.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How long a probe takes at most that states no `timeoutSeconds`. Its caller's own timer, 1 s by default, is what counts; lifecycle hooks
-/// have none.
+/// How long a probe takes at most that states no `timeoutSeconds`. Its caller's own timer, 1 s by default, is
+/// what counts; lifecycle hooks have none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The app's probes as they were before the injector rewrote them, by path on the probe port. As text: JSON, each probe in the form
-/// of the Kubernetes API with its port as a number.
+/// The app's probes as they were before the injector rewrote them, by path on the probe port. As text: JSON,
+/// each probe in the form of the Kubernetes API with its port as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Probes(BTreeMap<String, Probe>);

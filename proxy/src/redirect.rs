@@ -5,10 +5,11 @@
 //! anyone -> the pod      prerouting  -> inbound, port 15006 of the interface
 //! ```
 //!
-//! Not redirected: what the sidecar itself sends (by its uid), loopback, the pod's own addresses, link-local addresses (the
-//! cloud's metadata service, router discovery), UDP and everything else that isn't TCP, ports that the pod's annotations
-//! skip, and the two ports of sidecars that outsiders call: metrics and probes. The other ports of the sidecar's range need
-//! no exception: on loopback they aren't redirected, and inbound refuses to forward to them.
+//! Not redirected: what the sidecar itself sends (by its uid), loopback, the pod's own addresses, link-local
+//! addresses (the cloud's metadata service, router discovery), UDP and everything else that isn't TCP, ports
+//! that the pod's annotations skip, and the two ports of sidecars that outsiders call: metrics and probes.
+//! The other ports of the sidecar's range need no exception: on loopback they aren't redirected, and inbound
+//! refuses to forward to them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -61,6 +62,7 @@ pub fn ruleset(args: &InitArgs) -> Ruleset {
         pass(Match::Destination(LOOPBACK_V4)),
         pass(Match::Destination(LOOPBACK_V6)),
         // The app's calls to its own pod by IP: no other side that could be met over mTLS.
+        pass(Match::DestinationIsLocal),
         pass(Match::Destination(LINK_LOCAL_V4)),
         pass(Match::Destination(LINK_LOCAL_V6)),
         pass_port(ports::METRICS..=ports::PROBES),

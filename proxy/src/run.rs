@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! admin thread:   certificate worker, subscription, admin and metrics pages
-//! main thread:    outbound, inbound, probes                 (one thread, one runtime: nothing on the data path contends)
+//! main thread:    outbound, inbound, probes      (one thread: nothing on the data path contends)
 //! ```
 //!
-//! Order of the start: ports first, because a port that is taken is a mistake to report at once, and because connections may
-//! queue from then on; then certificate and subscription, which wait for the network; then everything is served, closed until
-//! policy and certificate are there. The probe port says when that is.
+//! Order of the start: ports first, because a port that is taken is a mistake to report at once, and because
+//! connections may queue from then on; then certificate and subscription, which wait for the network; then
+//! everything is served, closed until policy and certificate are there. The probe port says when that is.
 //!
-//! Order of the end (see [`crate::drain`]): the notice, by `gamut drain`; SIGTERM; what is in flight, at most for the drain time. A
-//! second signal ends the process at once.
+//! Order of the end (see [`crate::drain`]): the notice, by `gamut drain`; SIGTERM; what is in flight, at most
+//! for the drain time. A second signal ends the process at once.
 
 use std::{
     io,
@@ -73,7 +73,8 @@ pub enum RunError {
     Admin(io::Error),
 }
 
-/// Runs a sidecar until it is told to stop. Returns when nothing is in flight any more, or the drain time is over.
+/// Runs a sidecar until it is told to stop. Returns when nothing is in flight any more, or the drain time is
+/// over.
 ///
 /// # Errors
 /// If it can't start. Later trouble is logged, shown by `/status`, and outlived.
@@ -114,7 +115,9 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
     tokio::select! {
         all = control.stop(args.drain_time) => match all {
             true => tracing::info!("nothing is in flight any more"),
-            false => tracing::warn!(drain_time = ?args.drain_time, "the drain time is over, what is still in flight is cut off"),
+            false => {
+                tracing::warn!(drain_time = ?args.drain_time, "the drain time is over: what is in flight is cut off");
+            }
         },
         () = signals.next() => tracing::warn!("told to stop again: what is in flight is cut off"),
     }
@@ -234,8 +237,8 @@ impl Signals {
     }
 }
 
-/// Takes as many file descriptors as the system allows: a connection costs two, and the soft limit is often 1024 for the sake of
-/// programs that use `select`.
+/// Takes as many file descriptors as the system allows: a connection costs two, and the soft limit is often
+/// 1024 for the sake of programs that use `select`.
 fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));

@@ -16,13 +16,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// How many connections may wait to be accepted; the kernel's own limit (`net.core.somaxconn`, 4096 by default) applies too.
+/// How many connections may wait to be accepted; the kernel's own limit (`net.core.somaxconn`, 4096 by
+/// default) applies too.
 const BACKLOG: i32 = 4096;
 /// How many bytes are read at once.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// What is read lies here until it is written: a connection without traffic, or whose other side keeps up, holds no memory.
+    /// What is read lies here until it is written: a connection without traffic, or whose other side keeps
+    /// up, holds no memory.
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
@@ -39,8 +41,8 @@ pub struct Copied {
 
 /// Copies both ways until both sides have ended, or one has failed.
 ///
-/// The end of one direction is passed on at once, and the other goes on (a half-closed connection: `curl` to a server that
-/// reads until the end of input). Dropping the future closes both streams.
+/// The end of one direction is passed on at once, and the other goes on (a half-closed connection: `curl` to
+/// a server that reads until the end of input). Dropping the future closes both streams.
 pub async fn copy<A, B>(first: A, second: B) -> Copied
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -205,7 +207,8 @@ pub fn has_ipv6() -> bool {
 /// If the connection wasn't redirected, or connection tracking has forgotten it.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
-    // A dual-stack listener sees IPv4 peers at mapped addresses; the kernel keeps their original destination under IPv4.
+    // A dual-stack listener sees IPv4 peers at mapped addresses; the kernel keeps their original destination
+    // under IPv4.
     let original = if stream.peer_addr()?.ip().to_canonical().is_ipv4() {
         socket.original_dst_v4()?
     } else {
@@ -228,8 +231,8 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStre
     Ok(stream)
 }
 
-/// The options that every connection of the data path has: small writes leave at once, and a peer that vanished without a word
-/// is noticed after some two minutes.
+/// The options that every connection of the data path has: small writes leave at once, and a peer that
+/// vanished without a word is noticed after some two minutes.
 pub fn settle(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

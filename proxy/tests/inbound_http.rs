@@ -308,6 +308,8 @@ async fn draining_sends_goaway_and_lets_open_streams_end() {
     tokio::spawn(serve_h2(server));
     let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.to_bytes(), "one two");
-    connection.await.unwrap().unwrap();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(20), connection).await.expect("the connection's end");
+    ended.unwrap().unwrap();
     assert!(stream.is_closed());
 }

@@ -1,4 +1,5 @@
 //! HTTP/2 and gRPC through the outbound half.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -32,7 +33,8 @@ async fn echo(listener: TcpListener, status: &'static str) {
                     assert_eq!(request.headers()["te"], "trailers");
                     assert_eq!(request.uri().authority().unwrap(), "web");
                     let mut said = request.into_body();
-                    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                    let head =
+                        Response::builder().header("content-type", "application/grpc").body(()).unwrap();
                     let mut answer = respond.send_response(head, false).unwrap();
                     while let Some(part) = said.data().await {
                         answer.send_data(part.unwrap(), false).unwrap();

@@ -1,4 +1,5 @@
 //! Between sidecars: a real outbound half calls a real inbound half over mTLS.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -82,10 +83,15 @@ async fn an_upgrade_passes_both_sidecars() {
     let entrance = sidecar(&pod, address).await;
     let caller = caller_of(&pod, table(Vec::new()), vec![meshed(entrance, "web", pod.uid)]).await;
     let mut client = caller.dial().await;
-    say(&mut client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly").await;
+    say(&mut client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly")
+        .await;
     let (mut app, _) = listener.accept().await.unwrap();
     read_head(&mut app).await;
-    say(&mut app, "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst").await;
+    say(
+        &mut app,
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst",
+    )
+    .await;
     read_head(&mut client).await;
     let mut heard = [0; 5];
     client.read_exact(&mut heard).await.unwrap();
@@ -154,7 +160,8 @@ async fn an_app_can_not_make_a_caller_repeat_a_request() {
 async fn ones_own_pod_is_reached_through_its_own_inbound_half() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let app = App::named("myself").await;
-    let caller = caller_of(&pod, table(Vec::new()), vec![meshed(app.address, "client", Uid::of("client-0"))]).await;
+    let caller =
+        caller_of(&pod, table(Vec::new()), vec![meshed(app.address, "client", Uid::of("client-0"))]).await;
     for _ in 0..3 {
         assert_eq!(caller.get("/").await.1, "myself");
     }

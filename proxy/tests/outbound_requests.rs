@@ -1,4 +1,5 @@
 //! What happens to a request between the app and a backend: real sockets, real HTTP on both sides.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -33,7 +34,8 @@ async fn mirrored() -> (Caller, App) {
 #[tokio::test]
 async fn an_app_sees_the_request_as_its_client_wrote_it_and_nothing_of_the_mesh() {
     let (caller, _app) = mirrored().await;
-    let request = Request::post("/a%20b?c=d&c").header("host", "web").header("x-one", "1").header("x-one", "2");
+    let request =
+        Request::post("/a%20b?c=d&c").header("host", "web").header("x-one", "1").header("x-one", "2");
     let (response, body) =
         read(caller.send(request.body(Body::from("hello".to_owned())).unwrap()).await).await;
     assert_eq!(response.status(), 200);
@@ -45,7 +47,8 @@ async fn an_app_sees_the_request_as_its_client_wrote_it_and_nothing_of_the_mesh(
 async fn what_an_app_says_in_a_sidecars_name_goes_neither_way() {
     let app = App::start(|request: Request<hyper::body::Incoming>| async move {
         assert!(!request.headers().contains_key("gamut-proxy-answer"));
-        let forged = Response::builder().header("gamut-proxy-answer", "x; not-processed").header("gamut-answer", "x");
+        let forged =
+            Response::builder().header("gamut-proxy-answer", "x; not-processed").header("gamut-answer", "x");
         forged.body(Body::Empty).unwrap()
     })
     .await;
@@ -98,7 +101,10 @@ async fn bodies_stream_both_ways_at_once() {
 async fn a_client_that_goes_away_takes_its_request_with_it() {
     let (listener, address) = listen().await;
     let caller = Caller::new(Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
-    for said in ["GET / HTTP/1.1\r\nhost: web\r\n\r\n", "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 100\r\n\r\nhalf"] {
+    for said in [
+        "GET / HTTP/1.1\r\nhost: web\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 100\r\n\r\nhalf",
+    ] {
         let mut client = caller.dial().await;
         say(&mut client, said).await;
         let (mut app, _) = listener.accept().await.unwrap();
@@ -134,7 +140,8 @@ async fn trailers_pass_to_clients_that_want_them() {
     let mut client = caller.dial().await;
     say(
         &mut client,
-        "POST / HTTP/1.1\r\nhost: web\r\nte: trailers\r\ntrailer: x-sent\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sent: 1\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: web\r\nte: trailers\r\ntrailer: x-sent\r\n\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sent: 1\r\n\r\n",
     )
     .await;
     let (mut app, _) = listener.accept().await.unwrap();
@@ -143,7 +150,8 @@ async fn trailers_pass_to_clients_that_want_them() {
     assert_eq!(read_head(&mut app).await, "5\r\nhello\r\n0\r\nx-sent: 1\r\n\r\n");
     say(
         &mut app,
-        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\n\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n",
     )
     .await;
     read_head(&mut client).await;
@@ -196,7 +204,8 @@ async fn a_body_that_is_expected_is_asked_for_by_the_backend_itself() {
     let (listener, address) = listen().await;
     let caller = Caller::new(Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
     let mut client = caller.dial().await;
-    say(&mut client, "PUT / HTTP/1.1\r\nhost: web\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n").await;
+    say(&mut client, "PUT / HTTP/1.1\r\nhost: web\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
+        .await;
     let (mut app, _) = listener.accept().await.unwrap();
     assert!(read_head(&mut app).await.contains("expect: 100-continue"));
     say(&mut app, "HTTP/1.1 100 Continue\r\n\r\n").await;
@@ -207,4 +216,3 @@ async fn a_body_that_is_expected_is_asked_for_by_the_backend_itself() {
     say(&mut app, "HTTP/1.1 204 No Content\r\n\r\n").await;
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 204"));
 }
-

@@ -1,4 +1,5 @@
 //! What is tried again, where, and what never is. The oracle counts what backends got.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -28,7 +29,8 @@ async fn recovering(failures: usize) -> App {
         let left = left.clone();
         async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();
-            let fails = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            let fails =
+                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             let status = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
             Response::builder().status(status).body(Body::from(body)).unwrap()
         }
@@ -84,10 +86,12 @@ async fn without_a_stanza_nothing_that_may_have_been_processed_is_repeated() {
 
 #[tokio::test]
 async fn with_a_stanza_a_broken_connection_is_repeated_for_idempotent_methods_alone() {
-    for (method, again) in [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)] {
+    for (method, again) in [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)]
+    {
         let (address, taken) = breaking().await;
         let caller = Caller::new(vec![retrying(2)], &[(WEB, vec![endpoint("web-0", address)])]).await;
-        let request = Request::builder().method(method).uri("/").header("host", "web").body(Body::Empty).unwrap();
+        let request =
+            Request::builder().method(method).uri("/").header("host", "web").body(Body::Empty).unwrap();
         let (response, _) = read(caller.send(request).await).await;
         assert_eq!(reason(&response), Some("upstream-reset"));
         assert_eq!(taken.load(Ordering::SeqCst), if again { 3 } else { 1 }, "{method}");
@@ -172,7 +176,8 @@ async fn all_attempts_end_with_the_requests_time() {
     assert!(app.requests() < 5);
 }
 
-/// The race between an idle connection's end and the next request, over and over: none may fail, for none was written.
+/// The race between an idle connection's end and the next request, over and over: none may fail, for none was
+/// written.
 #[tokio::test]
 async fn a_server_that_closes_idle_connections_at_once_costs_no_request() {
     let (listener, address) = listen().await;

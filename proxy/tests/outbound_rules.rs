@@ -1,4 +1,5 @@
 //! What rules do to requests, and the answers that the proxy makes itself.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -23,7 +24,8 @@ fn filtered(filters: Vec<Filter>) -> Rule {
 }
 
 fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderEdits {
-    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let pairs =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     HeaderEdits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|n| (*n).to_owned()).collect() }
 }
 
@@ -32,7 +34,13 @@ async fn reporting() -> (App, mpsc::UnboundedReceiver<http::request::Parts>) {
     let (sender, heads) = mpsc::unbounded_channel();
     let app = App::start(move |request: Request<hyper::body::Incoming>| {
         sender.send(request.into_parts().0).unwrap();
-        async { Response::builder().header("x-app", "1").header("server", "app").body(Body::from("ok".to_owned())).unwrap() }
+        async {
+            Response::builder()
+                .header("x-app", "1")
+                .header("server", "app")
+                .body(Body::from("ok".to_owned()))
+                .unwrap()
+        }
     });
     (app.await, heads)
 }
@@ -54,7 +62,8 @@ async fn headers_host_and_path_are_edited_on_the_way_and_headers_on_the_way_back
     let mut table = table(vec![rule]);
     table.http.matches[0].when.path = PathMatch::Prefix("/v1".to_owned());
     let caller = Caller::with(table, &[(WEB, vec![app.endpoint("web-0")])]).await;
-    let request = Request::get("/v1/cart?id=1").header("host", "web").header("x-gone", "1").header("x-add", "1");
+    let request =
+        Request::get("/v1/cart?id=1").header("host", "web").header("x-gone", "1").header("x-add", "1");
     let (response, _) = read(caller.send(request.body(Body::Empty).unwrap()).await).await;
     let head = heads.recv().await.unwrap();
     assert_eq!(head.uri, "/v2/cart?id=1");
@@ -109,8 +118,15 @@ async fn cors_answers_preflights_and_marks_answers() {
     };
     let caller =
         Caller::new(vec![filtered(vec![Filter::Cors(cors)])], &[(WEB, vec![app.endpoint("web-0")])]).await;
-    let asking = |method: &str| Request::builder().method(method).uri("/").header("host", "web").header("origin", "https://shop.example");
-    let preflight = asking("OPTIONS").header("access-control-request-method", "PUT").body(Body::Empty).unwrap();
+    let asking = |method: &str| {
+        Request::builder()
+            .method(method)
+            .uri("/")
+            .header("host", "web")
+            .header("origin", "https://shop.example")
+    };
+    let preflight =
+        asking("OPTIONS").header("access-control-request-method", "PUT").body(Body::Empty).unwrap();
     let (response, _) = read(caller.send(preflight).await).await;
     assert_eq!(header(&response, "access-control-allow-methods"), Some("PUT"));
     assert!(heads.try_recv().is_err(), "a preflight goes no further");
@@ -148,14 +164,24 @@ async fn what_goes_nowhere_is_answered_with_status_reason_rule_and_cause() {
     let invalid = BackendTarget::Invalid("Service shop/nothing does not exist".to_owned());
     let mut to_nowhere = rule(&[(WEB, 1)]);
     to_nowhere.outcome = Outcome::Forward(Split {
-        backends: vec![gamut_route::table::Backend { target: invalid, weight: 1, filters: Vec::new(), session: None }],
+        backends: vec![gamut_route::table::Backend {
+            target: invalid,
+            weight: 1,
+            filters: Vec::new(),
+            session: None,
+        }],
     });
     let broken = Filter::RequestHeaders(edits(&[("not a name", "1")], &[], &[]));
     for (rule, status, expected, cause) in [
         (rule(&[(WEB, 1)]), 503, "no-endpoint", "service/shop/web:80 has no endpoint that takes traffic"),
         (rule(&[(WEB, 0)]), 500, "no-backend", "no backend has a weight above 0"),
         (to_nowhere, 500, "invalid-backend", "Service shop/nothing does not exist"),
-        (Rule { outcome: Outcome::Fail("no backendRefs".to_owned()), ..rule(&[]) }, 500, "invalid-rule", "no backendRefs"),
+        (
+            Rule { outcome: Outcome::Fail("no backendRefs".to_owned()), ..rule(&[]) },
+            500,
+            "invalid-rule",
+            "no backendRefs",
+        ),
         (filtered(vec![broken]), 500, "invalid-rule", "\"not a name\" is not the name of an HTTP header"),
     ] {
         let caller = Caller::new(vec![rule], &[(WEB, Vec::new())]).await;
@@ -209,7 +235,8 @@ async fn a_length_that_contradicts_the_chunks_is_not_passed_on() {
     let mut client = caller.dial().await;
     say(
         &mut client,
-        "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\
+         connection: close\r\n\r\n0\r\n\r\n",
     )
     .await;
     read_rest(&mut client).await;
@@ -231,13 +258,15 @@ async fn the_time_limit_of_a_request_holds_to_its_answers_end() {
     .await;
     let timeouts = Timeouts { request: Some(Duration::from_millis(200)), backend_request: None };
     let caller =
-        Caller::new(vec![Rule { timeouts, ..rule(&[(WEB, 1)]) }], &[(WEB, vec![slow.endpoint("web-0")])]).await;
+        Caller::new(vec![Rule { timeouts, ..rule(&[(WEB, 1)]) }], &[(WEB, vec![slow.endpoint("web-0")])])
+            .await;
     let (response, body) = caller.get("/never").await;
     assert_eq!((response.status().as_u16(), reason(&response)), (504, Some("timeout")));
     assert!(body.contains("200ms"), "{body}");
 
     let mut client = caller.dial().await;
-    say(&mut client, "POST /echo HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
+    say(&mut client, "POST /echo HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        .await;
     let answer = read_rest(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
 }

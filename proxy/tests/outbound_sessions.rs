@@ -1,4 +1,5 @@
 //! Sessions: a client stays where it was while weights move, and moves when its pod is gone.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -35,7 +36,12 @@ struct Versions([App; 4]);
 
 impl Versions {
     async fn new() -> Self {
-        Self([App::named("v1-a").await, App::named("v1-b").await, App::named("v2-a").await, App::named("v2-b").await])
+        Self([
+            App::named("v1-a").await,
+            App::named("v1-b").await,
+            App::named("v2-a").await,
+            App::named("v2-b").await,
+        ])
     }
 
     fn v1(&self) -> Vec<Endpoint> {
@@ -59,7 +65,9 @@ impl Jar {
     async fn call(&mut self, caller: &Caller) -> (String, bool) {
         let mut request = get("/");
         if let Some(token) = &self.0 {
-            request.headers_mut().insert("cookie", HeaderValue::try_from(format!("other=1; {token}")).unwrap());
+            request
+                .headers_mut()
+                .insert("cookie", HeaderValue::try_from(format!("other=1; {token}")).unwrap());
         }
         let (response, pod) = read(caller.send(request).await).await;
         assert_eq!(response.status(), 200);
@@ -72,7 +80,12 @@ impl Jar {
 
 fn outcome(caller: &Caller, outcome: SessionOutcome) -> u64 {
     let sessions = caller.telemetry.sessions();
-    sessions.iter().flat_map(|(_, counters)| counters.counts()).filter(|(o, _)| *o == outcome).map(|(_, n)| n).sum()
+    sessions
+        .iter()
+        .flat_map(|(_, counters)| counters.counts())
+        .filter(|(o, _)| *o == outcome)
+        .map(|(_, n)| n)
+        .sum()
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! WebSocket and its like through the outbound half.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
 mod mesh;
@@ -12,7 +13,8 @@ use tokio::{
 
 const WEB: &str = "shop/web:80";
 const OFFER: &str = "GET /chat HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+const SWITCHING: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
 async fn to_script() -> (Caller, TcpListener) {
     let (listener, address) = listen().await;
@@ -90,7 +92,10 @@ async fn a_101_that_nobody_asked_for_is_no_answer() {
     read_head(&mut app).await;
     say(&mut app, &format!("{SWITCHING}smuggled")).await;
     let answer = read_rest(&mut client).await;
-    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("gamut-answer: upstream-reset"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("gamut-answer: upstream-reset"),
+        "{answer}"
+    );
     assert!(!answer.contains("smuggled"), "{answer}");
 }
 
@@ -100,7 +105,8 @@ async fn an_upgrade_to_h2c_is_not_offered_to_the_app() {
     let mut client = caller.dial().await;
     say(
         &mut client,
-        "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade, http2-settings\r\n\
+         upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n",
     )
     .await;
     let (mut app, _) = listener.accept().await.unwrap();

@@ -109,7 +109,11 @@ fn what_listens_on_localhost_stays_private() {
 #[test]
 fn calling_the_listener_itself_loops_nowhere() {
     let meshed = Meshed::new();
-    for address in ["10.9.0.1:15006", "10.9.0.1:15001", "[fd09::1]:15006"] {
+    // Not even an app that listens on a port of the sidecar's range gets anything.
+    meshed.pod.run(|| POD.map(|ip| answer_with_port(ip, 15005)));
+    for address in
+        ["10.9.0.1:15006", "10.9.0.1:15001", "10.9.0.1:15005", "[fd09::1]:15005", "[fd09::1]:15006"]
+    {
         let reached = meshed.caller.run(|| reach(address));
         assert!(matches!(reached, Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)), "{reached:?}");
     }

@@ -5,14 +5,21 @@
 mod netns;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
-use gamut_proxy::{ProxyArgs, drain};
+use gamut_proxy::{
+    ProxyArgs,
+    config::PROXY_UID,
+    drain,
+    init::{self, InitArgs},
+};
 use netns::Netns;
 use nix::{
     sys::signal::{Signal, kill},
@@ -56,24 +63,53 @@ fn get(path: &str, port: u16) -> String {
     answer
 }
 
-#[test]
-fn a_sidecar_without_a_mesh_runs_says_what_it_waits_for_and_stops_when_told() {
-    let pod = Netns::new();
+/// Runs a sidecar in the pod, does something meanwhile, and stops it as the kubelet does.
+fn live(pod: &Netns, meanwhile: impl FnOnce() + Send) {
+    // A signal goes to the whole process: one sidecar at a time.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
     thread::scope(|scope| {
         let sidecar = scope.spawn(|| pod.run(|| gamut_proxy::run(args())));
-        pod.run(|| {
-            for (port, path) in [(15021, "/ready"), (15000, "/ready")] {
-                let answer = get(path, port);
-                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-                assert!(answer.contains("certificate") && answer.contains("policy"), "{answer}");
-            }
-            assert!(get("/metrics", 15020).starts_with("HTTP/1.1 200 "));
-            drain::notify().unwrap();
-        });
+        pod.run(meanwhile);
         kill(getpid(), Signal::SIGTERM).unwrap();
         sidecar.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn a_sidecar_without_a_mesh_runs_says_what_it_waits_for_and_stops_when_told() {
+    let pod = Netns::new();
+    live(&pod, || {
+        for (port, path) in [(15021, "/ready"), (15000, "/ready")] {
+            let answer = get(path, port);
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            assert!(answer.contains("certificate") && answer.contains("policy"), "{answer}");
+        }
+        assert!(get("/metrics", 15020).starts_with("HTTP/1.1 200 "));
+        drain::notify().unwrap();
+    });
     assert!(pod.run(drain::notify).unwrap_err().to_string().contains("no sidecar"));
+}
+
+#[test]
+fn a_pod_without_ipv6_has_a_sidecar_all_the_same() {
+    let pod = Netns::new();
+    pod.run(|| {
+        for interface in ["all", "default", "lo"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"), "1").unwrap();
+        }
+        assert!(TcpListener::bind("[::1]:0").is_err());
+        let skips_nothing = InitArgs {
+            skip_outbound_ports: Default::default(),
+            skip_inbound_ports: Default::default(),
+            proxy_uid: PROXY_UID,
+        };
+        init::run(skips_nothing).unwrap();
+    });
+    live(&pod, || {
+        assert!(get("/ready", 15021).starts_with("HTTP/1.1 503 "));
+        assert!(get("/metrics", 15020).starts_with("HTTP/1.1 200 "));
+    });
 }
 
 #[test]

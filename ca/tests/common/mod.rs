@@ -46,9 +46,11 @@ impl Town {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
             trust_domain: "cluster.local".to_owned(),
-            store_dir: self.path("store"),
+            kubeconfig: None,
+            existing_secret: None,
+            store_dir: Some(self.path("store")),
             bundle_file: vec![self.path("root.pem"), self.path("cluster/bundle.json")],
-            issuer_key_file: self.path("issuer.pem"),
+            issuer_key_file: Some(self.path("issuer.pem")),
             leaf_lifetime: LEAF_LIFETIME,
         }
     }

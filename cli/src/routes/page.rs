@@ -24,8 +24,10 @@ fn block(route: &Route, wide: bool, page: &mut Page) {
         page.say("  attached to nothing of the mesh: no parentRef is a Service", Tone::Doubtful);
     }
     let heading = ["RULE", "MATCHES", "BACKEND", "WEIGHT", "SET", "GOT", "REQUESTS", "FAILED"];
-    let rows = route.rules.iter().flat_map(|rule| rows(rule, route));
-    page.table(2, &heading, rows);
+    let rows: Vec<Vec<Cell>> = route.rules.iter().flat_map(|rule| rows(rule, route)).collect();
+    if !rows.is_empty() {
+        page.table(2, &heading, rows);
+    }
     if wide {
         for condition in route.parents.iter().flat_map(|parent| &parent.conditions) {
             let Condition { kind, reason, message, observed_generation, .. } = condition;
@@ -53,7 +55,8 @@ fn attachment(parent: &Parent, route: &Route, page: &mut Page) {
     }
     page.line(line);
     for condition in parent.conditions.iter().filter(|condition| tone(condition) != Tone::Good) {
-        page.say(format!("    {}: {}", condition.reason, condition.message), tone(condition));
+        let Condition { kind, reason, message, .. } = condition;
+        page.say(format!("    {kind}: {reason}: {message}"), tone(condition));
     }
 }
 

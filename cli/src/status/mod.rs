@@ -117,9 +117,12 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The newest of everything is in force.
+    /// The newest of everything is in force. A sidecar that holds nothing has yet to be told anything.
     fn newest(&self) -> bool {
-        self.behind.is_empty() && self.refused.is_empty() && self.controller_away.is_none()
+        self.subscribed > 0
+            && self.behind.is_empty()
+            && self.refused.is_empty()
+            && self.controller_away.is_none()
     }
 }
 

@@ -77,6 +77,7 @@ fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Cell {
 fn tables(sidecar: &KnownSidecar) -> Cell {
     let tables = &sidecar.tables;
     match (tables.refused.len(), tables.behind.len(), &tables.controller_away) {
+        (0, 0, None) if tables.subscribed == 0 => Cell::new("none yet", Tone::Bad),
         (0, 0, None) => Cell::new(format!("newest ({})", tables.subscribed), Tone::Good),
         (0, 0, Some(_)) => Cell::new(format!("last known ({})", tables.subscribed), Tone::Doubtful),
         (0, behind, _) => Cell::new(format!("{behind} of {} behind", tables.subscribed), Tone::Doubtful),

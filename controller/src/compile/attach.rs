@@ -62,14 +62,20 @@ pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Resul
     }
     let meant: Vec<&Port> = service.ports.iter().filter(|port| is_meant(parent, port)).collect();
     if meant.is_empty() {
-        return refuse(format!("Service {target} has no TCP port {}; it has {}", wanted(parent), ports_of(service)));
+        return refuse(format!(
+            "Service {target} has no TCP port {}; it has {}",
+            wanted(parent),
+            ports_of(service)
+        ));
     }
     let named = parent.port.is_some() || parent.section_name.is_some();
     let (suitable, unsuitable): (Vec<&Port>, Vec<&Port>) =
         meant.into_iter().partition(|port| is_suitable(route.kind(), port, named));
     if suitable.is_empty() {
-        let ports: Vec<String> =
-            unsuitable.iter().map(|port| format!("{} ({})", port.number, protocol::name(port.protocol))).collect();
+        let ports: Vec<String> = unsuitable
+            .iter()
+            .map(|port| format!("{} ({})", port.number, protocol::name(port.protocol)))
+            .collect();
         return refuse(format!(
             "no port of Service {target} that the parentRef means carries requests: {}; change its appProtocol, or use a TLSRoute or TCPRoute",
             ports.join(", ")

@@ -44,7 +44,8 @@ pub(super) fn resolve<'w, F>(
     namespace: &str,
     reference: &BackendRef<F>,
 ) -> Result<Resolved<'w>, Problem> {
-    let name = NamespacedName::new(reference.namespace.as_deref().unwrap_or(namespace), reference.name.as_str());
+    let name =
+        NamespacedName::new(reference.namespace.as_deref().unwrap_or(namespace), reference.name.as_str());
     match (reference.group.as_deref().unwrap_or(""), reference.kind.as_deref().unwrap_or("Service")) {
         ("" | "core", "Service") => resolve_service(lookup, kind, namespace, &name, reference.port),
         (EXPERIMENTAL_GROUP, "XBackend") => resolve_xbackend(lookup, kind, namespace, &name, reference.port),
@@ -52,7 +53,9 @@ pub(super) fn resolve<'w, F>(
             let group = if group.is_empty() { "core" } else { group };
             fault(
                 Reason::InvalidKind,
-                format!("{other} of group {group} can't be a backend; refer to a Service or an XBackend of group {EXPERIMENTAL_GROUP}"),
+                format!(
+                    "{other} of group {group} can't be a backend; refer to a Service or an XBackend of group {EXPERIMENTAL_GROUP}"
+                ),
             )
         }
     }
@@ -78,20 +81,31 @@ fn resolve_service<'w>(
         );
     }
     let Some(service) = lookup.service(name) else {
-        return fault(Reason::BackendNotFound, format!("Service {name} doesn't exist; create it or remove the reference"));
+        return fault(
+            Reason::BackendNotFound,
+            format!("Service {name} doesn't exist; create it or remove the reference"),
+        );
     };
     if service.frontend == Frontend::ExternalName {
         return fault(
             Reason::InvalidKind,
-            format!("Service {name} is of type ExternalName, which isn't supported as a backend; give it endpoints"),
+            format!(
+                "Service {name} is of type ExternalName, which isn't supported as a backend; give it endpoints"
+            ),
         );
     }
     let Some(port) = port else {
-        return fault(Reason::BackendNotFound, format!("port is missing; name one of Service {name}: {}", ports(service)));
+        return fault(
+            Reason::BackendNotFound,
+            format!("port is missing; name one of Service {name}: {}", ports(service)),
+        );
     };
     let number = u16::try_from(port).unwrap_or_default();
     if service.other_ports.contains(&number) && service.port(number).is_none() {
-        return fault(Reason::UnsupportedProtocol, format!("port {port} of Service {name} isn't TCP; refer to a TCP port"));
+        return fault(
+            Reason::UnsupportedProtocol,
+            format!("port {port} of Service {name} isn't TCP; refer to a TCP port"),
+        );
     }
     let Some(port) = service.port(number) else {
         return fault(
@@ -123,11 +137,16 @@ fn resolve_xbackend<'w>(
     if name.namespace != namespace {
         return fault(
             Reason::RefNotPermitted,
-            format!("XBackend {name} is in another namespace; an XBackend must be in the namespace of the route that refers to it"),
+            format!(
+                "XBackend {name} is in another namespace; an XBackend must be in the namespace of the route that refers to it"
+            ),
         );
     }
     let Some(backend) = lookup.xbackend(name) else {
-        return fault(Reason::BackendNotFound, format!("XBackend {name} doesn't exist; create it or remove the reference"));
+        return fault(
+            Reason::BackendNotFound,
+            format!("XBackend {name} doesn't exist; create it or remove the reference"),
+        );
     };
     if port.is_some() {
         return fault(
@@ -160,7 +179,9 @@ pub(crate) fn xbackend_protocol(backend: &XBackend) -> Result<AppProtocol, Strin
     }
     match spec.kind.as_str() {
         "EndpointSelector" => {}
-        "ExternalHostname" => return Err("spec.type ExternalHostname isn't supported; use EndpointSelector".to_owned()),
+        "ExternalHostname" => {
+            return Err("spec.type ExternalHostname isn't supported; use EndpointSelector".to_owned());
+        }
         other => return Err(format!("spec.type {other:?} isn't known; use EndpointSelector")),
     }
     if spec.endpoint_selector.as_ref().is_none_or(|selector| selector.match_labels.is_empty()) {
@@ -186,7 +207,9 @@ pub(crate) fn xbackend_protocol(backend: &XBackend) -> Result<AppProtocol, Strin
 /// Whether requests of a route kind can be sent to a port that speaks this. What is only assumed stands in nobody's way.
 fn carries(kind: RouteKind, protocol: AppProtocol, declared: bool) -> bool {
     match kind {
-        RouteKind::Http | RouteKind::Grpc => !declared || !matches!(protocol, AppProtocol::Tls | AppProtocol::Opaque),
+        RouteKind::Http | RouteKind::Grpc => {
+            !declared || !matches!(protocol, AppProtocol::Tls | AppProtocol::Opaque)
+        }
         RouteKind::Tls | RouteKind::Tcp => true,
     }
 }

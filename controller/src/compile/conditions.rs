@@ -50,11 +50,13 @@ pub fn conditions<'a>(
         let is_accepted = accepted.status;
         let mut conditions = vec![accepted, resolved_refs(route)];
         // "MUST NOT be set if a Route is fully valid, fully invalid, or not accepted".
-        conditions.extend(route.report.partially_invalid().filter(|_| is_accepted).map(|message| Condition {
-            kind: "PartiallyInvalid",
-            status: true,
-            reason: Reason::UnsupportedValue,
-            message: shortened(message),
+        conditions.extend(route.report.partially_invalid().filter(|_| is_accepted).map(|message| {
+            Condition {
+                kind: "PartiallyInvalid",
+                status: true,
+                reason: Reason::UnsupportedValue,
+                message: shortened(message),
+            }
         }));
         ParentConditions { parent: parent.clone(), conditions }
     };
@@ -121,15 +123,23 @@ fn named(ports: &[u16]) -> String {
 }
 
 /// Where the route is in force, and everything that a reader might else be surprised by.
-fn accepted_message(route: &CompiledRoute, attachment: &Attachment, won: &[u16], losses: &[String]) -> String {
+fn accepted_message(
+    route: &CompiledRoute,
+    attachment: &Attachment,
+    won: &[u16],
+    losses: &[String],
+) -> String {
     let clients = match route.namespace() == attachment.service.namespace {
         true => "clients of all namespaces without consumer routes".to_owned(),
         false => format!("clients of namespace {}", route.namespace()),
     };
     let mut parts = vec![format!("in force on {} for {clients}", named(won))];
-    parts.extend(attachment.left_out.iter().map(|(port, bytes)| {
-        format!("not on port {port}, which is {}", protocol::name(*bytes))
-    }));
+    parts.extend(
+        attachment
+            .left_out
+            .iter()
+            .map(|(port, bytes)| format!("not on port {port}, which is {}", protocol::name(*bytes))),
+    );
     parts.extend(losses.iter().map(|loss| format!("but {loss}")));
     parts.extend(route.report.notes.iter().cloned());
     parts.join("; ")
@@ -138,7 +148,9 @@ fn accepted_message(route: &CompiledRoute, attachment: &Attachment, won: &[u16],
 fn resolved_refs(route: &CompiledRoute) -> Condition {
     let (status, problem) = match route.report.unresolved() {
         Some(problem) => (false, problem),
-        None => (true, Problem { reason: Reason::ResolvedRefs, message: "all references resolve".to_owned() }),
+        None => {
+            (true, Problem { reason: Reason::ResolvedRefs, message: "all references resolve".to_owned() })
+        }
     };
     Condition { kind: "ResolvedRefs", status, reason: problem.reason, message: shortened(problem.message) }
 }
@@ -150,7 +162,8 @@ pub fn policy_conditions(world: &World, policy: &TrafficPolicy, target: &TargetR
             kind: "Accepted",
             status: true,
             reason: Reason::Accepted,
-            message: "in force for rules that lead to the Service and have no settings of their own".to_owned(),
+            message: "in force for rules that lead to the Service and have no settings of their own"
+                .to_owned(),
         },
         Err(problem) => refused(problem),
     }

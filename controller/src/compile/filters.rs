@@ -13,10 +13,12 @@ use crate::gateway::{self, HttpFilter, PathModifier};
 const DEFAULT_MAX_AGE: i64 = 5;
 
 /// The methods that CORS can allow by name.
-const CORS_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+const CORS_METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 /// Filters that a rule may have only once (HTTPRouteRule.filters).
-const ONCE: [&str; 5] = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"];
+const ONCE: [&str; 5] =
+    ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"];
 
 /// The filters of a rule, in the order of the manifest. `one_prefix` says that the rule has exactly one match and that it is
 /// a PathPrefix, without which a prefix can't be replaced.
@@ -24,28 +26,37 @@ pub(super) fn of_rule(scope: &mut RuleScope<'_, '_>, list: &[HttpFilter], one_pr
     let filters = compile(scope, "filters", list, one_prefix);
     let has = |kind: &str| list.iter().any(|filter| filter.kind == kind);
     if has("RequestRedirect") && has("URLRewrite") {
-        refuse(scope, Reason::IncompatibleFilters, "filters", "RequestRedirect and URLRewrite exclude each other; remove one");
+        refuse(
+            scope,
+            Reason::IncompatibleFilters,
+            "filters",
+            "RequestRedirect and URLRewrite exclude each other; remove one",
+        );
     }
     filters
 }
 
 /// The filters of a backendRef. When they run, a backend has been drawn: it is too late for what answers in its place.
-pub(super) fn of_backend(scope: &mut RuleScope<'_, '_>, field: &str, list: &[HttpFilter]) -> Vec<Filter> {
+pub(super) fn of_backend(
+    scope: &mut RuleScope<'_, '_>,
+    field: &str,
+    list: &[HttpFilter],
+    one_prefix: bool,
+) -> Vec<Filter> {
     let field = format!("{field}.filters");
-    for (index, filter) in list.iter().enumerate() {
-        if !matches!(filter.kind.as_str(), "RequestHeaderModifier" | "ResponseHeaderModifier") && is_known(&filter.kind) {
-            let what = format!("{} isn't supported on a backendRef; put it on the rule", filter.kind);
-            refuse(scope, Reason::UnsupportedValue, &format!("{field}[{index}]"), what);
-            return Vec::new();
-        }
+    let late = |filter: &HttpFilter| matches!(filter.kind.as_str(), "RequestRedirect" | "CORS");
+    for (index, filter) in list.iter().enumerate().filter(|(_, filter)| late(filter)) {
+        let what = format!("{} answers before a backend is chosen; put it on the rule", filter.kind);
+        refuse(scope, Reason::UnsupportedValue, &format!("{field}[{index}]"), what);
     }
-    compile(scope, &field, list, false)
+    compile(scope, &field, list, one_prefix)
 }
 
 fn compile(scope: &mut RuleScope<'_, '_>, field: &str, list: &[HttpFilter], one_prefix: bool) -> Vec<Filter> {
     for kind in ONCE {
         if list.iter().filter(|filter| filter.kind == kind).count() > 1 {
-            refuse(scope, Reason::IncompatibleFilters, field, format!("{kind} may be there only once; join the two"));
+            let what = format!("{kind} may be there only once; join the two");
+            refuse(scope, Reason::IncompatibleFilters, field, what);
         }
     }
     let mut filters = Vec::new();
@@ -61,9 +72,19 @@ fn compile(scope: &mut RuleScope<'_, '_>, field: &str, list: &[HttpFilter], one_
     filters
 }
 
-fn compile_one(scope: &mut RuleScope<'_, '_>, field: &str, filter: &HttpFilter, one_prefix: bool) -> Option<Filter> {
+fn compile_one(
+    scope: &mut RuleScope<'_, '_>,
+    field: &str,
+    filter: &HttpFilter,
+    one_prefix: bool,
+) -> Option<Filter> {
     if let Some(stray) = stray_field(filter) {
-        refuse(scope, Reason::UnsupportedValue, field, format!("{stray} is set, but type is {:?}; remove one", filter.kind));
+        refuse(
+            scope,
+            Reason::UnsupportedValue,
+            field,
+            format!("{stray} is set, but type is {:?}; remove one", filter.kind),
+        );
         return None;
     }
     let inner = format!("{field}.{}", field_of(&filter.kind));
@@ -143,7 +164,12 @@ fn compile_redirect(
     let number = |scope: &mut RuleScope<'_, '_>, name: &str, value: i64| {
         let number = u16::try_from(value).ok().filter(|number| *number > 0);
         if number.is_none() {
-            refuse(scope, Reason::UnsupportedValue, &format!("{field}.{name}"), format!("{value} is out of range"));
+            refuse(
+                scope,
+                Reason::UnsupportedValue,
+                &format!("{field}.{name}"),
+                format!("{value} is out of range"),
+            );
         }
         number
     };
@@ -153,7 +179,13 @@ fn compile_redirect(
         None => None,
     };
     let path = compile_path(scope, field, redirect.path.as_ref(), one_prefix)?;
-    Some(Redirect { scheme: redirect.scheme.clone(), hostname: redirect.hostname.clone(), path, port, status })
+    Some(Redirect {
+        scheme: redirect.scheme.clone(),
+        hostname: redirect.hostname.clone(),
+        path,
+        port,
+        status,
+    })
 }
 
 /// The outer `None` says that something is wrong, the inner one that the path stays.
@@ -173,11 +205,15 @@ fn compile_path(
             wrong(scope, what.to_owned())
         }
         ("ReplacePrefixMatch", None, Some(prefix)) => Some(Some(PathRewrite::Prefix(prefix.clone()))),
-        ("ReplaceFullPath", ..) => wrong(scope, "type ReplaceFullPath needs replaceFullPath and nothing else".to_owned()),
+        ("ReplaceFullPath", ..) => {
+            wrong(scope, "type ReplaceFullPath needs replaceFullPath and nothing else".to_owned())
+        }
         ("ReplacePrefixMatch", ..) => {
             wrong(scope, "type ReplacePrefixMatch needs replacePrefixMatch and nothing else".to_owned())
         }
-        (other, ..) => wrong(scope, format!("type {other:?} isn't known; use ReplaceFullPath or ReplacePrefixMatch")),
+        (other, ..) => {
+            wrong(scope, format!("type {other:?} isn't known; use ReplaceFullPath or ReplacePrefixMatch"))
+        }
     }
 }
 
@@ -210,11 +246,18 @@ fn compile_mirror(scope: &mut RuleScope<'_, '_>, field: &str, mirror: &gateway::
 fn compile_cors(scope: &mut RuleScope<'_, '_>, field: &str, cors: &gateway::Cors) -> Option<Cors> {
     let before = scope.problems.len();
     check_list(scope, &format!("{field}.allowOrigins"), &cors.allow_origins, |_| true);
-    check_list(scope, &format!("{field}.allowMethods"), &cors.allow_methods, |value| CORS_METHODS.contains(&value));
+    check_list(scope, &format!("{field}.allowMethods"), &cors.allow_methods, |value| {
+        CORS_METHODS.contains(&value)
+    });
     check_list(scope, &format!("{field}.allowHeaders"), &cors.allow_headers, is_header);
     let named = cors.expose_headers.iter().find(|value| *value != "*" && !is_header(value));
     if let Some(wrong) = named {
-        refuse(scope, Reason::UnsupportedValue, &format!("{field}.exposeHeaders"), format!("{wrong:?} isn't valid here"));
+        refuse(
+            scope,
+            Reason::UnsupportedValue,
+            &format!("{field}.exposeHeaders"),
+            format!("{wrong:?} isn't valid here"),
+        );
     }
     let max_age = cors.max_age.unwrap_or(DEFAULT_MAX_AGE);
     let max_age = u64::try_from(max_age).ok().filter(|age| *age > 0).unwrap_or_else(|| {

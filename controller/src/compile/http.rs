@@ -14,7 +14,9 @@ use super::{
     session::{self, RouteSettings},
     world::Lookup,
 };
-use crate::gateway::{self, GrpcRule, HttpFilter, HttpRule, Lenient, Route, SessionPersistence, parse_duration};
+use crate::gateway::{
+    self, GrpcRule, HttpFilter, HttpRule, Lenient, Route, SessionPersistence, parse_duration,
+};
 
 /// The base interval where a retry stanza names none.
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
@@ -39,7 +41,7 @@ pub(super) fn http_rule(
     let mut scope = RuleScope::new(lookup, route, index, name);
     let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
     let ranked = matches::http(&mut scope, &rule.matches);
-    let backends = scope.backends(&rule.backend_refs);
+    let backends = scope.backends(&rule.backend_refs, has_one_prefix(&ranked));
     let parts = Parts {
         filters: rule.filters.clone(),
         session: rule.session_persistence.as_ref(),
@@ -61,7 +63,7 @@ pub(super) fn grpc_rule(
     let mut scope = RuleScope::new(lookup, route, index, name);
     let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
     let ranked = matches::grpc(&mut scope, &rule.matches);
-    let backends = scope.backends(&rule.backend_refs);
+    let backends = scope.backends(&rule.backend_refs, has_one_prefix(&ranked));
     let parts = Parts {
         filters: rule.filters.iter().cloned().map(Into::into).collect(),
         session: rule.session_persistence.as_ref(),
@@ -78,8 +80,7 @@ fn compile(
     parts: &Parts<'_>,
     sessions: &RouteSettings,
 ) -> (Option<CompiledRule>, RuleVerdict) {
-    let one_prefix = matches!(ranked.as_slice(), [(_, only)] if matches!(only.path, PathMatch::Prefix(_)));
-    let filters = filters::of_rule(&mut scope, &parts.filters, one_prefix);
+    let filters = filters::of_rule(&mut scope, &parts.filters, has_one_prefix(&ranked));
     let redirects = parts.filters.iter().any(|filter| filter.kind == "RequestRedirect");
     if redirects && !backends.is_empty() {
         let message = format!(
@@ -100,6 +101,11 @@ fn compile(
     };
     let rule = Rule { origin: Some(scope.origin.clone()), filters, outcome, timeouts, retry, session };
     scope.finish(ranked, rule)
+}
+
+/// Whether there is exactly one match and it is a PathPrefix: only then "the matched prefix" is one thing.
+fn has_one_prefix(ranked: &[(Specificity, Match)]) -> bool {
+    matches!(ranked, [(_, only)] if matches!(only.path, PathMatch::Prefix(_)))
 }
 
 /// The rule, if its fields have the right types and are all known.
@@ -127,7 +133,10 @@ fn timeouts(scope: &mut RuleScope<'_, '_>, timeouts: Option<&gateway::Timeouts>)
     let limit = |duration: Option<Duration>| duration.filter(|duration| !duration.is_zero());
     let (request, backend_request) = (limit(request), limit(backend_request));
     if request.zip(backend_request).is_some_and(|(request, backend)| backend > request) {
-        scope.unsupported("timeouts.backendRequest", "is longer than timeouts.request, which includes it; shorten it");
+        scope.unsupported(
+            "timeouts.backendRequest",
+            "is longer than timeouts.request, which includes it; shorten it",
+        );
     }
     Timeouts { request, backend_request }
 }
@@ -137,7 +146,8 @@ fn compile_retry(scope: &mut RuleScope<'_, '_>, retry: &gateway::Retry) -> Retry
     for code in &retry.codes {
         match u16::try_from(*code).ok().filter(|code| (400..=599).contains(code)) {
             Some(code) => codes.push(code),
-            None => scope.unsupported("retry.codes", format!("{code} can't be retried; use codes from 400 to 599")),
+            None => scope
+                .unsupported("retry.codes", format!("{code} can't be retried; use codes from 400 to 599")),
         }
     }
     codes.sort_unstable();

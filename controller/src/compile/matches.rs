@@ -4,7 +4,9 @@ use gamut_route::{
     grpc,
     matcher::{Matcher, MatcherError},
     precedence::Specificity,
-    table::{HttpRules, Match, NamedMatch, Outcome, PathMatch, RankedMatch, Rule, Split, Timeouts, ValueMatch},
+    table::{
+        HttpRules, Match, NamedMatch, Outcome, PathMatch, RankedMatch, Rule, Split, Timeouts, ValueMatch,
+    },
 };
 
 use super::rule::RuleScope;
@@ -87,7 +89,10 @@ fn grpc_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &GrpcMatch) -> O
     let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (service, name) = (set(&method.service), set(&method.method));
     if service.is_none() && name.is_none() {
-        scope.unsupported(&format!("{field}.method"), "names neither a service nor a method; set one, or leave `method` out");
+        scope.unsupported(
+            &format!("{field}.method"),
+            "names neither a service nor a method; set one, or leave `method` out",
+        );
         return None;
     }
     let value: fn(String) -> ValueMatch = match method.kind.as_deref().unwrap_or("Exact") {
@@ -101,7 +106,10 @@ fn grpc_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &GrpcMatch) -> O
     };
     let slash = |text: &Option<String>| text.as_deref().is_some_and(|text| text.contains('/'));
     if method.kind.as_deref() != Some("RegularExpression") && (slash(&service) || slash(&name)) {
-        scope.unsupported(&format!("{field}.method"), "a service or method has no '/'; put the two into their own fields");
+        scope.unsupported(
+            &format!("{field}.method"),
+            "a service or method has no '/'; put the two into their own fields",
+        );
         return None;
     }
     Some(grpc::GrpcMatch { service: service.map(value), method: name.map(value), headers: headers? })

@@ -26,6 +26,7 @@ mod filters;
 mod http;
 mod matches;
 mod policy;
+mod ports;
 mod protocol;
 mod report;
 mod route;
@@ -47,5 +48,5 @@ pub use table::compile_table;
 pub use world::{Dependency, World};
 
 pub(crate) use backends::xbackend_protocol;
+pub(crate) use ports::{OPAQUE_PORTS, PortList};
 pub(crate) use protocol::assumed;
-pub(crate) use service::{opaque_ports, ports_in};

@@ -53,12 +53,18 @@ pub(super) fn accepted(world: &World, policy: &TrafficPolicy, target: &TargetRef
     }
     let service = NamespacedName::new(policy.name.namespace.as_str(), target.name.as_str());
     if !world.services.contains_key(&service) {
-        return problem(Reason::NoMatchingParent, format!("Service {service} doesn't exist; create it or correct targetRefs"));
+        return problem(
+            Reason::NoMatchingParent,
+            format!("Service {service} doesn't exist; create it or correct targetRefs"),
+        );
     }
     match policy_for(world, &service) {
         Some(winner) if winner.name != policy.name => problem(
             Reason::Conflicted,
-            format!("XBackendTrafficPolicy {} is older and in force for Service {service}; remove one of the two", winner.name),
+            format!(
+                "XBackendTrafficPolicy {} is older and in force for Service {service}; remove one of the two",
+                winner.name
+            ),
         ),
         _ => Ok(()),
     }

@@ -86,7 +86,9 @@ pub fn compile_route(world: &World, route: Arc<Route>) -> CompiledRoute {
     let mut report = Report { refusals: refusals(&route), ..Report::default() };
     note_hostnames(&route, &mut report);
     let rules = match &route.rules {
-        Rules::Http(_) | Rules::Grpc(_) => CompiledRules::Requests(request_rules(&lookup, &route, &mut report)),
+        Rules::Http(_) | Rules::Grpc(_) => {
+            CompiledRules::Requests(request_rules(&lookup, &route, &mut report))
+        }
         Rules::Stream(rules) => {
             let mut compiled = Vec::new();
             for (index, rule) in rules.iter().enumerate() {
@@ -124,7 +126,9 @@ fn refusals(route: &Route) -> Vec<Problem> {
     }
     match &route.rules {
         Rules::Unreadable => refuse("spec.rules isn't a list; write one".to_owned()),
-        Rules::Stream(rules) if rules.is_empty() => refuse("spec.rules is empty; write a rule with backendRefs".to_owned()),
+        Rules::Stream(rules) if rules.is_empty() => {
+            refuse("spec.rules is empty; write a rule with backendRefs".to_owned())
+        }
         Rules::Stream(_) => {
             if let Some(name) = [session::SESSION_ANNOTATION, session::SCOPE_ANNOTATION]
                 .iter()
@@ -143,7 +147,8 @@ fn note_hostnames(route: &Route, report: &mut Report) {
     let requests = matches!(route.reference.kind, RouteKind::Http | RouteKind::Grpc);
     if requests && route.hostnames.ok().is_some_and(|hostnames| !hostnames.is_empty()) {
         report.notes.push(
-            "spec.hostnames doesn't restrict anything for Service parents; match the header Host instead".to_owned(),
+            "spec.hostnames doesn't restrict anything for Service parents; match the header Host instead"
+                .to_owned(),
         );
     }
 }
@@ -224,7 +229,9 @@ fn clashes(
         for index in rules {
             clash(
                 *index,
-                format!("rules[{index}]: the {carrier} carries sessions of several rules of this route; give each rule its own name"),
+                format!(
+                    "rules[{index}]: the {carrier} carries sessions of several rules of this route; give each rule its own name"
+                ),
             );
         }
     }
@@ -237,11 +244,14 @@ fn connection_rules(route: &Route, report: &mut Report, rules: Vec<TlsRule>) -> 
     }
     let hostnames: Vec<String> = route.hostnames.ok().cloned().unwrap_or_default();
     if let Some(wrong) = hostnames.iter().find(|name| !is_hostname(name)) {
-        let message = format!("spec.hostnames: {wrong:?} isn't a DNS name, nor one behind \"*.\"; correct it");
+        let message =
+            format!("spec.hostnames: {wrong:?} isn't a DNS name, nor one behind \"*.\"; correct it");
         report.refusals.push(Problem { reason: Reason::UnsupportedValue, message });
     }
     let hostnames: Vec<String> = hostnames.iter().map(|name| name.to_ascii_lowercase()).collect();
-    CompiledRules::Tls(rules.into_iter().map(|rule| TlsRule { hostnames: hostnames.clone(), ..rule }).collect())
+    CompiledRules::Tls(
+        rules.into_iter().map(|rule| TlsRule { hostnames: hostnames.clone(), ..rule }).collect(),
+    )
 }
 
 fn is_hostname(name: &str) -> bool {
@@ -262,7 +272,9 @@ fn refuse_client_ip_affinity(lookup: &Lookup<'_>, compiled: &mut CompiledRoute) 
     for rule in rules {
         let Outcome::Forward(split) = &rule.rule.outcome else { continue };
         for backend in &split.backends {
-            let BackendTarget::Endpoints { id: BackendId::Service(port), .. } = &backend.target else { continue };
+            let BackendTarget::Endpoints { id: BackendId::Service(port), .. } = &backend.target else {
+                continue;
+            };
             let has_session = rule.rule.session.is_some() || backend.session.is_some();
             let service = lookup.service(&port.service);
             if has_session && service.is_some_and(|service| service.client_ip_affinity.is_some()) {

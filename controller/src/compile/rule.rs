@@ -65,7 +65,15 @@ const MAX_WEIGHT: i64 = 1_000_000;
 impl<'a, 'w> RuleScope<'a, 'w> {
     pub(super) fn new(lookup: &'a Lookup<'w>, route: &'a Route, index: usize, name: Option<String>) -> Self {
         let origin = RuleOrigin { route: route.reference.clone(), name, index };
-        Self { lookup, route, origin, problems: Vec::new(), fails: false, unresolved: Vec::new(), notes: Vec::new() }
+        Self {
+            lookup,
+            route,
+            origin,
+            problems: Vec::new(),
+            fails: false,
+            unresolved: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// The rule says something that isn't done.
@@ -92,8 +100,13 @@ impl<'a, 'w> RuleScope<'a, 'w> {
         }
     }
 
-    /// Resolves the rule's backendRefs, in their order; those that don't resolve keep their weight.
-    pub(super) fn backends<F>(&mut self, references: &[BackendRef<F>]) -> Vec<RuleBackend<'w>>
+    /// Resolves the rule's backendRefs, in their order; those that don't resolve keep their weight. For `one_prefix` see
+    /// [`filters::of_rule`].
+    pub(super) fn backends<F>(
+        &mut self,
+        references: &[BackendRef<F>],
+        one_prefix: bool,
+    ) -> Vec<RuleBackend<'w>>
     where
         F: Clone + Into<HttpFilter>,
     {
@@ -109,18 +122,25 @@ impl<'a, 'w> RuleScope<'a, 'w> {
             };
             let weight = reference.weight.unwrap_or(1);
             let weight = u32::try_from(weight).ok().filter(|_| weight <= MAX_WEIGHT).unwrap_or_else(|| {
-                self.unsupported(&format!("{field}.weight"), format!("{weight} is out of range; use 0 to {MAX_WEIGHT}"));
+                self.unsupported(
+                    &format!("{field}.weight"),
+                    format!("{weight} is out of range; use 0 to {MAX_WEIGHT}"),
+                );
                 0
             });
             let list: Vec<HttpFilter> = reference.filters.iter().cloned().map(Into::into).collect();
-            let filters = filters::of_backend(self, &field, &list);
+            let filters = filters::of_backend(self, &field, &list, one_prefix);
             RuleBackend { backend: Backend { target, weight, filters, session: None }, resolved }
         });
         backends.collect()
     }
 
     /// The backend that a mirror's reference names.
-    pub(super) fn mirror_target(&mut self, field: &str, reference: &BackendRef<HttpFilter>) -> Option<BackendId> {
+    pub(super) fn mirror_target(
+        &mut self,
+        field: &str,
+        reference: &BackendRef<HttpFilter>,
+    ) -> Option<BackendId> {
         match self.resolve(reference) {
             Ok(resolved) => Some(resolved.id()),
             Err(problem) => {

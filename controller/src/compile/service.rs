@@ -10,7 +10,10 @@ use k8s_openapi::{
 };
 use serde::Deserialize;
 
-use super::protocol;
+use super::{
+    ports::{OPAQUE_PORTS, PortList},
+    protocol,
+};
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,10 +82,16 @@ impl Service {
     pub fn read(object: &Object) -> Result<Self, String> {
         let service = CoreService::deserialize(&object.raw).map_err(|error| error.to_string())?;
         let spec = service.spec.unwrap_or_default();
-        let opaque = opaque_ports(&object.annotations);
-        let (tcp, other): (Vec<CorePort>, Vec<CorePort>) =
-            spec.ports.unwrap_or_default().into_iter().partition(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
-        let affinity = spec.session_affinity_config.and_then(|config| config.client_ip).and_then(|ip| ip.timeout_seconds);
+        let opaque = PortList::read(object.annotations.get(OPAQUE_PORTS));
+        let (tcp, other): (Vec<CorePort>, Vec<CorePort>) = spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .partition(|port| port.protocol.as_deref().is_none_or(|p| p == "TCP"));
+        let affinity = spec
+            .session_affinity_config
+            .and_then(|config| config.client_ip)
+            .and_then(|ip| ip.timeout_seconds);
         let client_ip = spec.session_affinity.as_deref() == Some("ClientIP");
         let cluster_ips = spec.cluster_ips.or_else(|| spec.cluster_ip.map(|ip| vec![ip])).unwrap_or_default();
         let families = spec.ip_families.unwrap_or_default();
@@ -103,7 +112,9 @@ impl Service {
             other_ports: other.iter().filter_map(|port| port_number(port.port)).collect(),
             selector: spec.selector.unwrap_or_default(),
             client_ip_affinity: client_ip.then(|| {
-                affinity.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_AFFINITY, Duration::from_secs)
+                affinity
+                    .and_then(|seconds| u64::try_from(seconds).ok())
+                    .map_or(DEFAULT_AFFINITY, Duration::from_secs)
             }),
             prefers_ipv6,
         })
@@ -134,14 +145,14 @@ impl Service {
 }
 
 impl Port {
-    fn read(port: &CorePort, opaque: &[u16]) -> Option<Self> {
+    fn read(port: &CorePort, opaque: &PortList) -> Option<Self> {
         let number = port_number(port.port)?;
         let target = match &port.target_port {
             Some(IntOrString::Int(0)) | None => Target::Number(number),
             Some(IntOrString::Int(target)) => Target::Number(port_number(*target)?),
             Some(IntOrString::String(name)) => Target::Name(name.clone()),
         };
-        let declared = match opaque.contains(&number) {
+        let declared = match opaque.contains(number) {
             true => Some(AppProtocol::Opaque),
             false => port.app_protocol.as_deref().and_then(protocol::of_app_protocol),
         };
@@ -153,17 +164,6 @@ impl Port {
             target,
         })
     }
-}
-
-/// The annotation `gamut.mesh/opaque-ports`: numbers, separated by commas. On a Service they are the Service's ports.
-pub(crate) fn opaque_ports(annotations: &BTreeMap<String, String>) -> Vec<u16> {
-    ports_in(annotations.get("gamut.mesh/opaque-ports"))
-}
-
-/// Port numbers separated by commas; what isn't one is left out.
-pub(crate) fn ports_in(list: Option<&String>) -> Vec<u16> {
-    let ports = list.into_iter().flat_map(|list| list.split(','));
-    ports.filter_map(|port| port.trim().parse().ok()).collect()
 }
 
 fn port_number(number: i32) -> Option<u16> {

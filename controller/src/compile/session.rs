@@ -56,8 +56,18 @@ pub(super) struct RouteSettings {
 
 /// Headers that can't carry a session: they mean something to every hop.
 const RESERVED_HEADERS: [&str; 12] = [
-    "connection", "content-length", "content-type", "cookie", "host", "keep-alive", "proxy-connection", "set-cookie", "te", "trailer",
-    "transfer-encoding", "upgrade",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 impl RouteSettings {
@@ -71,14 +81,19 @@ impl RouteSettings {
         match annotations.get(SCOPE_ANNOTATION).map(String::as_str) {
             None | Some("route") => {}
             Some("backend") => settings.backend_scope = true,
-            Some(other) => return refuse(SCOPE_ANNOTATION, format!("{other:?} isn't known; use route or backend")),
+            Some(other) => {
+                return refuse(SCOPE_ANNOTATION, format!("{other:?} isn't known; use route or backend"));
+            }
         }
         let Some(text) = annotations.get(SESSION_ANNOTATION) else { return Ok(settings) };
         let value: serde_json::Value = match serde_saphyr::from_str(text) {
             Ok(value) => value,
             Err(error) => {
                 let what = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
-                return refuse(SESSION_ANNOTATION, format!("not valid YAML: {}", what.lines().next().unwrap_or_default()));
+                return refuse(
+                    SESSION_ANNOTATION,
+                    format!("not valid YAML: {}", what.lines().next().unwrap_or_default()),
+                );
             }
         };
         let entries = match value {
@@ -97,12 +112,18 @@ impl RouteSettings {
             let taken = match &entry.rule {
                 None => settings.for_all.replace(entry).is_some(),
                 Some(rule) if !rules.contains(&rule.as_str()) => {
-                    return refuse(SESSION_ANNOTATION, format!("the route has no rule named {rule:?}; correct the name"));
+                    return refuse(
+                        SESSION_ANNOTATION,
+                        format!("the route has no rule named {rule:?}; correct the name"),
+                    );
                 }
                 Some(rule) => settings.by_rule.insert(rule.clone(), entry).is_some(),
             };
             if taken {
-                return refuse(SESSION_ANNOTATION, "has two settings for the same rules; remove one".to_owned());
+                return refuse(
+                    SESSION_ANNOTATION,
+                    "has two settings for the same rules; remove one".to_owned(),
+                );
             }
         }
         Ok(settings)
@@ -139,7 +160,10 @@ pub(super) fn check(settings: &SessionPersistence) -> Result<(Settings, Vec<Stri
         problem("header.name is missing; clients must know which header to send back".to_owned());
     }
     if new_name.zip(settings.session_name.as_ref()).is_some_and(|(new, old)| new != old) {
-        problem("sessionName and cookie.name or header.name differ; remove sessionName, which is the older one".to_owned());
+        problem(
+            "sessionName and cookie.name or header.name differ; remove sessionName, which is the older one"
+                .to_owned(),
+        );
     }
     let config = settings.cookie.as_ref().or(settings.cookie_config.as_ref());
     let permanent = match config.and_then(|config| config.lifetime_type.as_deref()).unwrap_or("Session") {
@@ -150,22 +174,29 @@ pub(super) fn check(settings: &SessionPersistence) -> Result<(Settings, Vec<Stri
             false
         }
     };
-    let absolute_timeout = settings.absolute_timeout.as_deref().map(parse_duration).transpose().unwrap_or_else(|error| {
-        problem(format!("absoluteTimeout: {error}"));
-        None
-    });
+    let absolute_timeout =
+        settings.absolute_timeout.as_deref().map(parse_duration).transpose().unwrap_or_else(|error| {
+            problem(format!("absoluteTimeout: {error}"));
+            None
+        });
     if permanent && settings.absolute_timeout.is_none() {
         problem("absoluteTimeout is missing; a permanent cookie needs one".to_owned());
     }
     if absolute_timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
-        problem("absoluteTimeout is less than a second, which would end every session at once; use 1s or more".to_owned());
+        problem(
+            "absoluteTimeout is less than a second, which would end every session at once; use 1s or more"
+                .to_owned(),
+        );
     }
     let name = new_name.or(settings.session_name.as_ref()).filter(|name| !name.is_empty()).cloned();
-    if header && name.as_ref().is_some_and(|name| RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+    if header
+        && name.as_ref().is_some_and(|name| RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()))
+    {
         problem("header.name is a header with a meaning of its own; choose another".to_owned());
     }
     let path = config.and_then(|config| config.path.clone()).filter(|path| !path.is_empty());
-    let valid = Settings { header, name, path: path.unwrap_or_else(|| "/".to_owned()), permanent, absolute_timeout };
+    let valid =
+        Settings { header, name, path: path.unwrap_or_else(|| "/".to_owned()), permanent, absolute_timeout };
     // The code that will write the cookie or header has the last word on names and paths.
     if problems.is_empty()
         && let Err(error) = Affinity::new(&valid.session("check".to_owned(), None), &[(0, [0; 32])])
@@ -175,9 +206,10 @@ pub(super) fn check(settings: &SessionPersistence) -> Result<(Settings, Vec<Stri
     if !problems.is_empty() {
         return Err(problems);
     }
-    let idle = settings.idle_timeout.as_ref().map(|_| {
-        "idleTimeout is ignored: it left the specification in v1.6; use absoluteTimeout".to_owned()
-    });
+    let idle = settings
+        .idle_timeout
+        .as_ref()
+        .map(|_| "idleTimeout is ignored: it left the specification in v1.6; use absoluteTimeout".to_owned());
     Ok((valid, idle.into_iter().collect()))
 }
 
@@ -198,7 +230,10 @@ impl Settings {
 }
 
 /// The session of an XBackend, if it has one.
-pub(super) fn of_xbackend(uid: Uid, settings: Option<&SessionPersistence>) -> Result<Option<Session>, Vec<String>> {
+pub(super) fn of_xbackend(
+    uid: Uid,
+    settings: Option<&SessionPersistence>,
+) -> Result<Option<Session>, Vec<String>> {
     let settings = settings.map(check).transpose()?;
     Ok(settings.map(|(settings, _)| settings.session(backend_scope(uid), None)))
 }
@@ -242,9 +277,13 @@ fn xbackend_sessions(scope: &mut RuleScope<'_, '_>, backends: &mut [RuleBackend<
         match of_xbackend(xbackend.uid, settings) {
             Ok(session) => backend.backend.session = session,
             Err(problems) => {
-                let message = format!("XBackend {}: spec.sessionPersistence: {}", xbackend.name, problems.join("; "));
+                let message =
+                    format!("XBackend {}: spec.sessionPersistence: {}", xbackend.name, problems.join("; "));
                 backend.backend.target = BackendTarget::Invalid(message.clone());
-                scope.unresolved(&format!("backendRefs[{index}]"), Problem { reason: Reason::InvalidKind, message });
+                scope.unresolved(
+                    &format!("backendRefs[{index}]"),
+                    Problem { reason: Reason::InvalidKind, message },
+                );
             }
         }
     }
@@ -303,7 +342,12 @@ fn settings_of_policies(scope: &mut RuleScope<'_, '_>, backends: &[RuleBackend<'
 }
 
 /// Backend scope: each backend that has no session of its own gets one. Its tokens are bound to rule and backend.
-fn split_sessions(scope: &mut RuleScope<'_, '_>, settings: &Settings, rule: &str, backends: &mut [RuleBackend<'_>]) {
+fn split_sessions(
+    scope: &mut RuleScope<'_, '_>,
+    settings: &Settings,
+    rule: &str,
+    backends: &mut [RuleBackend<'_>],
+) {
     let several = backends.len() > 1;
     if several && settings.header && settings.name.is_some() {
         let what = "one header can't carry the sessions of several backends, each of which has its own \
@@ -332,12 +376,21 @@ fn rule_identity(scope: &RuleScope<'_, '_>, matches: &[Match], settings: &Settin
 }
 
 /// Two sessions can't share a cookie or header, unless they are the same session (GEP-1619, "Session Naming Collision").
-fn refuse_name_clashes(scope: &mut RuleScope<'_, '_>, session: Option<&Session>, backends: &[RuleBackend<'_>]) {
+fn refuse_name_clashes(
+    scope: &mut RuleScope<'_, '_>,
+    session: Option<&Session>,
+    backends: &[RuleBackend<'_>],
+) {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    for session in session.into_iter().chain(backends.iter().filter_map(|backend| backend.backend.session.as_ref())) {
+    for session in
+        session.into_iter().chain(backends.iter().filter_map(|backend| backend.backend.session.as_ref()))
+    {
         let name = carrier_name(session);
         if seen.insert(name.clone(), &session.scope).is_some_and(|scope| scope != session.scope) {
-            scope.unsupported("backendRefs", format!("two of its sessions use the {name}; give each its own name"));
+            scope.unsupported(
+                "backendRefs",
+                format!("two of its sessions use the {name}; give each its own name"),
+            );
         }
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn stream_rule(
     };
     // Connections without matches have one rule. TCPRoute and TLSRoute v1 allow no second one; v1alpha2 did.
     if index > 0 {
-        scope.unsupported("", "only the first rule of a TCPRoute or TLSRoute is used; make it a route of its own");
+        scope.unsupported(
+            "",
+            "only the first rule of a TCPRoute or TLSRoute is used; make it a route of its own",
+        );
     }
     let RuleScope { origin, problems, unresolved, notes, .. } = scope;
     if problems.is_empty() {
@@ -39,12 +42,13 @@ pub(super) fn stream_rule(
 fn split(scope: &mut RuleScope<'_, '_>, rule: &StreamRule) -> Split {
     for (index, reference) in rule.backend_refs.iter().enumerate() {
         if !reference.filters.is_empty() {
-            scope.unsupported(&format!("backendRefs[{index}].filters"), "isn't known to this mesh; remove it");
+            scope
+                .unsupported(&format!("backendRefs[{index}].filters"), "isn't known to this mesh; remove it");
         }
     }
     if rule.backend_refs.is_empty() {
         scope.unsupported("backendRefs", "is empty; name a backend");
     }
-    let backends = scope.backends(&rule.backend_refs);
+    let backends = scope.backends(&rule.backend_refs, false);
     rule::split(backends)
 }

@@ -6,8 +6,8 @@ use gamut_route::{
     BackendId, RouteKind, RouteTable, ServicePort,
     precedence::{Rank, RouteName},
     table::{
-        AppProtocol, Backend, BackendTarget, HttpRules, Match, Outcome, RankedMatch, Rule, Session, Split, Timeouts,
-        TlsRule,
+        AppProtocol, Backend, BackendTarget, HttpRules, Match, Outcome, RankedMatch, Rule, Session, Split,
+        Timeouts, TlsRule,
     },
 };
 
@@ -29,7 +29,8 @@ pub fn compile_table(
     client_namespace: &str,
 ) -> RouteTable {
     let service = world.services.get(&parent.service);
-    let Some((service, port)) = service.and_then(|service| Some((service, service.port(parent.port)?))) else {
+    let Some((service, port)) = service.and_then(|service| Some((service, service.port(parent.port)?)))
+    else {
         return nowhere(parent);
     };
     let contest = contest_for(world, routes, parent, client_namespace);
@@ -88,8 +89,9 @@ fn protocol(port: &Port, kind: Option<RouteKind>) -> AppProtocol {
     match kind {
         None => port.protocol,
         Some(RouteKind::Grpc) => AppProtocol::Http2,
-        Some(RouteKind::Http) if port.declared => port.protocol,
-        Some(RouteKind::Http) => AppProtocol::Detect,
+        // Such a port has a route only if somebody named it (see `attach`), who knows better than our list.
+        Some(RouteKind::Http) if !port.declared && port.protocol == AppProtocol::Opaque => AppProtocol::Http,
+        Some(RouteKind::Http) => port.protocol,
         Some(RouteKind::Tls) => AppProtocol::Tls,
         Some(RouteKind::Tcp) => AppProtocol::Opaque,
     }
@@ -177,5 +179,12 @@ fn nowhere(parent: &ServicePort) -> RouteTable {
 
 /// A rule that no route wrote.
 fn standing_in(outcome: Outcome) -> Rule {
-    Rule { origin: None, filters: Vec::new(), outcome, timeouts: Timeouts::default(), retry: None, session: None }
+    Rule {
+        origin: None,
+        filters: Vec::new(),
+        outcome,
+        timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
+    }
 }

@@ -79,7 +79,8 @@ impl<'w> Lookup<'w> {
         self.note(Dependency::Grants(service.namespace.clone()));
         let grants = self.world.grants.get(&service.namespace);
         // A field that isn't known may restrict what is granted.
-        let readable = grants.into_iter().flatten().map(|(_, grant)| grant).filter(|grant| grant.unknown.is_empty());
+        let readable =
+            grants.into_iter().flatten().map(|(_, grant)| grant).filter(|grant| grant.unknown.is_empty());
         readable.filter_map(Lenient::ok).any(|grant| {
             let from = |from: &GrantFrom| {
                 from.group == GROUP && from.kind == kind.as_str() && from.namespace == namespace

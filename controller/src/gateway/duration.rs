@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn the_invalid_vectors_of_the_specification_are_refused() {
-        for text in ["1", "1m1", "1d", "1h30m10s20ms50h", "999999h", "1.5h", "-15m", "", "0", "h", "1 h", "١s"] {
+        for text in
+            ["1", "1m1", "1d", "1h30m10s20ms50h", "999999h", "1.5h", "-15m", "", "0", "h", "1 h", "١s"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -20,7 +20,8 @@ impl<T: DeserializeOwned> Lenient<T> {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-        let value = serde_ignored::deserialize(deserializer, |path| unknown.push(readable(&path.to_string())));
+        let value =
+            serde_ignored::deserialize(deserializer, |path| unknown.push(readable(&path.to_string())));
         let value = value.map_err(|error: serde_json::Error| {
             let path = track.path().to_string();
             match path.as_str() {

@@ -20,8 +20,8 @@ mod stream;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcFilter, GrpcMatch, GrpcMethodMatch, GrpcRule};
 pub use http::{
-    Cors, ExtensionRef, Fraction, Header, HeaderModifier, HttpFilter, HttpMatch, HttpRule, Mirror, PathMatch, PathModifier,
-    Redirect, Retry, Rewrite, Timeouts, ValueMatch,
+    Cors, ExtensionRef, Fraction, Header, HeaderModifier, HttpFilter, HttpMatch, HttpRule, Mirror, PathMatch,
+    PathModifier, Redirect, Retry, Rewrite, Timeouts, ValueMatch,
 };
 pub use lenient::Lenient;
 pub use policy::{

@@ -94,7 +94,15 @@ pub struct BackendRef<F> {
 
 impl<F> Default for BackendRef<F> {
     fn default() -> Self {
-        Self { group: None, kind: None, namespace: None, name: String::new(), port: None, weight: None, filters: Vec::new() }
+        Self {
+            group: None,
+            kind: None,
+            namespace: None,
+            name: String::new(),
+            port: None,
+            weight: None,
+            filters: Vec::new(),
+        }
     }
 }
 
@@ -108,7 +116,8 @@ impl Route {
         let spec = object.raw.get("spec").and_then(Value::as_object).unwrap_or(&empty);
         let field = |name: &str| spec.get(name).cloned();
         // TCPRoute has no hostnames: there they are as unknown as any other field.
-        let is_known = |name: &str| COMMON_FIELDS.contains(&name) && !(kind == RouteKind::Tcp && name == "hostnames");
+        let is_known =
+            |name: &str| COMMON_FIELDS.contains(&name) && !(kind == RouteKind::Tcp && name == "hostnames");
         let rules = field("rules");
         Self {
             reference: RouteRef { kind, name: name_of(object) },
@@ -123,7 +132,11 @@ impl Route {
                 RouteKind::Grpc => each(rules).map_or(Rules::Unreadable, Rules::Grpc),
                 RouteKind::Tcp | RouteKind::Tls => each(rules).map_or(Rules::Unreadable, Rules::Stream),
             },
-            unknown: spec.iter().filter(|(name, value)| !is_known(name) && !value.is_null()).map(|(name, _)| name.clone()).collect(),
+            unknown: spec
+                .iter()
+                .filter(|(name, value)| !is_known(name) && !value.is_null())
+                .map(|(name, _)| name.clone())
+                .collect(),
             status: object.raw.get("status").cloned().unwrap_or(Value::Null),
         }
     }

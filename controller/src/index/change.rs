@@ -68,16 +68,18 @@ impl Index {
             "XBackendTrafficPolicy" => {
                 let policy = object.map(TrafficPolicy::read);
                 // Without targets there is no condition to say it in.
-                if let Some(object) = object {
-                    self.report_unreadable(id, object, "spec", policy.as_ref().map(|policy| &policy.spec));
+                if let (Some(object), Some(Err(error))) =
+                    (object, policy.as_ref().map(|policy| &policy.spec.value))
+                {
+                    self.report(object, format!("spec.{error}; correct the field"));
                 }
                 self.replace_policy(name, policy, touched);
             }
             "ReferenceGrant" => {
                 touched.dependencies.insert(Dependency::Grants(name.namespace.clone()));
                 let grant = object.map(ReferenceGrant::read);
-                if let Some(object) = object {
-                    self.report_unreadable(id, object, "spec", grant.as_ref());
+                if let (Some(object), Some(grant)) = (object, &grant) {
+                    self.report_grant(object, grant);
                 }
                 let grants = self.world.grants.entry(name.namespace).or_default();
                 match grant {
@@ -100,7 +102,10 @@ impl Index {
         match read(object) {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::error!("{}: {id}: {error}; the object is left out until it is corrected", object.origin);
+                tracing::error!(
+                    "{}: {id}: {error}; the object is left out until it is corrected",
+                    object.origin
+                );
                 self.broken.insert(id.clone(), error);
                 None
             }
@@ -111,19 +116,30 @@ impl Index {
         name.namespace == self.settings.system_namespace && name.name == wanted
     }
 
-    /// Reports a part that has no condition to be reported in.
-    fn report_unreadable<T>(&mut self, id: &ObjectId, object: &Object, part: &str, read: Option<&Lenient<T>>) {
-        let Some(read) = read else { return };
-        let problem = match (&read.value, read.unknown.first()) {
-            (Err(error), _) => format!("{part}.{error}; correct the field"),
-            (Ok(_), Some(field)) => format!("{part}.{field} isn't known to this mesh; remove it"),
-            (Ok(_), None) => return,
-        };
-        tracing::error!("{}: {id}: {problem}", object.origin);
-        self.broken.insert(id.clone(), problem);
+    /// A grant that can't be read grants nothing, and neither does one with a field that may restrict it.
+    fn report_grant(&mut self, object: &Object, grant: &Lenient<ReferenceGrant>) {
+        match (&grant.value, grant.unknown.first()) {
+            (Err(error), _) => self.report(object, format!("spec.{error}; correct the field")),
+            (Ok(_), Some(field)) => {
+                self.report(object, format!("spec.{field} isn't known to this mesh; remove it"))
+            }
+            (Ok(_), None) => {}
+        }
     }
 
-    fn replace_route(&mut self, kind: RouteKind, id: &ObjectId, object: Option<&Object>, touched: &mut Touched) {
+    /// Reports an object that has no condition to be reported in.
+    fn report(&mut self, object: &Object, problem: String) {
+        tracing::error!("{}: {}: {problem}", object.origin, object.id());
+        self.broken.insert(object.id(), problem);
+    }
+
+    fn replace_route(
+        &mut self,
+        kind: RouteKind,
+        id: &ObjectId,
+        object: Option<&Object>,
+        touched: &mut Touched,
+    ) {
         let name = NamespacedName::new(id.namespace.clone().unwrap_or_default(), id.name.as_str());
         let reference = RouteRef { kind, name };
         let route = object.map(|object| Route::read(kind, object));
@@ -131,9 +147,8 @@ impl Index {
         if let (Some(object), Some(Route { parents, .. })) = (object, &route)
             && let Err(error) = &parents.value
         {
-            let problem = format!("spec.parentRefs{}{error}; correct the field", if error.starts_with('[') { "" } else { ": " });
-            tracing::error!("{}: {id}: {problem}", object.origin);
-            self.broken.insert(id.clone(), problem);
+            let separator = if error.starts_with('[') { "" } else { ": " };
+            self.report(object, format!("spec.parentRefs{separator}{error}; correct the field"));
         }
         self.routes.replace(&reference, route);
         touched.routes.insert(reference);
@@ -179,7 +194,9 @@ impl Index {
             touched.topics.insert(Topic::Policy(side.uid));
             for address in &side.ips {
                 touched.topics.insert(Topic::Address(*address));
-                touched.topics.extend(self.slices.services_with_address(*address).into_iter().map(Topic::Endpoints));
+                touched
+                    .topics
+                    .extend(self.slices.services_with_address(*address).into_iter().map(Topic::Endpoints));
             }
             let backends = self.world.xbackends.values().filter(|backend| {
                 backend.name.namespace == name.namespace && endpoints::selects(backend, side)
@@ -213,9 +230,15 @@ impl Index {
             Some(policy) => self.world.policies.insert(name.clone(), policy.clone()),
             None => self.world.policies.remove(&name),
         };
-        let targets = before.iter().chain(&policy).filter_map(|policy| policy.spec.ok()).flat_map(|spec| &spec.target_refs);
+        let targets = before
+            .iter()
+            .chain(&policy)
+            .filter_map(|policy| policy.spec.ok())
+            .flat_map(|spec| &spec.target_refs);
         for target in targets {
-            touched.topics.insert(Topic::Tables(NamespacedName::new(name.namespace.as_str(), target.name.as_str())));
+            touched
+                .topics
+                .insert(Topic::Tables(NamespacedName::new(name.namespace.as_str(), target.name.as_str())));
         }
         touched.topics.insert(Topic::Sessions);
         touched.dependencies.insert(Dependency::Policies(name.namespace.clone()));
@@ -239,7 +262,9 @@ impl Index {
             self.stale.insert(id_of(reference.kind.as_str(), &reference.name));
             // Routes of other kinds on the same Service win or lose against this one, or did so against what it was.
             for service in &changed.tables {
-                let rivals = |route: &&CompiledRoute| route.kind() != reference.kind || reference.kind == RouteKind::Tcp;
+                let rivals = |route: &&CompiledRoute| {
+                    route.kind() != reference.kind || reference.kind == RouteKind::Tcp
+                };
                 if self.routes.attached(service).iter().any(rivals) {
                     touched.parents.insert(service.clone());
                 }

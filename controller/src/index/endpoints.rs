@@ -21,7 +21,13 @@ use crate::{
 };
 
 /// The endpoints of a backend; empty for one that doesn't exist.
-pub(super) fn endpoint_set(settings: &Settings, world: &World, pods: &Pods, slices: &Slices, id: &BackendId) -> EndpointSet {
+pub(super) fn endpoint_set(
+    settings: &Settings,
+    world: &World,
+    pods: &Pods,
+    slices: &Slices,
+    id: &BackendId,
+) -> EndpointSet {
     let found = match id {
         BackendId::Service(port) => of_service(settings, world, pods, slices, port),
         BackendId::XBackend(name) => of_xbackend(settings, world, pods, name),
@@ -51,7 +57,13 @@ fn of_service(
     })
 }
 
-fn endpoints_of(settings: &Settings, pods: &Pods, slices: &Slices, service: &Service, port: &Port) -> Vec<Endpoint> {
+fn endpoints_of(
+    settings: &Settings,
+    pods: &Pods,
+    slices: &Slices,
+    service: &Service,
+    port: &Port,
+) -> Vec<Endpoint> {
     let mut by_address: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
     for slice in slices.of_service(&service.name) {
         // Slices name the Service's port and hold the target port, already resolved where it is a name.
@@ -71,7 +83,9 @@ fn endpoints_of(settings: &Settings, pods: &Pods, slices: &Slices, service: &Ser
 fn joined(settings: &Settings, pods: &Pods, endpoint: &SliceEndpoint, port: u16) -> Option<Endpoint> {
     let address = SocketAddr::new(endpoint.address, port);
     let pod = match &endpoint.pod {
-        Some((name, uid)) => Some(pods.get(name).filter(|pod| uid.is_none_or(|uid| uid == pod.uid) && !pod.finished)?),
+        Some((name, uid)) => {
+            Some(pods.get(name).filter(|pod| uid.is_none_or(|uid| uid == pod.uid) && !pod.finished)?)
+        }
         None => pods.by_address(endpoint.address),
     };
     let terminating = endpoint.terminating || pod.is_some_and(|pod| pod.terminating);
@@ -93,13 +107,21 @@ fn joined(settings: &Settings, pods: &Pods, endpoint: &SliceEndpoint, port: u16)
 fn one_family_for_each_pod(by_address: BTreeMap<SocketAddr, Endpoint>, prefers_ipv6: bool) -> Vec<Endpoint> {
     let preferred = |endpoint: &Endpoint| endpoint.address.is_ipv6() == prefers_ipv6;
     let uid = |endpoint: &Endpoint| endpoint.pod.as_ref().map(|pod| pod.uid);
-    let in_preferred: Vec<_> = by_address.values().filter(|endpoint| preferred(endpoint)).filter_map(uid).collect();
-    let doubled = |endpoint: &Endpoint| !preferred(endpoint) && uid(endpoint).is_some_and(|uid| in_preferred.contains(&uid));
+    let in_preferred: Vec<_> =
+        by_address.values().filter(|endpoint| preferred(endpoint)).filter_map(uid).collect();
+    let doubled = |endpoint: &Endpoint| {
+        !preferred(endpoint) && uid(endpoint).is_some_and(|uid| in_preferred.contains(&uid))
+    };
     by_address.into_values().filter(|endpoint| !doubled(endpoint)).collect()
 }
 
 /// Pods chosen by label, without a Service: ready by their own account.
-fn of_xbackend(settings: &Settings, world: &World, pods: &Pods, name: &NamespacedName) -> Option<EndpointSet> {
+fn of_xbackend(
+    settings: &Settings,
+    world: &World,
+    pods: &Pods,
+    name: &NamespacedName,
+) -> Option<EndpointSet> {
     let backend = world.xbackends.get(name)?;
     let protocol = xbackend_protocol(backend).ok()?;
     let port = u16::try_from(backend.spec.ok()?.port.number).ok()?;
@@ -114,8 +136,14 @@ fn of_xbackend(settings: &Settings, world: &World, pods: &Pods, name: &Namespace
 
 /// Whether an XBackend selects a pod.
 pub(super) fn selects(backend: &XBackend, pod: &Pod) -> bool {
-    let labels = backend.spec.ok().and_then(|spec| spec.endpoint_selector.as_ref()).map(|selector| &selector.match_labels);
-    labels.is_some_and(|labels| !labels.is_empty() && labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value)))
+    let labels = backend
+        .spec
+        .ok()
+        .and_then(|spec| spec.endpoint_selector.as_ref())
+        .map(|selector| &selector.match_labels);
+    labels.is_some_and(|labels| {
+        !labels.is_empty() && labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value))
+    })
 }
 
 /// A pod as an endpoint by itself.

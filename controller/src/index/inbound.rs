@@ -6,7 +6,7 @@ use gamut_controller_api::{InboundPolicy, InboundPort, MtlsMode};
 use gamut_route::table::AppProtocol;
 
 use super::{Settings, pod::Pod};
-use crate::compile::{Service, Target, assumed, opaque_ports, ports_in};
+use crate::compile::{OPAQUE_PORTS, PortList, Service, Target, assumed};
 
 const MTLS: &str = "gamut.mesh/mtls";
 const PLAINTEXT_PORTS: &str = "gamut.mesh/plaintext-ports";
@@ -20,22 +20,19 @@ pub(super) fn inbound_policy<'a>(
 ) -> InboundPolicy {
     let mode = mode(settings, pod, namespace);
     let annotation = |name: &str| pod.annotations.get(name).or_else(|| namespace.get(name));
-    let opaque = match opaque_ports(&pod.annotations).as_slice() {
-        [] => opaque_ports(namespace),
-        own => own.to_vec(),
-    };
-    let plaintext = ports_in(annotation(PLAINTEXT_PORTS));
+    let opaque = PortList::read(annotation(OPAQUE_PORTS));
+    let plaintext = PortList::read(annotation(PLAINTEXT_PORTS));
 
     let mut protocols = protocols_of_services(pod, services);
     for port in &pod.ports {
         protocols.entry(*port).or_insert_with(|| assumed(*port));
     }
-    protocols.extend(opaque.into_iter().map(|port| (port, AppProtocol::Opaque)));
-    for port in &plaintext {
-        protocols.entry(*port).or_insert_with(|| assumed(*port));
+    protocols.extend(opaque.iter().map(|port| (port, AppProtocol::Opaque)));
+    for port in plaintext.iter() {
+        protocols.entry(port).or_insert_with(|| assumed(port));
     }
     let ports = protocols.into_iter().map(|(port, protocol)| {
-        let mode = if plaintext.contains(&port) { MtlsMode::Permissive } else { mode };
+        let mode = if plaintext.contains(port) { MtlsMode::Permissive } else { mode };
         (port, InboundPort { mode, protocol })
     });
     let says_something = |port: &InboundPort| port.mode != mode || port.protocol != AppProtocol::Detect;
@@ -49,7 +46,12 @@ pub(super) fn closed() -> InboundPolicy {
 
 /// A mode that can't be read is strict: whoever writes one wants more than the default.
 fn mode(settings: &Settings, pod: &Pod, namespace: &BTreeMap<String, String>) -> MtlsMode {
-    match pod.annotations.get(MTLS).or_else(|| namespace.get(MTLS)).map(|mode| mode.trim().to_ascii_lowercase()) {
+    match pod
+        .annotations
+        .get(MTLS)
+        .or_else(|| namespace.get(MTLS))
+        .map(|mode| mode.trim().to_ascii_lowercase())
+    {
         None => settings.mtls,
         Some(mode) if mode == "permissive" => MtlsMode::Permissive,
         Some(mode) => {
@@ -62,9 +64,14 @@ fn mode(settings: &Settings, pod: &Pod, namespace: &BTreeMap<String, String>) ->
 }
 
 /// What the Services that select the pod say about its ports. Two that contradict each other say nothing.
-fn protocols_of_services<'a>(pod: &Pod, services: impl Iterator<Item = &'a Service>) -> BTreeMap<u16, AppProtocol> {
+fn protocols_of_services<'a>(
+    pod: &Pod,
+    services: impl Iterator<Item = &'a Service>,
+) -> BTreeMap<u16, AppProtocol> {
     let mut said: BTreeMap<u16, AppProtocol> = BTreeMap::new();
-    for port in services.flat_map(|service| &service.ports).filter(|port| port.protocol != AppProtocol::Detect) {
+    for port in
+        services.flat_map(|service| &service.ports).filter(|port| port.protocol != AppProtocol::Detect)
+    {
         let target = match &port.target {
             Target::Number(number) => Some(*number),
             Target::Name(name) => pod.named_ports.get(name).copied(),

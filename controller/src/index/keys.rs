@@ -46,7 +46,11 @@ impl std::fmt::Debug for MasterKeys {
 /// What is wrong with the ConfigMap, in one line. One with no roots at all is an error too: it would lock everybody out.
 pub(super) fn read_roots(object: &Object) -> Result<TrustBundle, String> {
     let map = ConfigMap::deserialize(&object.raw).map_err(|error| error.to_string())?;
-    let pem = map.data.as_ref().and_then(|data| data.get(ROOTS)).ok_or_else(|| format!("data[{ROOTS:?}] is missing"))?;
+    let pem = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(ROOTS))
+        .ok_or_else(|| format!("data[{ROOTS:?}] is missing"))?;
     let roots = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     let mut roots = roots.map_err(|error| format!("data[{ROOTS:?}] isn't PEM: {error}"))?;
     roots.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
@@ -67,13 +71,16 @@ impl MasterKeys {
         let data = secret.data.unwrap_or_default();
         let mut keys = BTreeMap::new();
         for (name, key) in &data {
-            let Some(id) = name.strip_prefix(KEY_PREFIX).and_then(|id| id.parse::<u8>().ok()) else { continue };
+            let Some(id) = name.strip_prefix(KEY_PREFIX).and_then(|id| id.parse::<u8>().ok()) else {
+                continue;
+            };
             if key.0.len() < KEY_LENGTH {
                 return Err(format!("data[{name:?}] is shorter than {KEY_LENGTH} bytes"));
             }
             keys.insert(id, key.0.clone());
         }
-        let named = data.get(CURRENT_KEY).and_then(|id| std::str::from_utf8(&id.0).ok()?.trim().parse::<u8>().ok());
+        let named =
+            data.get(CURRENT_KEY).and_then(|id| std::str::from_utf8(&id.0).ok()?.trim().parse::<u8>().ok());
         let current = named.filter(|id| keys.contains_key(id)).or_else(|| keys.keys().next_back().copied());
         if current.is_none() {
             return Err(format!("data has no key; entries are named {KEY_PREFIX}1, {KEY_PREFIX}2"));

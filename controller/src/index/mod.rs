@@ -166,7 +166,12 @@ impl Index {
             Key::Address(address) => Body::Address(self.address(*address)),
             Key::RouteTable { client_namespace, service } => {
                 let routes = self.routes.attached(&service.service);
-                Body::RouteTable(Arc::new(compile::compile_table(&self.world, &routes, service, client_namespace)))
+                Body::RouteTable(Arc::new(compile::compile_table(
+                    &self.world,
+                    &routes,
+                    service,
+                    client_namespace,
+                )))
             }
             Key::EndpointSet(id) => {
                 let set = endpoints::endpoint_set(&self.settings, &self.world, &self.pods, &self.slices, id);
@@ -187,7 +192,9 @@ impl Index {
     pub fn suggestions(&self, namespace: &str) -> Vec<SocketAddr> {
         let of_service = |service: &Service| -> Vec<SocketAddr> {
             let addresses = service.cluster_ips().iter();
-            addresses.flat_map(|ip| service.ports.iter().map(|port| SocketAddr::new(*ip, port.number))).collect()
+            addresses
+                .flat_map(|ip| service.ports.iter().map(|port| SocketAddr::new(*ip, port.number)))
+                .collect()
         };
         self.services_in(namespace).flat_map(of_service).collect()
     }
@@ -271,7 +278,10 @@ impl Index {
             spec.session_persistence.is_some()
                 && spec.target_refs.iter().any(|target| {
                     let name = NamespacedName::new(policy.name.namespace.as_str(), target.name.as_str());
-                    self.world.services.get(&name).is_some_and(|service| scope == format!("backend/{}", service.uid))
+                    self.world
+                        .services
+                        .get(&name)
+                        .is_some_and(|service| scope == format!("backend/{}", service.uid))
                 })
         })
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod as CorePod, PodSpec, PodStatus};
 use serde::Deserialize;
 
-use crate::compile::ports_in;
+use crate::compile::PortList;
 
 /// The sidecar's container, as the injector names it.
 const SIDECAR: &str = "gamut-proxy";
@@ -74,11 +74,17 @@ impl Pod {
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let host_network = spec.host_network == Some(true);
-        let owner = pod.metadata.owner_references.unwrap_or_default().into_iter().find(|owner| owner.controller == Some(true));
+        let owner = pod
+            .metadata
+            .owner_references
+            .unwrap_or_default()
+            .into_iter()
+            .find(|owner| owner.controller == Some(true));
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let ports: Vec<_> = containers.flat_map(|container| container.ports.iter().flatten()).collect();
         let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
-        let named_ports = ports.iter().filter_map(|port| Some((port.name.clone()?, number(port.container_port)?)));
+        let named_ports =
+            ports.iter().filter_map(|port| Some((port.name.clone()?, number(port.container_port)?)));
         Ok(Self {
             name: NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone()),
             uid: Uid::of(&object.uid),
@@ -91,7 +97,11 @@ impl Pod {
             workload: workload(object, owner.map(|owner| (owner.kind, owner.name))),
             zone: object.labels.get("topology.kubernetes.io/zone").cloned(),
             sidecar: sidecar(object, &spec, &status),
-            ready: status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            ready: status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             named_ports: named_ports.collect(),
@@ -111,8 +121,8 @@ impl Pod {
 
     /// How a port of it is reached.
     pub(crate) fn transport(&self, trust_domain: &str, port: u16) -> Transport {
-        let skipped = ports_in(self.annotations.get(SKIP_INBOUND));
-        if self.sidecar == Sidecar::None || OWN_PORTS.contains(&port) || skipped.contains(&port) {
+        let skipped = PortList::read(self.annotations.get(SKIP_INBOUND));
+        if self.sidecar == Sidecar::None || OWN_PORTS.contains(&port) || skipped.contains(port) {
             return Transport::Plaintext;
         }
         match SpiffeId::new(trust_domain, &self.name.namespace, &self.service_account) {
@@ -150,7 +160,12 @@ fn addresses(status: &PodStatus) -> Vec<IpAddr> {
     let first = status.pod_ip.as_deref();
     let mut ips: Vec<IpAddr> = first.into_iter().chain(all).filter_map(|ip| ip.parse().ok()).collect();
     let mut seen = Vec::new();
-    ips.retain(|ip| !seen.contains(ip) && { seen.push(*ip); true });
+    ips.retain(|ip| {
+        !seen.contains(ip) && {
+            seen.push(*ip);
+            true
+        }
+    });
     ips
 }
 
@@ -158,11 +173,13 @@ fn addresses(status: &PodStatus) -> Vec<IpAddr> {
 fn sidecar(object: &Object, spec: &PodSpec, status: &PodStatus) -> Sidecar {
     let labelled = object.labels.get(INJECTED_LABEL).is_some_and(|value| value == "true");
     let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    if !labelled || spec.host_network == Some(true) || !containers.any(|container| container.name == SIDECAR) {
+    if !labelled || spec.host_network == Some(true) || !containers.any(|container| container.name == SIDECAR)
+    {
         return Sidecar::None;
     }
     // A native sidecar has passed its startup probe when `started` is true.
-    let mut statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let mut statuses =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let started = |status: &ContainerStatus| status.started == Some(true) || status.ready;
     match statuses.any(|status| status.name == SIDECAR && started(status)) {
         true => Sidecar::Started,
@@ -178,7 +195,10 @@ fn workload(object: &Object, owner: Option<(String, String)>) -> String {
             let hash = object.labels.get("pod-template-hash");
             hash.and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-'))
         }
-        "Job" => name.rsplit_once('-').filter(|(_, end)| end.len() >= 8 && end.bytes().all(|c| c.is_ascii_digit())).map(|(stem, _)| stem),
+        "Job" => name
+            .rsplit_once('-')
+            .filter(|(_, end)| end.len() >= 8 && end.bytes().all(|c| c.is_ascii_digit()))
+            .map(|(stem, _)| stem),
         _ => None,
     };
     stem.map_or_else(|| name.clone(), str::to_owned)

@@ -47,13 +47,17 @@ impl Pods {
 
     /// The pod that has an address now. Addresses are used again: of several pods the youngest that hasn't finished.
     pub(super) fn by_address(&self, address: IpAddr) -> Option<&Pod> {
-        let pods = self.by_address.get(&address).into_iter().flatten().filter_map(|name| self.by_name.get(name));
+        let pods =
+            self.by_address.get(&address).into_iter().flatten().filter_map(|name| self.by_name.get(name));
         pods.filter(|pod| !pod.finished).max_by_key(|pod| (!pod.terminating, pod.created, &pod.name))
     }
 
     /// The pods of a namespace, in the order of their names.
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
         let from = NamespacedName::new(namespace, "");
-        self.by_name.range(from..).take_while(move |(name, _)| name.namespace == namespace).map(|(_, pod)| pod)
+        self.by_name
+            .range(from..)
+            .take_while(move |(name, _)| name.namespace == namespace)
+            .map(|(_, pod)| pod)
     }
 }

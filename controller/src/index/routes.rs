@@ -55,7 +55,8 @@ impl Routes {
         if !is_same_in_tables(before.as_ref(), after.as_ref()) {
             changed.tables = before.iter().chain(&after).flat_map(parents).collect();
         }
-        changed.scopes = before.as_ref().map(visible_scopes) != after.as_ref().map(visible_scopes);
+        let scopes = |route: &Option<CompiledRoute>| route.as_ref().map(visible_scopes).unwrap_or_default();
+        changed.scopes = scopes(&before) != scopes(&after);
         if let Some(after) = after {
             self.link(reference, &after);
             self.compiled.insert(reference.clone(), after);

@@ -49,8 +49,12 @@ impl Slice {
             let number = port.port.and_then(|number| u16::try_from(number).ok()).filter(|_| tcp)?;
             Some((port.name.unwrap_or_default(), number))
         });
-        let service = object.labels.get(SERVICE_LABEL).map(|name| NamespacedName::new(namespace.as_str(), name.as_str()));
-        let endpoints = slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::read(endpoint, &namespace));
+        let service = object
+            .labels
+            .get(SERVICE_LABEL)
+            .map(|name| NamespacedName::new(namespace.as_str(), name.as_str()));
+        let endpoints =
+            slice.endpoints.iter().filter_map(|endpoint| SliceEndpoint::read(endpoint, &namespace));
         Ok(Self { service, ports: ports.collect(), endpoints: endpoints.collect() })
     }
 
@@ -61,7 +65,11 @@ impl Slice {
 
     /// The addresses of endpoints that it doesn't say the pod of.
     pub(super) fn bare_addresses(&self) -> BTreeSet<IpAddr> {
-        self.endpoints.iter().filter(|endpoint| endpoint.pod.is_none()).map(|endpoint| endpoint.address).collect()
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.pod.is_none())
+            .map(|endpoint| endpoint.address)
+            .collect()
     }
 }
 

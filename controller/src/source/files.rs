@@ -51,7 +51,13 @@ impl FilesSource {
             tracing::warn!("{}: can't be created: {error}", objects.display());
         }
         let watch = gamut_manifest::watch(paths)?;
-        Ok(Self { watch, known: HashMap::new(), synced: false, problems: Vec::new(), writer: FilesWriter { to } })
+        Ok(Self {
+            watch,
+            known: HashMap::new(),
+            synced: false,
+            problems: Vec::new(),
+            writer: FilesWriter { to },
+        })
     }
 
     /// The next batch, never empty. Cancel safe.
@@ -181,7 +187,8 @@ async fn write_beside(path: &Path, content: &Value, mode: u32) -> io::Result<Pat
     fs::create_dir_all(directory).await?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = directory.join(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).await?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside).await?;
     file.write_all(format!("{content:#}\n").as_bytes()).await?;
     file.flush().await?;
     Ok(beside)

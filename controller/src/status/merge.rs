@@ -21,7 +21,13 @@ const MAX_ENTRIES: usize = 32;
 /// Puts our entries into a status; `None` if that changes nothing. `list` is `parents` or `ancestors`.
 ///
 /// An entry of ours that was made for a newer generation stays as it is: another replica has seen more than we have.
-pub fn merge(status: &Value, list: &str, entries: &[Entry], generation: i64, now: Timestamp) -> Option<Value> {
+pub fn merge(
+    status: &Value,
+    list: &str,
+    entries: &[Entry],
+    generation: i64,
+    now: Timestamp,
+) -> Option<Value> {
     let before = status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
     let key = if list == "parents" { "parentRef" } else { "ancestorRef" };
     let mut left: Vec<&Entry> = entries.iter().collect();
@@ -41,7 +47,10 @@ pub fn merge(status: &Value, list: &str, entries: &[Entry], generation: i64, now
     }
     for entry in left {
         if after.len() >= MAX_ENTRIES {
-            tracing::warn!("a status has {MAX_ENTRIES} entries already; what is to be said about {} has no room", entry.reference);
+            tracing::warn!(
+                "a status has {MAX_ENTRIES} entries already; what is to be said about {} has no room",
+                entry.reference
+            );
             break;
         }
         after.push(written(key, entry, None, generation, now));
@@ -77,7 +86,8 @@ fn written(key: &str, entry: &Entry, existing: Option<&Value>, generation: i64, 
         .conditions
         .iter()
         .map(|condition| {
-            let known = before.into_iter().flatten().find(|known| known.get("type") == Some(&json!(condition.kind)));
+            let known =
+                before.into_iter().flatten().find(|known| known.get("type") == Some(&json!(condition.kind)));
             written_condition(condition, known, generation, now)
         })
         .collect();

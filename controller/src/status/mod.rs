@@ -128,7 +128,8 @@ fn subjects(index: &Index) -> impl Iterator<Item = ObjectId> {
         namespace: Some(name.namespace.clone()),
         name: name.name.clone(),
     };
-    let route = move |route: &crate::compile::CompiledRoute| id(route.kind().as_str(), &route.route.reference.name);
+    let route =
+        move |route: &crate::compile::CompiledRoute| id(route.kind().as_str(), &route.route.reference.name);
     let routes = index.statuses().map(move |(compiled, _)| route(compiled));
     let policies = index.world().policies.keys().map(move |name| id("XBackendTrafficPolicy", name));
     let xbackends = index.world().xbackends.keys().map(move |name| id("XBackend", name));
@@ -172,7 +173,12 @@ fn policy_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subject
         reference: json!({"group": target.group, "kind": target.kind, "name": target.name}),
         conditions: vec![compile::policy_conditions(index.world(), policy, target)],
     });
-    Some(Subject { status: &policy.status, generation: policy.generation, list: "ancestors", entries: entries.collect() })
+    Some(Subject {
+        status: &policy.status,
+        generation: policy.generation,
+        list: "ancestors",
+        entries: entries.collect(),
+    })
 }
 
 /// An XBackend has no ancestors of its own to name; its entry is about itself (GEP-4894 leaves it to implementations).
@@ -182,7 +188,12 @@ fn xbackend_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subje
         reference: json!({"group": crate::gateway::EXPERIMENTAL_GROUP, "kind": "XBackend", "name": name.name}),
         conditions: vec![compile::xbackend_condition(backend)],
     };
-    Some(Subject { status: &backend.status, generation: backend.generation, list: "ancestors", entries: vec![entry] })
+    Some(Subject {
+        status: &backend.status,
+        generation: backend.generation,
+        list: "ancestors",
+        entries: vec![entry],
+    })
 }
 
 fn parent_entry(parent: ParentConditions) -> Entry {

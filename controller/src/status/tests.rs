@@ -14,7 +14,8 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn object(value: Value) -> Object {
-    Object::from_value(value, &Origin { file: Arc::new(PathBuf::from("test")), document: 0, line: 1 }).unwrap()
+    Object::from_value(value, &Origin { file: Arc::new(PathBuf::from("test")), document: 0, line: 1 })
+        .unwrap()
 }
 
 fn applied(value: Value) -> SourceEvent {
@@ -22,11 +23,14 @@ fn applied(value: Value) -> SourceEvent {
 }
 
 fn web() -> SourceEvent {
-    applied(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}}))
+    applied(
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}}),
+    )
 }
 
 fn route(generation: i64, parents: &[&str], status: Value) -> SourceEvent {
-    let parents: Vec<Value> = parents.iter().map(|name| json!({"group": "", "kind": "Service", "name": name})).collect();
+    let parents: Vec<Value> =
+        parents.iter().map(|name| json!({"group": "", "kind": "Service", "name": name})).collect();
     applied(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
         "metadata": {"name": "web", "namespace": "shop", "generation": generation},
@@ -52,7 +56,7 @@ fn route_id() -> ObjectId {
 /// The one status that is due.
 fn written(writes: Vec<Write>) -> Value {
     match <[Write; 1]>::try_from(writes) {
-        Ok([Write::Status { id, status: Some(status) }]) if id == route_id() => status,
+        Ok([Write::Status { id, status: Some(status), .. }]) if id == route_id() => status,
         other => panic!("not one status of the route: {other:?}"),
     }
 }
@@ -138,7 +142,10 @@ fn a_route_that_leaves_the_mesh_takes_its_entries_along() {
     assert_eq!(written(reporter.due_at(&mut index, at(0))), json!({"parents": []}));
 
     index.apply(vec![SourceEvent::Deleted(route_id())]);
-    assert_eq!(reporter.due_at(&mut index, at(0)), [Write::Status { id: route_id(), status: None }]);
+    assert_eq!(
+        reporter.due_at(&mut index, at(0)),
+        [Write::Status { id: route_id(), status: None, said: None }]
+    );
 }
 
 #[test]
@@ -193,9 +200,13 @@ fn policies_and_xbackends_have_statuses_too() {
     let accepted: Vec<(String, Value, Value)> = writes
         .iter()
         .map(|write| match write {
-            Write::Status { id, status: Some(status) } => {
+            Write::Status { id, status: Some(status), .. } => {
                 let entry = &status["ancestors"][0];
-                (id.to_string(), entry["ancestorRef"]["name"].clone(), entry["conditions"][0]["status"].clone())
+                (
+                    id.to_string(),
+                    entry["ancestorRef"]["name"].clone(),
+                    entry["conditions"][0]["status"].clone(),
+                )
             }
             other => panic!("{other:?}"),
         })
@@ -224,8 +235,12 @@ fn a_newer_generation_is_never_overwritten() {
 
 #[test]
 fn no_more_than_32_entries_are_written() {
-    let others: Vec<Value> = (0..31).map(|n| json!({"parentRef": {"name": n.to_string()}, "controllerName": "example.com/other"})).collect();
-    let after = merge(&json!({"parents": others}), "parents", &[entry("a", true), entry("b", true)], 1, at(0)).unwrap();
+    let others: Vec<Value> = (0..31)
+        .map(|n| json!({"parentRef": {"name": n.to_string()}, "controllerName": "example.com/other"}))
+        .collect();
+    let after =
+        merge(&json!({"parents": others}), "parents", &[entry("a", true), entry("b", true)], 1, at(0))
+            .unwrap();
     let parents = after["parents"].as_array().unwrap();
     assert_eq!((parents.len(), &parents[31]["parentRef"]["name"]), (32, &json!("a")));
 }

@@ -53,7 +53,7 @@ impl Mesh {
 
     pub(crate) fn issuer(&self, service_account: &str, pod: &str, clock: Clock) -> InProcess {
         InProcess {
-            authority: self.authority.clone(),
+            authority: self.authority.clone().into(),
             id: id(service_account),
             pod: Some(Uid::of(pod)),
             clock,

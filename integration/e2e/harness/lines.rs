@@ -57,6 +57,14 @@ impl Lines {
         panic!("{}: not {wanted} within {PATIENCE:?}; so far:\n{}", self.name, self.seen());
     }
 
+    /// The first line that is as wanted, among those that were taken already or among the next ones.
+    pub(crate) fn find(&mut self, wanted: &str, is: impl Fn(&str) -> bool) -> String {
+        match self.seen.iter().find(|line| is(line)) {
+            Some(line) => line.clone(),
+            None => self.until(wanted, is).1,
+        }
+    }
+
     /// Takes lines that have arrived already.
     pub(crate) fn arrived(&mut self) -> Vec<String> {
         let lines: Vec<String> = self.receiver.try_iter().map(|(_, line)| line).collect();

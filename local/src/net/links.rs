@@ -3,7 +3,8 @@
 //! ```text
 //! pod: eth0 10.244.0.20/32, default via 169.254.1.1 and fe80::1
 //!       │ veth pair
-//! node: pod<N> fe80::1, routes 10.244.0.20 and fd00:10:244::14 to it; lo 10.244.0.1, 10.96.0.10, 169.254.1.1
+//! node: pod<N> fe80::1, routes 10.244.0.20 and fd00:10:244::14 to it; lo 10.244.0.1, 10.96.0.10, 169.254.1.1;
+//!       services: where the Services' ranges are routed to, and nothing arrives
 //! ```
 
 use std::{
@@ -31,6 +32,9 @@ const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The name of every pod's interface.
 const POD_INTERFACE: &str = "eth0";
+/// A veth pair that leads nowhere. The Services' ranges need a route, for packets to get as far as the rules that translate
+/// or refuse them; a route to `lo` won't do, which the kernel takes for "unreachable" (IPv6) or for local (IPv4).
+const SERVICES_INTERFACE: [&str; 2] = ["services", "services-end"];
 
 /// A change to the network that the kernel refused.
 #[derive(Debug, Error)]
@@ -96,13 +100,17 @@ impl Links {
         for address in [NODE_V4, DNS_V4, GATEWAY_V4] {
             self.add_address(lo, address.into()).await?;
         }
-        // Connections from the node to a Service's address need a route to start from; then they are translated.
-        self.add_route(lo, SERVICES_V4.addr().into(), SERVICES_V4.prefix_len(), None, Some(NODE_V4.into()))
-            .await?;
+        let [name, end] = SERVICES_INTERFACE;
+        let pair = LinkVeth::new(name, end).build();
+        done(format!("making interface {name}"), self.handle.link().add(pair).execute().await)?;
+        self.bring_up(end).await?;
+        let nowhere = self.bring_up(name).await?;
+        let (network, length) = (SERVICES_V4.addr().into(), SERVICES_V4.prefix_len());
+        self.add_route(nowhere, network, length, None, Some(NODE_V4.into())).await?;
         if has_ipv6() {
             self.add_address(lo, NODE_V6.into()).await?;
-            let (network, length) = (SERVICES_V6.addr(), SERVICES_V6.prefix_len());
-            self.add_route(lo, network.into(), length, None, Some(NODE_V6.into())).await?;
+            let (network, length) = (SERVICES_V6.addr().into(), SERVICES_V6.prefix_len());
+            self.add_route(nowhere, network, length, None, Some(NODE_V6.into())).await?;
         }
         Ok(())
     }

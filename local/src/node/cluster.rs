@@ -65,6 +65,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Problems {
     pub(crate) manifests: BTreeSet<String>,
     pub(crate) services: BTreeSet<String>,
+    /// Of routes: what the controller has written into their statuses.
+    pub(crate) routes: BTreeSet<String>,
     /// By workload, of pods that can't be made.
     pub(crate) workloads: BTreeMap<ObjectId, String>,
     /// By what was attempted, of the machine itself.
@@ -74,7 +76,8 @@ pub(crate) struct Problems {
 impl Problems {
     /// All of them, a line each.
     pub(crate) fn lines(&self) -> BTreeSet<String> {
-        let of_objects = self.manifests.iter().chain(&self.services).chain(self.workloads.values());
+        let of_objects = self.manifests.iter().chain(&self.services).chain(&self.routes);
+        let of_objects = of_objects.chain(self.workloads.values());
         of_objects.chain(self.node.values()).cloned().collect()
     }
 }

@@ -198,7 +198,7 @@ impl Component {
                 state.ready = false;
                 state.restarts += 1;
             });
-            tracing::warn!(component = self.name, ?ended, "ended and is started again");
+            tracing::debug!(component = self.name, ?ended, "ended and is started again");
             sleep(PAUSE.saturating_sub(began.elapsed())).await;
         }
     }

@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     cluster::Cluster,
     components::{ComponentState, TRUST_BUNDLE},
+    conditions,
     control_server::{Answer, Question},
     kubelet::Crash,
     progress::Progress,
@@ -143,7 +144,7 @@ impl Node {
                     pending.reading = if read { self.readings } else { self.readings + 1 };
                     self.waits.push(pending);
                 }
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => self.cluster.problems.routes = conditions::problems(&self.reading),
             }
             self.follow_up();
         }
@@ -201,7 +202,8 @@ impl Node {
             self.revision = (self.cluster.revision(), now);
         }
         let missing_pods = self.missing_pods();
-        let missing: Vec<String> = missing_pods.iter().cloned().chain(self.missing_tables()).collect();
+        // Tables change with every pod: as long as pods are missing, they are the answer.
+        let missing = if missing_pods.is_empty() { self.missing_tables() } else { missing_pods.clone() };
 
         let of_pods = self.cluster.kubelet.iter().filter_map(|(_, pod)| {
             pod.state.problem.as_ref().map(|problem| format!("{}: {problem}", pod.title()))

@@ -13,6 +13,7 @@
 mod admission;
 mod cluster;
 mod components;
+mod conditions;
 mod control_server;
 mod endpoints;
 mod event_loop;

@@ -43,10 +43,13 @@ impl Progress {
 
     /// The manifests have changed.
     pub(crate) fn reloaded(&mut self, changes: Vec<String>, now: Instant) -> Option<Event> {
+        if changes.is_empty() {
+            return None;
+        }
         if let Phase::Running(since) = &mut self.phase {
             since.get_or_insert(now);
         }
-        (!changes.is_empty()).then_some(Event::Reloaded { changes })
+        Some(Event::Reloaded { changes })
     }
 
     /// What to tell about `missing`, which everything still waits for.
@@ -132,6 +135,7 @@ mod tests {
         let mut progress = Progress::new(start);
         let summary = |_| Summary::default();
         progress.missing(&[], start, summary);
+        assert_eq!(progress.reloaded(Vec::new(), start), None, "a comment was edited");
         assert!(!progress.is_under_way());
         let event = progress.reloaded(lines(&["changed HTTPRoute demo/web"]), start);
         assert_eq!(event, Some(Event::Reloaded { changes: lines(&["changed HTTPRoute demo/web"]) }));

@@ -98,13 +98,18 @@ pub(crate) fn components(states: &[ComponentState]) -> Vec<ComponentReport> {
 pub(crate) fn objects(cluster: &Cluster, kind: &str) -> Vec<Value> {
     let with_status = |id: &ObjectId, object: &Value| {
         let mut object = object.clone();
-        let status = fs::read(Path::new(paths::STATUS).join(file_name(id))).ok();
-        if let Some(status) = status.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        if let Some(status) = status(id) {
             object["status"] = status;
         }
         object
     };
     cluster.objects.of_kind(kind).map(|(id, object)| with_status(id, object)).collect()
+}
+
+/// The status that the controller has written for an object, if it has.
+pub(crate) fn status(id: &ObjectId) -> Option<Value> {
+    let written = fs::read(Path::new(paths::STATUS).join(file_name(id))).ok()?;
+    serde_json::from_slice(&written).ok()
 }
 
 /// What a start has brought, and what to try next.

@@ -1,18 +1,25 @@
 //! `gamut internal container`: enters a pod's namespaces, arranges its file system, becomes the container's program.
 //!
-//! It has one thread from beginning to end. What goes wrong before the program runs is written to a file that was opened
-//! while the node's file system was still in sight.
+//! It has one thread from beginning to end. Standard input is a socket: what to become is read from it, and what goes wrong
+//! before the program runs is written to it. It closes by itself when the program is executed, so its end without a word
+//! means that the program runs.
 
 use std::{
-    fs::File,
-    io::{self, Write as _},
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{net::UnixStream as StdUnixStream, process::CommandExt as _},
+    },
     process::{Command, Stdio},
 };
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid};
 use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    process::{Child, Command as TokioCommand},
+};
 
 use super::{
     plan::UserPlan,
@@ -22,6 +29,7 @@ use crate::{
     control::Namespace,
     internal::not_executed,
     linux::{capabilities, namespaces},
+    paths,
 };
 
 /// What to become; comes as JSON on standard input.
@@ -32,8 +40,6 @@ pub(crate) struct ContainerSpec {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) working_directory: Option<String>,
     pub(crate) user: UserPlan,
-    /// Where to say why the program doesn't run.
-    pub(crate) error_file: PathBuf,
 }
 
 /// Where the program runs.
@@ -45,30 +51,65 @@ pub(crate) enum Namespaces {
     Of { process: i32 },
 }
 
-/// Exit statuses of its own are 126 and above, as shells have them; they come with a line in the error file.
+/// A container's process that was just started.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    /// The process, with its output piped if that was asked for.
+    pub(crate) child: Child,
+    channel: UnixStream,
+}
+
+impl Starting {
+    /// Starts the process that becomes the container.
+    pub(crate) async fn spawn(spec: &ContainerSpec, output: fn() -> Stdio) -> io::Result<Self> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut channel = UnixStream::from_std(ours)?;
+        let mut command = TokioCommand::new(paths::EXECUTABLE);
+        command.args(["internal", "container"]).stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = command.stdout(output()).stderr(output()).kill_on_drop(true).spawn()?;
+        // The command holds the other end as well, whose closing is waited for.
+        drop(command);
+        channel.write_all(&serde_json::to_vec(spec)?).await?;
+        channel.shutdown().await?;
+        Ok(Self { child, channel })
+    }
+
+    /// Waits until the program runs, or it is clear why it can't. Cancel safe.
+    pub(crate) async fn refusal(&mut self) -> Option<String> {
+        let mut refusal = String::new();
+        // What isn't text can't come from there.
+        let _ = self.channel.read_to_string(&mut refusal).await;
+        (!refusal.is_empty()).then_some(refusal)
+    }
+}
+
+/// The process itself. Exit statuses of its own are 126 and above, as shells have them.
 pub(crate) fn run() -> u8 {
-    let spec: ContainerSpec = match serde_json::from_reader(io::stdin()) {
-        Ok(spec) => spec,
+    let mut channel = match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(channel) => StdUnixStream::from(channel),
         Err(error) => {
-            eprintln!("gamut: a container's settings can't be read: {error}");
+            eprintln!("gamut: a container has no standard input: {error}");
             return 126;
         }
     };
-    let mut errors = match File::create(&spec.error_file) {
-        Ok(errors) => errors,
-        Err(error) => {
-            eprintln!("gamut: {}: {error}", spec.error_file.display());
-            return 126;
-        }
+    let (code, refusal) = match read(&mut channel) {
+        Ok(spec) => match prepare(&spec) {
+            Ok(()) => execute(&spec),
+            Err(problem) => (126, problem),
+        },
+        Err(error) => (126, format!("its settings can't be read: {error}")),
     };
-    let (code, problem) = match prepare(&spec) {
-        Ok(()) => execute(&spec),
-        Err(problem) => (126, problem),
-    };
-    if let Err(error) = writeln!(errors, "{problem}") {
-        eprintln!("gamut: {problem} ({error})");
+    if let Err(error) = channel.write_all(refusal.as_bytes()) {
+        eprintln!("gamut: {refusal} ({error})");
     }
     code
+}
+
+fn read(channel: &mut StdUnixStream) -> io::Result<ContainerSpec> {
+    let mut bytes = Vec::new();
+    channel.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 /// Everything up to the program; the error is a sentence.

@@ -37,7 +37,6 @@ impl PodFiles {
     /// Makes the directories and what is written only once.
     pub(crate) fn lay_out(&self, plan: &PodPlan, addresses: &[IpAddr]) -> io::Result<()> {
         fs::create_dir_all(self.stage())?;
-        fs::create_dir_all(self.directory.join("errors"))?;
         for (name, volume) in &plan.volumes {
             let directory = self.volume(name);
             fs::create_dir_all(&directory)?;
@@ -47,11 +46,6 @@ impl PodFiles {
         }
         fs::write(self.directory.join("resolv.conf"), resolv_conf(DNS_V4.into(), &plan.namespace))?;
         fs::write(self.directory.join("hosts"), hosts(&plan.host_name, addresses))
-    }
-
-    /// Where a container says why it doesn't run.
-    pub(crate) fn error_file(&self, container: &str) -> PathBuf {
-        self.directory.join("errors").join(container)
     }
 
     /// The file system of a container with these mounts, or of the sandbox with none.

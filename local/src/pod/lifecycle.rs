@@ -96,6 +96,14 @@ impl Container {
         }
     }
 
+    /// It has ended in a pod that is ending.
+    pub(crate) fn ended(&mut self, exit: Exit) {
+        self.started = false;
+        self.ready = false;
+        self.run = Run::Ended(exit.clone());
+        self.last = Some(exit);
+    }
+
     /// What an exit leads to: another start, sooner or later, or the end.
     pub(crate) fn exited(&mut self, exit: Exit, policy: RestartPolicy, ran: Duration, now: Instant) {
         self.started = false;

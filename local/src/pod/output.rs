@@ -114,6 +114,16 @@ pub(crate) fn read(path: &Path) -> String {
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
 }
 
+/// Forgets a pod's logs.
+pub(crate) fn remove(directory: &Path) {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::debug!(directory = %directory.display(), %error, "a pod's logs are left");
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

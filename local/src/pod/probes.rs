@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -13,18 +12,16 @@ use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::AsyncWriteExt as _,
     net::TcpStream,
-    process::Command,
     time::{Instant, sleep, timeout},
 };
 
 use super::{
     actions::{Action, Probe},
-    container::{ContainerSpec, Namespaces},
+    container::{ContainerSpec, Namespaces, Starting},
     plan::UserPlan,
 };
-use crate::{net::http, paths};
+use crate::net::http;
 
 /// While a container comes up it is asked this often, whatever its period: nobody likes to wait for a round number of
 /// seconds. Failures count once a period all the same.
@@ -42,8 +39,6 @@ pub(crate) struct Subject {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) user: UserPlan,
     pub(crate) working_directory: Option<String>,
-    /// Where a program that can't be run in the container is explained.
-    pub(crate) error_file: PathBuf,
 }
 
 /// Does it once. The error is a sentence.
@@ -130,25 +125,16 @@ async fn run(command: &[String], subject: &Subject) -> Result<(), String> {
         environment: subject.environment.clone(),
         working_directory: subject.working_directory.clone(),
         user: subject.user.clone(),
-        error_file: subject.error_file.clone(),
     };
     let run = async {
-        let mut helper = Command::new(paths::EXECUTABLE);
-        helper
-            .args(["internal", "container"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut helper = helper.kill_on_drop(true).spawn()?;
-        if let Some(mut stdin) = helper.stdin.take() {
-            stdin.write_all(&serde_json::to_vec(&spec)?).await?;
-        }
-        helper.wait().await
+        let mut starting = Starting::spawn(&spec, Stdio::null).await?;
+        let refusal = starting.refusal().await;
+        Ok((starting.child.wait().await?, refusal))
     };
-    let status = run.await.map_err(|error: io::Error| error.to_string())?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("{}: {status}", command.join(" "))),
+    match run.await.map_err(|error: io::Error| error.to_string())? {
+        (status, None) if status.success() => Ok(()),
+        (status, None) => Err(format!("{}: {status}", command.join(" "))),
+        (_, Some(refusal)) => Err(refusal),
     }
 }
 
@@ -248,7 +234,6 @@ mod tests {
                 no_new_privileges: false,
             },
             working_directory: None,
-            error_file: PathBuf::new(),
         }
     }
 

@@ -160,7 +160,8 @@ fn waiting(container: &Container, problem: Option<&str>) -> Value {
 fn terminated(exit: &Exit) -> Value {
     let reason = match exit {
         Exit { code: 0, .. } => "Completed",
-        Exit { message: Some(_), signal: None, .. } => "StartError",
+        // The container's own process has these; see `container`.
+        Exit { code: 126..=128, message: Some(_), .. } => "StartError",
         _ => "Error",
     };
     let mut state = json!({

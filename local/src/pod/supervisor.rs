@@ -1,7 +1,7 @@
 //! One run of one container: starts it, probes it, passes signals on, tells how it ended.
 
 use std::{
-    fs, io,
+    io,
     os::unix::process::ExitStatusExt as _,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -14,22 +14,19 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::AsyncWriteExt as _,
-    process::{Child, Command},
+    io::AsyncRead,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
 use super::{
-    container::ContainerSpec,
+    container::{ContainerSpec, Starting},
     lifecycle::Exit,
     output::Log,
     plan::ContainerPlan,
     probes::{self, Subject},
 };
-use crate::paths;
-
 /// Everything that a run needs.
 #[derive(Debug)]
 pub(crate) struct Launch {
@@ -44,7 +41,7 @@ pub(crate) struct Launch {
 /// What happens to a container while it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Note {
-    /// Its process exists.
+    /// Its program runs.
     Running(i32),
     /// Its startup probe has succeeded and its postStart hook is over.
     Started,
@@ -68,66 +65,55 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) async fn run(launch: Launch, mut orders: mpsc::UnboundedReceiver<Signal>, tell: impl Fn(Note)) {
     let (started, began) = (Timestamp::now(), Instant::now());
     let mut reason = None;
-    let status = match start(&launch).await {
-        Ok(child) => attend(&launch, child, &mut orders, &mut reason, &tell).await,
+    let status = match Starting::spawn(&launch.spec, Stdio::piped).await {
+        Ok(starting) => attend(&launch, starting, &mut orders, &mut reason, &tell).await,
         Err(error) => Err(error),
     };
-    let refusal = fs::read_to_string(&launch.spec.error_file).unwrap_or_default();
-    let (code, signal, problem) = match status {
-        Ok(status) => (status.code(), status.signal(), None),
-        Err(error) => (Some(128), None, Some(error.to_string())),
+    let (code, signal) = match status {
+        Ok(status) => (status.code(), status.signal()),
+        Err(error) => {
+            reason = Some(error.to_string());
+            (Some(128), None)
+        }
     };
-    let message = Some(refusal.trim().to_owned()).filter(|text| !text.is_empty()).or(problem).or(reason);
     let code = code.or_else(|| signal.map(|signal| 128 + signal)).unwrap_or(128);
-    tell(Note::Exited(Exit { code, signal, message, started, finished: Timestamp::now() }, began.elapsed()));
+    let exit = Exit { code, signal, message: reason, started, finished: Timestamp::now() };
+    tell(Note::Exited(exit, began.elapsed()));
 }
 
-async fn start(launch: &Launch) -> io::Result<Child> {
-    // Of an earlier run.
-    match fs::remove_file(&launch.spec.error_file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut command = Command::new(paths::EXECUTABLE);
-    command
-        .args(["internal", "container"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&serde_json::to_vec(&launch.spec)?).await?;
-    }
-    Ok(child)
-}
-
+/// Until it has ended. `reason`: why, if it wasn't the program's own doing.
 async fn attend(
     launch: &Launch,
-    mut child: Child,
+    mut starting: Starting,
     orders: &mut mpsc::UnboundedReceiver<Signal>,
     reason: &mut Option<String>,
     tell: &impl Fn(Note),
 ) -> io::Result<ExitStatus> {
+    let child = &mut starting.child;
     let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let Some(process) = process else { return child.wait().await };
-    tell(Note::Running(process.as_raw()));
-
     let mut readers = JoinSet::new();
-    if let Some(stdout) = child.stdout.take() {
-        readers.spawn(launch.log.clone().pump(stdout));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        readers.spawn(launch.log.clone().pump(stderr));
+    readers.spawn(pump(launch.log.clone(), stdout));
+    readers.spawn(pump(launch.log.clone(), stderr));
+
+    tokio::select! {
+        refusal = starting.refusal() => match refusal {
+            Some(refusal) => *reason = Some(refusal),
+            None => tell(Note::Running(process.as_raw())),
+        },
+        Some(signal) = orders.recv() => send(process, signal),
     }
     let (found, mut findings) = mpsc::unbounded_channel();
-    let subject = Subject { process: process.as_raw(), ..launch.subject.clone() };
     let mut observers = JoinSet::new();
-    observers.spawn(observe(launch.plan.clone(), subject, found));
-
+    if reason.is_none() {
+        let subject = Subject { process: process.as_raw(), ..launch.subject.clone() };
+        observers.spawn(observe(launch.plan.clone(), subject, found));
+    }
     let mut kill_at = None;
     let status = loop {
         tokio::select! {
-            status = child.wait() => break status,
+            status = starting.child.wait() => break status,
             Some(signal) = orders.recv() => send(process, signal),
             Some(finding) = findings.recv() => match finding {
                 Finding::Started => tell(Note::Started),
@@ -156,6 +142,12 @@ async fn attend(
         readers.abort_all();
     }
     status
+}
+
+async fn pump(log: Log, stream: Option<impl AsyncRead + Unpin>) {
+    if let Some(stream) = stream {
+        log.pump(stream).await;
+    }
 }
 
 /// postStart and the startup probe first, then readiness and liveness for as long as the container runs.

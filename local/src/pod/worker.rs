@@ -4,7 +4,13 @@
 //! hooks of all containers at once, SIGTERM to the app's containers, then to the sidecars in reverse order, SIGKILL when
 //! the grace period is over.
 
-use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -20,7 +26,7 @@ use super::{
     environment,
     files::PodFiles,
     lifecycle::{self, Container, Role, Run},
-    output::Log,
+    output::{self, Log},
     plan::{ContainerPlan, PodPlan},
     probes::{self, Subject},
     sandbox::{Sandbox, SandboxSpec},
@@ -104,6 +110,7 @@ pub(crate) async fn run(
     drop(worker.sandbox.take());
     worker.shared.links.detach(&interface).await;
     worker.files.remove();
+    output::remove(&log_directory(&worker.plan));
     // The node outlives its workers, except when it ends itself.
     let _ = worker.reports.send(Report::Gone { uid });
 }
@@ -252,7 +259,6 @@ impl Worker {
             environment: resolved.environment.clone(),
             user: plan.user.clone(),
             working_directory: plan.working_directory.clone(),
-            error_file: self.files.error_file(&format!("{}.exec", plan.name)),
         };
         let spec = ContainerSpec {
             namespaces: Namespaces::New { sandbox, root },
@@ -260,7 +266,6 @@ impl Worker {
             environment: resolved.environment,
             working_directory: plan.working_directory.clone(),
             user: plan.user.clone(),
-            error_file: self.files.error_file(&plan.name),
         };
         let launch = Launch {
             log: Log::new(
@@ -330,13 +335,9 @@ impl Worker {
         }
         while !self.alive().is_empty() {
             let Some((index, note)) = self.inbox.recv().await else { break };
-            let exit = match &note {
-                Note::Exited(exit, _) => Some(exit.clone()),
-                _ => None,
-            };
-            self.take_note(index, note);
-            if let (Some(exit), Some(container)) = (exit, self.state.containers.get_mut(index)) {
-                container.run = Run::Ended(exit);
+            match (note, self.state.containers.get_mut(index)) {
+                (Note::Exited(exit, _), Some(container)) => container.ended(exit),
+                (note, _) => self.take_note(index, note),
             }
             alive.send_replace(self.alive());
             self.report();
@@ -421,8 +422,12 @@ async fn deadline(stop: &mut watch::Receiver<Option<Stop>>) {
 
 /// Where a container's output is kept.
 pub(crate) fn log_file(plan: &PodPlan, container: &str) -> PathBuf {
-    let pod = format!("{}_{}_{}", plan.namespace, plan.name, plan.uid);
-    PathBuf::from(paths::LOGS).join(pod).join(format!("{container}.log"))
+    log_directory(plan).join(format!("{container}.log"))
+}
+
+/// As kubelet names it.
+fn log_directory(plan: &PodPlan) -> PathBuf {
+    Path::new(paths::LOGS).join(format!("{}_{}_{}", plan.namespace, plan.name, plan.uid))
 }
 
 fn source(plan: &PodPlan, container: &ContainerPlan) -> String {

@@ -1,4 +1,5 @@
-//! Network namespaces for tests: nameless, joined by virtual cables, gone with the value that stands for them.
+//! Network namespaces for tests: nameless, joined by virtual cables, gone with the value that stands for
+//! them.
 //!
 //! Also used by the sidecar's tests (`#[path]`). Needs root.
 
@@ -22,8 +23,8 @@ use rtnetlink::{
     packet_route::link::{InfoData, InfoVeth},
 };
 
-/// A network namespace with its loopback interface up. The kernel removes it, with all its interfaces and rules, when this
-/// is dropped and no socket of it is left.
+/// A network namespace with its loopback interface up. The kernel removes it, with all its interfaces and
+/// rules, when this is dropped and no socket of it is left.
 pub(crate) struct Netns(File);
 
 impl Netns {
@@ -44,7 +45,8 @@ impl Netns {
         namespace
     }
 
-    /// Runs `work` on a thread inside the namespace, with `user` as the owner of the files and sockets that it opens.
+    /// Runs `work` on a thread inside the namespace, with `user` as the owner of the files and sockets that
+    /// it opens.
     pub(crate) fn run_as<T: Send>(&self, user: u32, work: impl FnOnce() -> T + Send) -> T {
         self.run(move || {
             nix::unistd::setfsuid(user.into());

@@ -7,14 +7,18 @@ use std::{
     time::Duration,
 };
 
+/// How long anything may take before a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Connects, and doesn't wait for ever.
 pub(crate) fn connect(to: &str) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&to.parse().expect("an address"), Duration::from_secs(5))
+    TcpStream::connect_timeout(&to.parse().expect("an address"), PATIENCE)
 }
 
 /// Whom a connection to `to` reaches: the answering listener's port, or why none.
 pub(crate) fn reach(to: &str) -> Result<u16, ErrorKind> {
     let mut stream = connect(to).map_err(|error| error.kind())?;
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
     let mut port = [0; 2];
     stream.read_exact(&mut port).map_err(|error| error.kind())?;
     Ok(u16::from_be_bytes(port))

@@ -68,16 +68,23 @@ impl Background {
         self.runtime.spawn(task)
     }
 
-    /// Serves the pages: all of them at `admin`, the metrics alone at `metrics`. Returns when both ports are open.
+    /// Serves the pages: all of them at `admin`, the metrics alone at `metrics`. Returns when both ports are open, with the
+    /// addresses that they have.
     ///
     /// # Errors
     /// When a port can't be opened; the message names it.
-    pub async fn serve(&self, shown: Shown, admin: SocketAddr, metrics: SocketAddr) -> io::Result<()> {
+    pub async fn serve(
+        &self,
+        shown: Shown,
+        admin: SocketAddr,
+        metrics: SocketAddr,
+    ) -> io::Result<(SocketAddr, SocketAddr)> {
         let open = async move {
             let (admin, metrics) = (listen(admin).await?, listen(metrics).await?);
+            let addresses = (admin.local_addr()?, metrics.local_addr()?);
             tokio::spawn(server::serve(admin, server::Pages::All, shown.clone()));
             tokio::spawn(server::serve(metrics, server::Pages::Metrics, shown));
-            Ok(())
+            Ok(addresses)
         };
         self.spawn(open).await.map_err(io::Error::other)?
     }

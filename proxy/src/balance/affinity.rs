@@ -1,8 +1,8 @@
 //! `sessionAffinity: ClientIP`: the same client goes to the same endpoint for as long as that is ready.
 //!
-//! By rendezvous hashing (Thaler and Ravishankar, 1998): every endpoint gets a score from client and endpoint, the highest
-//! wins. So nothing is remembered, an endpoint that leaves moves only its own clients, and the Service's time-out, after which kube-proxy
-//! may choose anew, never needs to be watched.
+//! By rendezvous hashing (Thaler and Ravishankar, 1998): every endpoint gets a score from client and
+//! endpoint, the highest wins. So nothing is remembered, an endpoint that leaves moves only its own clients,
+//! and the Service's time-out, after which kube-proxy may choose anew, never needs to be watched.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

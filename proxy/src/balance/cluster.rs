@@ -28,7 +28,8 @@ pub struct Cluster {
 /// What one [`EndpointSet`] said.
 #[derive(Default)]
 struct Snapshot {
-    /// Those that take new traffic. Where none is ready: those that terminate and still serve, as kube-proxy has it (KEP-1669).
+    /// Those that take new traffic. Where none is ready: those that terminate and still serve, as kube-proxy
+    /// has it (KEP-1669).
     eligible: Vec<Arc<Endpoint>>,
     /// All that answer, by pod: a session may lead to one that terminates.
     serving: HashMap<Uid, Arc<Endpoint>>,
@@ -58,8 +59,8 @@ impl Cluster {
         self.snapshot.load().eligible.len()
     }
 
-    /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also when their readiness changes;
-    /// those that go get no request that is picked after this.
+    /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also
+    /// when their readiness changes; those that go get no request that is picked after this.
     pub fn update(&self, set: &EndpointSet) {
         let earlier = self.snapshot.load();
         let newcomer = earlier.typical_latency();
@@ -111,9 +112,10 @@ impl Cluster {
     }
 }
 
-/// The power of two choices (Mitzenmacher, 2001): of two endpoints drawn at random the one with less load, or rather, each with a chance in inverse
-/// proportion to the square of its cost. A plain "less wins" sends everything to one of two endpoints whose latencies differ by noise, for as
-/// long as nobody else calls; this way twice the cost means a fifth of the requests, ten times a hundredth.
+/// The power of two choices (Mitzenmacher, 2001): of two endpoints drawn at random the one with less load, or
+/// rather, each with a chance in inverse proportion to the square of its cost. A plain "less wins" sends
+/// everything to one of two endpoints whose latencies differ by noise, for as long as nobody else calls; this
+/// way twice the cost means a fifth of the requests, ten times a hundredth.
 fn two_choices(endpoints: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
     let (first, second) = match endpoints {
         [] | [_] => return endpoints.first(),
@@ -130,7 +132,8 @@ fn two_choices(endpoints: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
 }
 
 impl Snapshot {
-    /// What a new endpoint is expected to be like: the others, on average. So it is neither flooded nor left aside.
+    /// What a new endpoint is expected to be like: the others, on average. So it is neither flooded nor left
+    /// aside.
     fn typical_latency(&self) -> Duration {
         let now = Instant::now();
         let sum: Duration = self.all.iter().map(|endpoint| endpoint.load.estimate(now)).sum();

@@ -11,8 +11,8 @@ use crate::http::{Pool, PoolLimits};
 
 /// An endpoint. Dropping the last handle closes its idle connections.
 pub struct Endpoint {
-    /// What the controller said when it was first heard of. Its conditions have moved on since; who it is and how it is
-    /// reached have not, or it would be another endpoint.
+    /// What the controller said when it was first heard of. Its conditions have moved on since; who it is and
+    /// how it is reached have not, or it would be another endpoint.
     pub said: api::Endpoint,
     /// How busy it is.
     pub load: Load,
@@ -39,11 +39,7 @@ impl Endpoint {
             Transport::Mesh(_) => PoolLimits::MESH,
             Transport::Plaintext => PoolLimits::APP,
         };
-        Arc::new(Self {
-            said: endpoint.clone(),
-            load: Load::new(estimate),
-            pool: Pool::new(limits),
-        })
+        Arc::new(Self { said: endpoint.clone(), load: Load::new(estimate), pool: Pool::new(limits) })
     }
 
     /// Pod IP and target port.
@@ -61,7 +57,8 @@ impl Endpoint {
         matches!(self.said.transport, Transport::Mesh(_))
     }
 
-    /// Whether this is the same process as `other` describes, reached the same way. An address alone says nothing: it is used again.
+    /// Whether this is the same process as `other` describes, reached the same way. An address alone says
+    /// nothing: it is used again.
     pub(super) fn is(&self, other: &api::Endpoint) -> bool {
         self.said.address == other.address
             && self.pod_uid() == other.pod.as_ref().map(|pod| pod.uid)

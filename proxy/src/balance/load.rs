@@ -1,7 +1,9 @@
-//! How busy an endpoint is, as far as this sidecar can tell: peak EWMA of its latency times what it has in flight.
+//! How busy an endpoint is, as far as this sidecar can tell: peak EWMA of its latency times what it has in
+//! flight.
 //!
-//! The estimate jumps to every latency above it and sinks towards lower ones and, without news, towards nothing: a slow endpoint
-//! is noticed at its first slow answer and given another chance soon after. (Finagle's `PeakEwma` is where this comes from.)
+//! The estimate jumps to every latency above it and sinks towards lower ones and, without news, towards
+//! nothing: a slow endpoint is noticed at its first slow answer and given another chance soon after.
+//! (Finagle's `PeakEwma` is where this comes from.)
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -19,7 +21,8 @@ pub(super) const UNKNOWN: Duration = Duration::from_millis(1);
 /// Below this all latencies count as equal: they are noise of the machine.
 const FLOOR_NANOS: f64 = 50_000.0;
 
-/// The load of one endpoint. Written and read without locks: an update lost to another thread's would matter little.
+/// The load of one endpoint. Written and read without locks: an update lost to another thread's would matter
+/// little.
 #[derive(Debug)]
 pub struct Load {
     in_flight: AtomicU32,

@@ -1,9 +1,9 @@
 //! Answers that are the proxy's own, and the signal between sidecars that says so.
 //!
-//! To an app, such an answer carries `gamut-answer: <reason>` and a one-line body that names route, rule and cause; gRPC callers get
-//! a trailers-only status. Between sidecars it carries `gamut-proxy-answer: <reason>`, with `; not-processed` where the app has not
-//! seen the request: only then may somebody else be asked. An app can't forge either: [`strip_signals`] takes both out of what apps
-//! send, on both sides.
+//! To an app, such an answer carries `gamut-answer: <reason>` and a one-line body that names route, rule and
+//! cause; gRPC callers get a trailers-only status. Between sidecars it carries `gamut-proxy-answer:
+//! <reason>`, with `; not-processed` where the app has not seen the request: only then may somebody else be
+//! asked. An app can't forge either: [`strip_signals`] takes both out of what apps send, on both sides.
 
 use std::fmt;
 
@@ -127,11 +127,11 @@ impl Reason {
     /// The gRPC status (<https://grpc.io/docs/guides/status-codes/>).
     pub fn grpc_status(self) -> u16 {
         match self {
-            Self::NoRoute | Self::Connect => 12, // UNIMPLEMENTED
-            Self::Timeout => 4,                  // DEADLINE_EXCEEDED
-            Self::BadRequest => 3,               // INVALID_ARGUMENT
+            Self::NoRoute | Self::Connect => 12,    // UNIMPLEMENTED
+            Self::Timeout => 4,                     // DEADLINE_EXCEEDED
+            Self::BadRequest => 3,                  // INVALID_ARGUMENT
             Self::Policy | Self::MtlsRequired => 7, // PERMISSION_DENIED
-            _ => 14,                             // UNAVAILABLE
+            _ => 14,                                // UNAVAILABLE
         }
     }
 }
@@ -185,7 +185,9 @@ impl<'a> Answer<'a> {
             return response;
         }
         *response.status_mut() = self.reason.status();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         *response.body_mut() = Body::from(format!("{self}\n"));
         response
     }
@@ -264,13 +266,15 @@ mod tests {
     #[test]
     fn an_app_reads_status_reason_route_rule_and_cause() {
         let rule = origin();
-        let response =
-            Answer::new(Reason::NoEndpoint, "service/shop/web-v2:80 has none").under(Some(&rule)).to_app(false);
+        let response = Answer::new(Reason::NoEndpoint, "service/shop/web-v2:80 has none")
+            .under(Some(&rule))
+            .to_app(false);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[ANSWER], "no-endpoint");
         assert!(!response.headers().contains_key(PROXY_ANSWER));
         let Body::Full(text) = response.body() else { panic!("{:?}", response.body()) };
-        let expected = "gamut: no-endpoint: httproute/shop/web rule 2 (canary): service/shop/web-v2:80 has none\n";
+        let expected =
+            "gamut: no-endpoint: httproute/shop/web rule 2 (canary): service/shop/web-v2:80 has none\n";
         assert_eq!(text, expected);
     }
 
@@ -304,7 +308,8 @@ mod tests {
 
     #[test]
     fn what_an_app_forges_is_taken_out() {
-        let mut headers = Answer::new(Reason::AppConnect, "forged").to_sidecar(false, false).headers().clone();
+        let mut headers =
+            Answer::new(Reason::AppConnect, "forged").to_sidecar(false, false).headers().clone();
         headers.insert(ANSWER, HeaderValue::from_static("forged"));
         strip_signals(&mut headers);
         assert_eq!(signal(&headers), None);

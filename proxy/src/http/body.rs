@@ -1,6 +1,7 @@
 //! The one body type of requests and responses, in both directions.
 //!
-//! It streams: a frame is read from where it comes from when hyper can write it to where it goes, and not before.
+//! It streams: a frame is read from where it comes from when hyper can write it to where it goes, and not
+//! before.
 
 use std::{
     fmt,
@@ -15,10 +16,15 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::Sleep;
 
-use super::{expect::Awaiting, h1::{Driven, Upgraded}, replay::Replay, tap::Copy};
+use super::{
+    expect::Awaiting,
+    h1::{Driven, Upgraded},
+    replay::Replay,
+    tap::Copy,
+};
 
-/// A message's body. Dropping it before its end cancels the message: the connection it is read from is closed (HTTP/1.1)
-/// or the stream is reset (HTTP/2).
+/// A message's body. Dropping it before its end cancels the message: the connection it is read from is closed
+/// (HTTP/1.1) or the stream is reset (HTTP/2).
 #[derive(Default)]
 pub enum Body {
     /// Nothing, not even trailers.
@@ -51,7 +57,8 @@ pub struct Guarded {
     broken: Option<BodyError>,
 }
 
-/// What lasts as long as a body: it is dropped when the body has ended or is dropped itself, whichever is first.
+/// What lasts as long as a body: it is dropped when the body has ended or is dropped itself, whichever is
+/// first.
 pub trait Guard: Send + Sync + 'static {
     /// A part of the body passes by.
     fn data(&mut self, _data: &Bytes) {}
@@ -89,7 +96,8 @@ impl Body {
         self.guard(None, guard)
     }
 
-    /// As [`Self::guarded`], and breaks off with [`BodyError::TimedOut`] when `deadline` comes before the end.
+    /// As [`Self::guarded`], and breaks off with [`BodyError::TimedOut`] when `deadline` comes before the
+    /// end.
     pub fn guarded_until(self, deadline: Pin<Box<Sleep>>, guard: impl Guard) -> Self {
         self.guard(Some(deadline), guard)
     }
@@ -141,7 +149,8 @@ impl Guarded {
         }
     }
 
-    /// Tells of the end only when polled again: hyper sends what it has been given before that, and forgets it with an error.
+    /// Tells of the end only when polled again: hyper sends what it has been given before that, and forgets
+    /// it with an error.
     fn break_off(&mut self, error: BodyError, cx: &Context<'_>) -> FramePoll {
         self.let_go();
         self.broken = Some(error);
@@ -169,9 +178,9 @@ impl http_body::Body for Body {
                 *this = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
-            }
+            Self::Incoming(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Self::Driven(driven) => driven.poll_frame(cx),
             Self::Replay(replay) => replay.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),

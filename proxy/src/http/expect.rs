@@ -1,9 +1,9 @@
-//! `Expect: 100-continue` end to end (RFC 9110 section 10.1.1): a client that asks first is answered by the server it asks,
-//! not by the proxies between.
+//! `Expect: 100-continue` end to end (RFC 9110 section 10.1.1): a client that asks first is answered by the
+//! server it asks, not by the proxies between.
 //!
-//! hyper's server sends `100 Continue` when the body is first read. So the body is not read before the upstream has said
-//! 100, or has stayed silent for [`PATIENCE`], as a server may that doesn't know the header. A final answer that comes
-//! first (413, 401) passes without the body having left the client.
+//! hyper's server sends `100 Continue` when the body is first read. So the body is not read before the
+//! upstream has said 100, or has stayed silent for [`PATIENCE`], as a server may that doesn't know the
+//! header. A final answer that comes first (413, 401) passes without the body having left the client.
 
 use std::{
     pin::Pin,
@@ -47,12 +47,12 @@ pub struct Awaiting {
 impl Expectation {
     /// Puts a request's body behind its `Expect` header, if it has both.
     pub(super) fn of(request: &mut Request<Body>) -> Option<Self> {
-        let asks = request.headers().get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let asks =
+            request.headers().get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         if !asks || http_body::Body::is_end_stream(request.body()) {
             return None;
         }
-        let expectation =
-            Self(Arc::new(Shared { state: AtomicU8::new(ASKED), body: AtomicWaker::new() }));
+        let expectation = Self(Arc::new(Shared { state: AtomicU8::new(ASKED), body: AtomicWaker::new() }));
         let granted = expectation.clone();
         hyper::ext::on_informational(request, move |answer| {
             if answer.status() == StatusCode::CONTINUE {

@@ -1,11 +1,13 @@
 //! One HTTP/1.1 connection to an upstream, polled by whoever uses it.
 //!
-//! hyper's `Connection` usually gets a task of its own. Here it lies in the pool unpolled, and the task of the request that
-//! took it out polls it: first while it waits for the answer's head, then through the [`Driven`] body. That saves waking
-//! a second task twice per request, which measured as a quarter of the processor time at low load. What it asks for in return:
-//! - a connection that lay in the pool is polled once before its use, to learn whether the server closed it meanwhile;
-//! - where the answer's head comes before the request's body was sent to its end, nobody would send the rest while the client
-//!   doesn't read; such a connection does get a task ([`H1::send`]).
+//! hyper's `Connection` usually gets a task of its own. Here it lies in the pool unpolled, and the task of
+//! the request that took it out polls it: first while it waits for the answer's head, then through the
+//! [`Driven`] body. That saves waking a second task twice per request, which measured as a quarter of the
+//! processor time at low load. What it asks for in return:
+//! - a connection that lay in the pool is polled once before its use, to learn whether the server closed it
+//!   meanwhile;
+//! - where the answer's head comes before the request's body was sent to its end, nobody would send the rest
+//!   while the client doesn't read; such a connection does get a task ([`H1::send`]).
 
 use std::{
     future::{Future, poll_fn},
@@ -76,8 +78,9 @@ impl H1 {
         Pin::new(&mut self.driver).poll(&mut cx).is_pending() && self.sender.is_ready()
     }
 
-    /// Sends a request (origin-form URI, `Host` header) and waits for the answer's head. The connection goes back to `home` at
-    /// the end of the answer's body, if it can be used again. Dropping this future closes the connection.
+    /// Sends a request (origin-form URI, `Host` header) and waits for the answer's head. The connection goes
+    /// back to `home` at the end of the answer's body, if it can be used again. Dropping this future closes
+    /// the connection.
     pub(super) async fn send(
         mut self: Box<Self>,
         request: Request<Body>,

@@ -15,15 +15,21 @@ use http::{Request, Response};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use super::{body::{Body, Guard}, h1::NotSent, io::Io, server};
+use super::{
+    body::{Body, Guard},
+    h1::NotSent,
+    io::Io,
+    server,
+};
 
-/// How often a sidecar is asked whether it is still there while answers of its are awaited. Apps' servers aren't asked:
-/// several take pings for an attack.
+/// How often a sidecar is asked whether it is still there while answers of its are awaited. Apps' servers
+/// aren't asked: several take pings for an attack.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a sidecar may take to say so.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to send requests over. The connection ends when the last clone is dropped and its last answer has ended.
+/// A connection to send requests over. The connection ends when the last clone is dropped and its last answer
+/// has ended.
 #[derive(Clone)]
 pub(super) struct H2 {
     sender: SendRequest<Body>,
@@ -67,10 +73,11 @@ impl H2 {
         Ok(connection)
     }
 
-    /// A place for one more request, unless the connection is going away or the server allows no more at a time. (hyper would
-    /// let requests beyond that wait, behind streams that may never end.)
+    /// A place for one more request, unless the connection is going away or the server allows no more at a
+    /// time. (hyper would let requests beyond that wait, behind streams that may never end.)
     pub(super) fn reserve(&self) -> Option<Place> {
-        let free = self.is_open() && self.streams.load(Ordering::Relaxed) < self.allowed.load(Ordering::Relaxed);
+        let free =
+            self.is_open() && self.streams.load(Ordering::Relaxed) < self.allowed.load(Ordering::Relaxed);
         free.then(|| {
             self.streams.fetch_add(1, Ordering::Relaxed);
             Place { connection: self.clone(), stream: Stream(Arc::clone(&self.streams)) }
@@ -87,7 +94,8 @@ impl H2 {
 }
 
 impl Place {
-    /// Sends a request (absolute-form URI, no `Host`) and waits for the answer's head. Dropping this future resets the stream.
+    /// Sends a request (absolute-form URI, no `Host`) and waits for the answer's head. Dropping this future
+    /// resets the stream.
     pub(super) async fn send(mut self, request: Request<Body>) -> Result<Response<Body>, NotSent> {
         let response = self.connection.sender.try_send_request(request).await?;
         let stream = self.stream;
@@ -103,16 +111,17 @@ impl Drop for Stream {
     }
 }
 
-/// Whether the peer says that it did nothing about the request (RFC 9113 sections 6.8 and 8.7): it refused the stream, or is going
-/// away and the stream is beyond the last that it looked at.
+/// Whether the peer says that it did nothing about the request (RFC 9113 sections 6.8 and 8.7): it refused
+/// the stream, or is going away and the stream is beyond the last that it looked at.
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            // The h2 crate fails a stream with a remote GOAWAY only if it is beyond, or was never opened; streams before that
-            // go on, and break with an I/O error if the connection ends under them.
+            // The h2 crate fails a stream with a remote GOAWAY only if it is beyond, or was never opened;
+            // streams before that go on, and break with an I/O error if the connection ends under them.
             let beyond = error.is_go_away() && error.is_remote();
-            let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() && error.is_remote();
+            let refused =
+                error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() && error.is_remote();
             return beyond || refused;
         }
         source = error.source();

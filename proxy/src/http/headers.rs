@@ -1,8 +1,8 @@
 //! Heads of messages: one normal form inside the proxy, and what each version of HTTP wants on the wire.
 //!
-//! Inside, a request has an origin-form URI (path and query; `*` for OPTIONS), at most one `Host` header, and no field that is
-//! about a connection (RFC 9110 section 7.6.1). [`normalize_request`] brings it there, [`prepare_request`] from there to the next hop;
-//! [`normalize_response`] does the former for answers.
+//! Inside, a request has an origin-form URI (path and query; `*` for OPTIONS), at most one `Host` header, and
+//! no field that is about a connection (RFC 9110 section 7.6.1). [`normalize_request`] brings it there,
+//! [`prepare_request`] from there to the next hop; [`normalize_response`] does the former for answers.
 //!
 //! Not added: `X-Forwarded-*`, `Forwarded`, `Via`. A sidecar is no hop that an app should see.
 
@@ -25,7 +25,8 @@ pub enum HttpVersion {
     H2,
 }
 
-/// A request that no proxy may pass on (RFC 9110, 9112, 9113): it is answered 400, or 405 where it is a CONNECT.
+/// A request that no proxy may pass on (RFC 9110, 9112, 9113): it is answered 400, or 405 where it is a
+/// CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadRequest {
     /// CONNECT asks for a tunnel past routes and policy.
@@ -48,7 +49,8 @@ pub enum BadRequest {
 /// What a client wants besides an answer.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
-    /// To speak this protocol on the connection after a 101. Never `h2c`, which would carry requests past routes and policy.
+    /// To speak this protocol on the connection after a 101. Never `h2c`, which would carry requests past
+    /// routes and policy.
     pub upgrade: Option<HeaderValue>,
     /// To get trailers.
     pub trailers: bool,
@@ -70,7 +72,8 @@ impl HttpVersion {
     }
 }
 
-/// Brings a request as hyper's server reads it into the normal form. `gamut-*` signals that an app sends are dropped.
+/// Brings a request as hyper's server reads it into the normal form. `gamut-*` signals that an app sends are
+/// dropped.
 ///
 /// # Errors
 /// [`BadRequest`]: the request must not be passed on.
@@ -100,7 +103,8 @@ pub fn normalize_response(head: &mut response::Parts) {
     }
 }
 
-/// Makes a request in normal form fit for the wire. `authority` stands in where an HTTP/1.0 client named no host.
+/// Makes a request in normal form fit for the wire. `authority` stands in where an HTTP/1.0 client named no
+/// host.
 pub fn prepare_request(
     request: &mut Request<Body>,
     version: HttpVersion,
@@ -171,7 +175,8 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
 
 /// The `Upgrade` of a request that may be upgraded: HTTP/1.1, listed in `Connection` (RFC 9110 section 7.8).
 fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    let listed = || list(&head.headers, &header::CONNECTION).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
+    let listed =
+        || list(&head.headers, &header::CONNECTION).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
     if head.version != Version::HTTP_11 || !head.headers.contains_key(header::UPGRADE) || !listed() {
         return None;
     }
@@ -195,7 +200,8 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
     values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// One `Host`, that of the target where it has one: RFC 9112 section 3.2.2 for absolute-form, RFC 9113 section 8.3.1 for `:authority`.
+/// One `Host`, that of the target where it has one: RFC 9112 section 3.2.2 for absolute-form, RFC 9113
+/// section 8.3.1 for `:authority`.
 fn settle_host(head: &mut request::Parts) -> Result<(), BadRequest> {
     let mut hosts = head.headers.get_all(header::HOST).into_iter();
     let host = hosts.next();
@@ -206,7 +212,8 @@ fn settle_host(head: &mut request::Parts) -> Result<(), BadRequest> {
         if authority.as_str().contains('@') {
             return Err(BadRequest::InvalidHost);
         }
-        let differs = host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        let differs =
+            host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
         if differs && head.version == Version::HTTP_2 {
             return Err(BadRequest::SeveralHosts);
         }
@@ -222,8 +229,8 @@ fn settle_host(head: &mut request::Parts) -> Result<(), BadRequest> {
     }
 }
 
-/// The characters of `uri-host [":" port]` (RFC 3986 section 3.2.2), or nothing. Not a full parse: what a name means is for the app to say, but
-/// it must mean the same to everybody on the way.
+/// The characters of `uri-host [":" port]` (RFC 3986 section 3.2.2), or nothing. Not a full parse: what a
+/// name means is for the app to say, but it must mean the same to everybody on the way.
 fn is_host(host: &[u8]) -> bool {
     host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
 }

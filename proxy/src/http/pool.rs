@@ -1,11 +1,11 @@
 //! The connections to one upstream: idle HTTP/1.1 ones, newest first, and multiplexed HTTP/2 ones.
 //!
-//! A pool belongs to one endpoint, so nothing is looked up by address: whoever has the endpoint has its connections, and when the
-//! endpoint is gone and its last answer has ended, they close.
+//! A pool belongs to one endpoint, so nothing is looked up by address: whoever has the endpoint has its
+//! connections, and when the endpoint is gone and its last answer has ended, they close.
 //!
-//! The race between "we send on an idle connection" and "the server closes it" can't be won, only made rare and harmless:
-//! connections leave the pool before servers usually close them ([`PoolLimits`]), each is looked at before its use, and a request of
-//! which nothing was written goes over another connection.
+//! The race between "we send on an idle connection" and "the server closes it" can't be won, only made rare
+//! and harmless: connections leave the pool before servers usually close them ([`PoolLimits`]), each is
+//! looked at before its use, and a request of which nothing was written goes over another connection.
 
 use std::{
     collections::VecDeque,
@@ -73,8 +73,8 @@ enum Next {
     Wait(Dialing),
 }
 
-/// How many connections may die under one request before it is sent. One is the usual race; more is a server that closes
-/// whatever it accepts.
+/// How many connections may die under one request before it is sent. One is the usual race; more is a server
+/// that closes whatever it accepts.
 const MAX_DEAD_CONNECTIONS: u32 = 2;
 
 /// Why a request got no answer, by what may be done about it.
@@ -99,14 +99,15 @@ pub enum SendError {
     /// The peer says that it did nothing about the request (REFUSED_STREAM, GOAWAY).
     #[error("the server did not take the request: {0}")]
     Refused(hyper::Error),
-    /// The connection broke, or what came back was no HTTP. The server may or may not have done what was asked.
+    /// The connection broke, or what came back was no HTTP. The server may or may not have done what was
+    /// asked.
     #[error("the connection broke before the answer: {0}")]
     Broken(hyper::Error),
 }
 
 impl PoolLimits {
-    /// For connections to apps. Servers close idle connections after 5 s (Node, Apache, uvicorn) to 75 s (nginx), gunicorn after 2 s;
-    /// opening another within a cluster costs less than one lost POST.
+    /// For connections to apps. Servers close idle connections after 5 s (Node, Apache, uvicorn) to 75 s
+    /// (nginx), gunicorn after 2 s; opening another within a cluster costs less than one lost POST.
     pub const APP: Self = Self { idle: Duration::from_millis(1500), max_idle: 128 };
     /// For connections to sidecars, which don't close idle connections themselves.
     pub const MESH: Self = Self { idle: Duration::from_secs(60), max_idle: 128 };
@@ -118,8 +119,9 @@ impl Pool {
         Arc::new(Self { limits, connections: Mutex::default() })
     }
 
-    /// Sends a request that [`super::headers`] has prepared for `version`, and waits for the answer's head. `dial` makes a new byte stream
-    /// where no connection is free. Dropping the future, or later the answer's body, cancels the request.
+    /// Sends a request that [`super::headers`] has prepared for `version`, and waits for the answer's head.
+    /// `dial` makes a new byte stream where no connection is free. Dropping the future, or later the answer's
+    /// body, cancels the request.
     ///
     /// # Errors
     /// [`SendError`], which gives the request back where that is possible.
@@ -199,7 +201,8 @@ impl Pool {
         }
     }
 
-    /// A place on a multiplexed connection, or the wait for one: for the dial that is under way, else for one that is begun here.
+    /// A place on a multiplexed connection, or the wait for one: for the dial that is under way, else for one
+    /// that is begun here.
     fn place<F>(self: &Arc<Self>, dial: impl Fn() -> F) -> Next
     where
         F: Future<Output = Result<Io, DialError>> + Send + 'static,
@@ -221,7 +224,8 @@ impl Pool {
         connections.dialing = Some(dialing.clone());
         let stream = dial();
         let home = Arc::downgrade(self);
-        // A task, for the dial must go on when the request that began it is cancelled: others wait for it too.
+        // A task, for the dial must go on when the request that began it is cancelled: others wait for it
+        // too.
         tokio::spawn(async move {
             let connection = match stream.await {
                 Ok(io) => H2::handshake(io).await.map_err(|error| DialError::Http(Arc::new(error))),
@@ -262,7 +266,8 @@ impl Pool {
         self.keep_swept(&mut connections);
     }
 
-    /// Sees to it that connections which nobody takes any more are closed in time. The task ends when nothing is left.
+    /// Sees to it that connections which nobody takes any more are closed in time. The task ends when nothing
+    /// is left.
     fn keep_swept(self: &Arc<Self>, connections: &mut Connections) {
         if std::mem::replace(&mut connections.swept, true) {
             return;
@@ -297,7 +302,8 @@ impl Pool {
         next.map(|oldest| oldest + limit)
     }
 
-    /// Held for a push or a pop, never across an await. All tasks of a sidecar's data path share one thread, so nobody waits for it.
+    /// Held for a push or a pop, never across an await. All tasks of a sidecar's data path share one thread,
+    /// so nobody waits for it.
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Request bodies that can be sent again, for rules with a `retry` stanza.
 //!
-//! What one attempt reads is kept for the next, up to [`MAX_REPLAY_BYTES`]. A longer body streams on, unkept: the attempt
-//! that is under way is then the last. Nothing is read ahead of the attempt that sends it.
+//! What one attempt reads is kept for the next, up to [`MAX_REPLAY_BYTES`]. A longer body streams on, unkept:
+//! the attempt that is under way is then the last. Nothing is read ahead of the attempt that sends it.
 
 use std::{
     pin::Pin,
@@ -15,8 +15,8 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::body::{Body, BodyError, FramePoll};
 
-/// How much of a request's body is kept for another attempt. What retries are meant for, short messages between services,
-/// fits; and a hundred such requests in flight cost a sidecar 6 MiB.
+/// How much of a request's body is kept for another attempt. What retries are meant for, short messages
+/// between services, fits; and a hundred such requests in flight cost a sidecar 6 MiB.
 pub const MAX_REPLAY_BYTES: usize = 64 * 1024;
 
 /// A request's body, and what of it has been read so far.
@@ -25,8 +25,8 @@ pub struct Replayable(Arc<Mutex<Kept>>);
 /// One attempt's reading of a [`Replayable`].
 pub struct Replay {
     kept: Arc<Mutex<Kept>>,
-    /// Which attempt this is. Only the newest may read: an older one may live on for a moment in a connection's task, and
-    /// would take the wake-ups that the newest waits for.
+    /// Which attempt this is. Only the newest may read: an older one may live on for a moment in a
+    /// connection's task, and would take the wake-ups that the newest waits for.
     attempt: u32,
     next: usize,
     remaining: Option<u64>,
@@ -75,7 +75,8 @@ impl Replayable {
         matches!(lock(&self.0).state, State::Reading | State::Complete)
     }
 
-    /// The body from its start, for the next attempt; earlier attempts can't read on. `None` once it can't be had again.
+    /// The body from its start, for the next attempt; earlier attempts can't read on. `None` once it can't be
+    /// had again.
     pub fn attempt(&self) -> Option<Body> {
         let mut kept = lock(&self.0);
         if matches!(kept.state, State::TooLong | State::Broken) {

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{body::Body, headers::HttpVersion};
 
-/// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the limit is theirs. Beyond: 431.
+/// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the
+/// limit is theirs. Beyond: 431.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How many bytes of one HTTP/2 stream may be on the way unread: 256 KiB.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -22,10 +23,12 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How many requests one HTTP/2 connection may have open.
 pub const MAX_STREAMS: u32 = 1000;
 
-/// Serves requests until the connection ends. When `drain` is ready, the client is told to take its next requests elsewhere (GOAWAY, `connection: close`),
-/// and what is open is served to its end. Dropping the future cancels what is open.
+/// Serves requests until the connection ends. When `drain` is ready, the client is told to take its next
+/// requests elsewhere (GOAWAY, `connection: close`), and what is open is served to its end. Dropping the
+/// future cancels what is open.
 ///
-/// Errors are the client's doing (it went away, or it doesn't speak HTTP), and hyper has answered them where they can be answered.
+/// Errors are the client's doing (it went away, or it doesn't speak HTTP), and hyper has answered them where
+/// they can be answered.
 ///
 /// # Errors
 /// How the connection ended, if not well.
@@ -62,15 +65,18 @@ where
     }
 }
 
-/// Header names are sent in lower case, as HTTP/2 has them: RFC 9110 section 5.1 makes case meaningless, and keeping it costs an allocation per header.
+/// Header names are sent in lower case, as HTTP/2 has them: RFC 9110 section 5.1 makes case meaningless, and
+/// keeping it costs an allocation per header.
 fn h1() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Dates are the app's. No time-out for the next request's head: it would close connections that clients lawfully keep.
+    // Dates are the app's. No time-out for the next request's head: it would close connections that clients
+    // lawfully keep.
     builder.max_header_size(MAX_HEADER_BYTES).auto_date_header(false);
     builder
 }
 
-/// Against floods, the h2 crate's limits on resets, on pending accepts and on CONTINUATION frames stay as they are.
+/// Against floods, the h2 crate's limits on resets, on pending accepts and on CONTINUATION frames stay as
+/// they are.
 fn h2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

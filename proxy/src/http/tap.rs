@@ -1,4 +1,5 @@
-//! Copies of request bodies, for mirrors: what the backend reads, the mirror may read too, and never slows it down.
+//! Copies of request bodies, for mirrors: what the backend reads, the mirror may read too, and never slows it
+//! down.
 
 use std::task::{Context, Poll};
 

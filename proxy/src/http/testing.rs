@@ -16,7 +16,10 @@ impl Uploading {
     /// The client, and its request's body as the server has it.
     pub(crate) async fn begin() -> (Self, Body) {
         let (mut client, server) = duplex(1024 * 1024);
-        client.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await
+            .unwrap();
         let (sender, mut requests) = mpsc::channel(1);
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let sender = sender.clone();
@@ -26,7 +29,9 @@ impl Uploading {
                 std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>().await
             }
         });
-        tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(server), service).await });
+        tokio::spawn(
+            async move { http1::Builder::new().serve_connection(TokioIo::new(server), service).await },
+        );
         let body = requests.recv().await.unwrap();
         (Self(client), Body::from(body))
     }

@@ -1,4 +1,5 @@
-//! WebSocket and other upgrades: after a 101 from upstream, and only then, both connections become one byte stream.
+//! WebSocket and other upgrades: after a 101 from upstream, and only then, both connections become one byte
+//! stream.
 //!
 //! Whatever either side sent right behind its head is not lost: hyper hands it over with the connection.
 
@@ -21,8 +22,9 @@ impl Offer {
         Self(hyper::upgrade::on(request))
     }
 
-    /// Takes the upstream's half out of its 101, and joins both in a task of its own once the 101 has been sent to the client. Each side's end is
-    /// passed on by itself. `guard` lasts as long as what they have to say to each other.
+    /// Takes the upstream's half out of its 101, and joins both in a task of its own once the 101 has been
+    /// sent to the client. Each side's end is passed on by itself. `guard` lasts as long as what they have to
+    /// say to each other.
     pub fn accept(self, answer: &mut Response<Body>, guard: impl Send + 'static) {
         let Body::Upgraded(upstream) = std::mem::take(answer.body_mut()) else { return };
         tokio::spawn(async move {

@@ -137,8 +137,8 @@ fn speaks(detected: &Detected) -> &'static str {
     }
 }
 
-/// Says in the log what was refused: each reason at once, and then what came meanwhile no more than once in [`Log::PAUSE`], so that a
-/// flood of connections isn't one of lines.
+/// Says in the log what was refused: each reason at once, and then what came meanwhile no more than once in
+/// [`Log::PAUSE`], so that a flood of connections isn't one of lines.
 #[derive(Default)]
 pub(super) struct Log(Mutex<Vec<Line>>);
 
@@ -157,7 +157,8 @@ impl Log {
         }
     }
 
-    /// How many of this reason went unsaid since the last that was said; `None` if this one isn't to be said either.
+    /// How many of this reason went unsaid since the last that was said; `None` if this one isn't to be said
+    /// either.
     fn is_due(&self, reason: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);

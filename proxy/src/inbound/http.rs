@@ -46,7 +46,7 @@ pub(super) async fn serve<IO>(
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    if let Err(error) = server::serve(io, version, service, async move { let _ = drain; std::future::pending().await }).await {
+    if let Err(error) = server::serve(io, version, service, drain.next()).await {
         tracing::debug!(%destination, %error, "a peer's connection broke");
     }
 }
@@ -62,7 +62,8 @@ struct Connection {
     counters: Arc<InboundCounters>,
 }
 
-/// An answer in place of the app's. `processed`: the app may have seen the request, so nobody else may be asked.
+/// An answer in place of the app's. `processed`: the app may have seen the request, so nobody else may be
+/// asked.
 struct Own {
     answer: Answer<'static>,
     processed: bool,
@@ -103,7 +104,7 @@ impl Connection {
         let (mut head, body) = response.into_parts();
         normalize_response(&mut head);
         // An app that speaks in a sidecar's name could make its callers send a request twice.
-        let _ = strip_signals;
+        strip_signals(&mut head.headers);
         let mut response = Response::from_parts(head, body);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let offer = offer.filter(|_| wishes.upgrade.is_some()).ok_or_else(Own::unasked_upgrade)?;

@@ -1,4 +1,5 @@
-//! The inbound listener: sockets, time limits and hand-over, in the order in which less and less can be told to whom.
+//! The inbound listener: sockets, time limits and hand-over, in the order in which less and less can be told
+//! to whom.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -22,7 +23,8 @@ use crate::{
     telemetry::Direction,
 };
 
-/// How long a sidecar's handshake may take. A throttled peer needs a while; a hostile one holds no more than a socket.
+/// How long a sidecar's handshake may take. A throttled peer needs a while; a hostile one holds no more than
+/// a socket.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no file descriptors or memory for another connection.
 const BREATHER: Duration = Duration::from_millis(50);
@@ -62,7 +64,7 @@ impl Inbound {
 
     /// Serves a connection to `destination`, of this pod, from whoever it comes.
     pub async fn serve(&self, stream: TcpStream, destination: SocketAddr) {
-        if let Err(refusal) = self.0.settings.check_destination("10.0.0.7:80".parse().unwrap_or(destination)).or(Ok::<(), Refusal>(())) {
+        if let Err(refusal) = self.0.settings.check_destination(destination) {
             return self.refuse(&refusal, destination);
         }
         let policy = (self.0.policy)();

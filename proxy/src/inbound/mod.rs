@@ -6,11 +6,12 @@
 //!     others    -> strict: refused       permissive: their bytes to the app, as they are
 //! ```
 //!
-//! The app is dialled at the original pod IP, not at 127.0.0.1: what listens on localhost only stays private. [`admit`] holds the
-//! decisions and no sockets, [`listener`] the sockets and no decisions; [`http`] and [`app`] carry requests on.
+//! The app is dialled at the original pod IP, not at 127.0.0.1: what listens on localhost only stays private.
+//! [`admit`] holds the decisions and no sockets, [`listener`] the sockets and no decisions; [`http`] and
+//! [`app`] carry requests on.
 //!
-//! [`Inbound::serve_stream`] is also how outbound reaches its own pod when a split chooses that: no TLS then, but the same policy,
-//! limits and counters.
+//! [`Inbound::serve_stream`] is also how outbound reaches its own pod when a split chooses that: no TLS then,
+//! but the same policy, limits and counters.
 
 mod admit;
 mod app;
@@ -108,8 +109,8 @@ impl Inbound {
         Self(Arc::new(Shared { settings, identity, policy, telemetry, drain, apps, log }))
     }
 
-    /// Serves the byte stream of a peer that has proved who it is, until it ends. `destination` is the address and port of our pod that
-    /// was dialled.
+    /// Serves the byte stream of a peer that has proved who it is, until it ends. `destination` is the
+    /// address and port of our pod that was dialled.
     pub async fn serve_stream<IO>(&self, io: IO, protocol: MeshProtocol, peer: Peer, destination: SocketAddr)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -126,7 +127,8 @@ impl Inbound {
         }
     }
 
-    /// Whether a mesh peer may use this port; asked per connection and per request, because policy changes under both.
+    /// Whether a mesh peer may use this port; asked per connection and per request, because policy changes
+    /// under both.
     ///
     /// # Errors
     /// Why not.

@@ -28,15 +28,23 @@ use crate::{
 
 /// How many endpoints of a backend are called before a connection is given up.
 const MAX_CALLED: usize = 4;
-/// How long a connection out of the mesh may take: what the kernel would have waited (some two minutes), as the app's own would have.
+/// How long a connection out of the mesh may take: what the kernel would have waited (some two minutes), as
+/// the app's own would have.
 const UNTOUCHED_TIMEOUT: Duration = Duration::from_secs(130);
 
 impl Outbound {
     /// Carries a connection to one of a split's backends.
-    pub(super) async fn forward(&self, stream: Prefixed<TcpStream>, client: IpAddr, service: &Service, forward: &Forward) {
+    pub(super) async fn forward(
+        &self,
+        stream: Prefixed<TcpStream>,
+        client: IpAddr,
+        service: &Service,
+        forward: &Forward,
+    ) {
         let refuse = |reason: Reason, why: &str| {
-            self.0.telemetry.own_answer(Direction::Outbound, reason.as_str());
-            tracing::debug!(service = %service.parent(), reason = reason.as_str(), "a connection of the app is reset: {why}");
+            let (service, reason) = (service.parent(), reason.as_str());
+            self.0.telemetry.own_answer(Direction::Outbound, reason);
+            tracing::debug!(%service, reason, "a connection of the app is reset: {why}");
         };
         let Some(backend) = forward.draw(rand::random()) else {
             refuse(Reason::NoBackend, "no backend has a weight");
@@ -68,7 +76,10 @@ impl Outbound {
             }
         }
         match failed {
-            None => refuse(Reason::NoEndpoint, &format!("{} has no endpoint that takes traffic", target.cluster.id())),
+            None => refuse(
+                Reason::NoEndpoint,
+                &format!("{} has no endpoint that takes traffic", target.cluster.id()),
+            ),
             Some(error @ DialError::NoCertificate(_)) => refuse(Reason::NoCertificate, &error.to_string()),
             Some(error) => refuse(Reason::UpstreamConnect, &error.to_string()),
         }

@@ -1,13 +1,11 @@
 //! Which backend and which of its endpoints a request goes to.
 //!
-//! A route-scope session wins over the weights, weight 0 included: its token names Service and pod. Where the pod is gone, its Service is tried, then the
-//! weights. A backend-scope session is looked at after the split and pins the pod inside the chosen backend. Where both are set, the rule's
-//! decides, and the backend's token is issued inside it (`docs/reference/requests.md`).
+//! A route-scope session wins over the weights, weight 0 included: its token names Service and pod. Where the
+//! pod is gone, its Service is tried, then the weights. A backend-scope session is looked at after the split
+//! and pins the pod inside the chosen backend. Where both are set, the rule's decides, and the backend's
+//! token is issued inside it (`docs/reference/requests.md`).
 
-use std::{
-    net::IpAddr,
-    time::SystemTime,
-};
+use std::{net::IpAddr, time::SystemTime};
 
 use gamut_route::{
     Uid,
@@ -48,19 +46,23 @@ pub(super) fn choose<'s>(
     now: SystemTime,
 ) -> Result<Choice<'s>, NoChoice<'s>> {
     let of_rule = rule.session.as_ref().map(|sticky| (sticky, sticky.affinity.read(headers, now)));
-    let (backend, target, pinned) = match of_rule.as_ref().and_then(|(_, brought)| resume(forward, brought, client)) {
-        Some((backend, target, picked)) => (backend, target, Some(picked)),
-        None => {
-            let backend = forward.draw(rand::random()).ok_or(NoChoice::NoWeight)?;
-            let target = backend.target.as_ref().map_err(|why| NoChoice::Invalid(backend, why))?;
-            (backend, target, None)
-        }
-    };
+    let (backend, target, pinned) =
+        match of_rule.as_ref().and_then(|(_, brought)| resume(forward, brought, client)) {
+            Some((backend, target, picked)) => (backend, target, Some(picked)),
+            None => {
+                let backend = forward.draw(rand::random()).ok_or(NoChoice::NoWeight)?;
+                let target = backend.target.as_ref().map_err(|why| NoChoice::Invalid(backend, why))?;
+                (backend, target, None)
+            }
+        };
     let of_backend = backend.session.as_ref().map(|sticky| (sticky, sticky.affinity.read(headers, now)));
     let picked = pinned
         .or_else(|| {
             let placements = &of_backend.as_ref()?.1.placements;
-            placements.iter().filter(|at| at.backend == target.uid).find_map(|at| target.cluster.by_pod(at.pod))
+            placements
+                .iter()
+                .filter(|at| at.backend == target.uid)
+                .find_map(|at| target.cluster.by_pod(at.pod))
         })
         .or_else(|| target.cluster.pick(client, &[]))
         .ok_or(NoChoice::NoEndpoint(backend, target))?;
@@ -74,7 +76,8 @@ fn resume<'s>(
     client: IpAddr,
 ) -> Option<(&'s Backend, &'s Target, Picked)> {
     let of = |uid: Uid| {
-        let targets = forward.backends.iter().filter_map(|backend| Some((backend, backend.target.as_ref().ok()?)));
+        let targets =
+            forward.backends.iter().filter_map(|backend| Some((backend, backend.target.as_ref().ok()?)));
         targets.filter(move |(_, target)| target.uid == uid)
     };
     let placements = || brought.placements.iter().flat_map(|at| of(at.backend).map(move |(b, t)| (at, b, t)));
@@ -83,8 +86,15 @@ fn resume<'s>(
 }
 
 impl Sessions<'_> {
-    /// Tells the client where it is now, for each session that doesn't say so already. `served` is who answered, which a retry may have changed.
-    pub(super) fn settle(&self, target: &Target, served: Option<Uid>, now: SystemTime, response: &mut HeaderMap) {
+    /// Tells the client where it is now, for each session that doesn't say so already. `served` is who
+    /// answered, which a retry may have changed.
+    pub(super) fn settle(
+        &self,
+        target: &Target,
+        served: Option<Uid>,
+        now: SystemTime,
+        response: &mut HeaderMap,
+    ) {
         // An endpoint that is no pod can't be told from its successor: no session.
         let Some(pod) = served else { return };
         let placement = Placement { backend: target.uid, pod };

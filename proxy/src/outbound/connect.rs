@@ -1,19 +1,16 @@
 //! A byte stream to an endpoint.
 //!
-//! To a sidecar: mutual TLS, whose ALPN says what it carries and whose SNI says which pod is meant. The handshake proves that it is that pod; here
-//! its service account is compared with the endpoint's. To an endpoint without a sidecar: as it is. To our own pod: into our own inbound,
-//! in memory, because what this process sends is exempt from the redirect and would reach the app past its policy.
+//! To a sidecar: mutual TLS, whose ALPN says what it carries and whose SNI says which pod is meant. The
+//! handshake proves that it is that pod; here its service account is compared with the endpoint's. To an
+//! endpoint without a sidecar: as it is. To our own pod: into our own inbound, in memory, because what this
+//! process sends is exempt from the redirect and would reach the app past its policy.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use gamut_controller_api::Transport;
 use gamut_identity::{Identity, Peer, SpiffeId, peer, server_name};
 use gamut_route::Uid;
-use tokio::{
-    io::duplex,
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{io::duplex, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -23,7 +20,8 @@ use crate::{
     tcp,
 };
 
-/// How long a connection may take, TLS included. A lost SYN is sent again after one second, a second one after three.
+/// How long a connection may take, TLS included. A lost SYN is sent again after one second, a second one
+/// after three.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How many bytes may be on the way between our own halves.
 const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
@@ -36,8 +34,8 @@ pub struct Connector {
     inbound: Inbound,
 }
 
-/// What carries an HTTP request to an endpoint. The one place that decides it: HTTP/1.1 stays HTTP/1.1 between sidecars, on a connection of its own
-/// as long as it takes.
+/// What carries an HTTP request to an endpoint. The one place that decides it: HTTP/1.1 stays HTTP/1.1
+/// between sidecars, on a connection of its own as long as it takes.
 pub(super) fn hop(version: HttpVersion) -> MeshProtocol {
     match version {
         HttpVersion::H1 => MeshProtocol::H1,

@@ -1,6 +1,11 @@
 //! What becomes of a connection: who its destination is, and what it speaks.
 
-use std::{convert::Infallible, net::{IpAddr, SocketAddr}, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use gamut_route::table::AppProtocol;
 use hyper::service::service_fn;
@@ -14,8 +19,8 @@ use crate::{
     telemetry::Direction,
 };
 
-/// How long a client may take to say the first word where the port is said to be HTTP or TLS: as long as it likes, for servers of these never
-/// speak first. (A day, which `Instant` can add.)
+/// How long a client may take to say the first word where the port is said to be HTTP or TLS: as long as it
+/// likes, for servers of these never speak first. (A day, which `Instant` can add.)
 const UNHURRIED: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Outbound {
@@ -51,7 +56,8 @@ impl Outbound {
         };
         match speaks {
             Speaks::Http(version, stream) => {
-                let connection = Arc::new(Connection::new(self.clone(), service, version, client, destination));
+                let connection =
+                    Arc::new(Connection::new(self.clone(), service, version, client, destination));
                 let answer = service_fn(move |request| {
                     let connection = Arc::clone(&connection);
                     async move { Ok::<_, Infallible>(connection.answer(request).await) }
@@ -73,7 +79,12 @@ impl Outbound {
     }
 
     /// What a connection speaks: what its port is said to, else what its first bytes look like.
-    async fn detect(&self, stream: TcpStream, destination: SocketAddr, said: AppProtocol) -> std::io::Result<Speaks> {
+    async fn detect(
+        &self,
+        stream: TcpStream,
+        destination: SocketAddr,
+        said: AppProtocol,
+    ) -> std::io::Result<Speaks> {
         let port = destination.port();
         let opaque = match said {
             AppProtocol::Opaque => true,

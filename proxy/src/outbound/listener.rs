@@ -10,7 +10,8 @@ use tokio::{
 use super::Outbound;
 use crate::{config::ports, tcp};
 
-/// How long accepting pauses where the process has no file descriptors left. Connections wait in the kernel's queue meanwhile.
+/// How long accepting pauses where the process has no file descriptors left. Connections wait in the kernel's
+/// queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Outbound {
@@ -41,8 +42,10 @@ impl Outbound {
                 return reset(&stream);
             }
         };
-        if self.is_own(destination) || stream.local_addr().is_ok_and(|local| tcp::canonical(local) == destination) {
-            tracing::debug!(%client, %destination, "a connection to the proxy's own port would loop, and is closed");
+        if self.is_own(destination)
+            || stream.local_addr().is_ok_and(|local| tcp::canonical(local) == destination)
+        {
+            tracing::debug!(%client, %destination, "a connection to the proxy's own port is closed");
             return reset(&stream);
         }
         self.connect(stream, tcp::canonical(client).ip(), destination).await;

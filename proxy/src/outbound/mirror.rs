@@ -1,7 +1,8 @@
-//! Copies of requests for `RequestMirror`: sent to one endpoint each, in tasks of their own, and their answers read and dropped.
+//! Copies of requests for `RequestMirror`: sent to one endpoint each, in tasks of their own, and their
+//! answers read and dropped.
 //!
-//! A copy never delays or fails the request that it was taken of: it is left out where too many are on the way, and given up where its
-//! backend is slower than the request's own (see [`crate::http::tap`]).
+//! A copy never delays or fails the request that it was taken of: it is left out where too many are on the
+//! way, and given up where its backend is slower than the request's own (see [`crate::http::tap`]).
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -53,19 +54,29 @@ pub(super) fn mirror<'m>(
     body
 }
 
-async fn send(outbound: &Outbound, picked: &Picked, version: HttpVersion, authority: &str, mut outgoing: Outgoing) {
+async fn send(
+    outbound: &Outbound,
+    picked: &Picked,
+    version: HttpVersion,
+    authority: &str,
+    mut outgoing: Outgoing,
+) {
     let hop = Hop { connector: &outbound.0.connector, version, wishes: &Wishes::default(), authority };
     match hop.send(&mut outgoing, picked, false).await {
         Ok(mut response) => {
             // Read to its end, so that the connection can be used again.
             let body = response.body_mut();
-            while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut *body), cx)).await {}
+            while let Some(Ok(_)) =
+                poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut *body), cx)).await
+            {
+            }
         }
         Err(failure) => tracing::debug!(endpoint = %picked.address(), "a mirror failed: {}", failure.why),
     }
 }
 
-/// What is spoken to a backend: HTTP/2 where its port is said to speak nothing else, else what the client speaks.
+/// What is spoken to a backend: HTTP/2 where its port is said to speak nothing else, else what the client
+/// speaks.
 pub(super) fn upstream_version(backend: AppProtocol, client: HttpVersion) -> HttpVersion {
     if backend == AppProtocol::Http2 { HttpVersion::H2 } else { client }
 }

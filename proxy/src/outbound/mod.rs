@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! (redirect) -> listener -> original destination -> tables
-//!     Service  -> what it speaks -> HTTP: per request: match -> filters -> split -> session -> balance -> endpoint
-//!                                -> bytes, the app's own TLS: per connection: split -> balance -> endpoint
+//!     Service  -> what it speaks -> HTTP, per request: match -> filters -> split -> session -> balance
+//!                                -> bytes, the app's own TLS, per connection: split -> balance
 //!     pod      -> that pod
 //!     not ours -> untouched
 //!     no answer, or the proxy's own ports -> reset
@@ -21,7 +21,8 @@
 //! | `connect` | a byte stream to an endpoint: mTLS, plaintext, or our own inbound |
 //! | `bytes` | connections that aren't HTTP |
 //!
-//! Deliberately absent: anything that waits for the controller once a destination is known, and any fallback to plaintext.
+//! Deliberately absent: anything that waits for the controller once a destination is known, and any fallback
+//! to plaintext.
 
 mod bytes;
 mod choose;

@@ -1,14 +1,19 @@
 //! A request's life, from its head to the end of its answer.
 //!
 //! ```text
-//! normal form -> match -> CORS, redirect -> split, session, balance -> edits, mirrors -> deliver -> the answer's edits -> body
-//!    400, 405     404       200, 30x            500, 503                              502, 503, 504
+//! normal form -> match -> CORS, redirect -> choose -> edits, mirrors -> deliver -> answer's edits -> body
+//!   400, 405      404       200, 30x      500, 503                    502, 503, 504
 //! ```
 //!
-//! Until the answer's head is here, everything that goes wrong becomes an answer that says so; after that, only breaking off is left, which
-//! clients notice because the body's end is missing. Dropping a future or body on this way (the app went away) cancels the rest.
+//! Until the answer's head is here, everything that goes wrong becomes an answer that says so; after that,
+//! only breaking off is left, which clients notice because the body's end is missing. Dropping a future or
+//! body on this way (the app went away) cancels the rest.
 
-use std::{borrow::Cow, net::{IpAddr, SocketAddr}, time::SystemTime};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use gamut_route::{
     filter::{
@@ -148,9 +153,9 @@ impl Connection {
             return Ok(Some(response));
         }
         let Some(redirect) = &rule.filters.redirect else { return Ok(None) };
-        let location = self
-            .location(redirect, matched, head)
-            .ok_or_else(|| Own::of_rule(rule, Reason::BadRequest, "the redirect needs a host, and the request has none"))?;
+        let location = self.location(redirect, matched, head).ok_or_else(|| {
+            Own::of_rule(rule, Reason::BadRequest, "the redirect needs a host, and the request has none")
+        })?;
         *response.status_mut() = redirect.status();
         response.headers_mut().insert(header::LOCATION, location);
         rule.filters.response_headers.apply(response.headers_mut());
@@ -261,13 +266,15 @@ fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
     })
 }
 
-/// Makes the edits of the rule and then of the backend. Both see the path that was matched; where both change it, the backend's change counts.
+/// Makes the edits of the rule and then of the backend. Both see the path that was matched; where both change
+/// it, the backend's change counts.
 fn edit(head: &mut Parts, filters: [&Compiled; 2], matched: Matched) -> Result<(), http::uri::InvalidUri> {
     let original = head.uri.path();
-    let changed = filters.iter().rev().find_map(|filters| match filters.rewrite.path(original, matched.prefix) {
-        path if path == original => None,
-        path => Some(path.into_owned()),
-    });
+    let changed =
+        filters.iter().rev().find_map(|filters| match filters.rewrite.path(original, matched.prefix) {
+            path if path == original => None,
+            path => Some(path.into_owned()),
+        });
     if let Some(path) = changed {
         set_path(&mut head.uri, &path)?;
     }

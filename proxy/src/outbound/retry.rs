@@ -1,7 +1,8 @@
 //! Whether, where and when a request is tried again.
 //!
-//! Without a `retry` stanza, only what was provably not processed, at once, at another endpoint of the same backend: nobody can tell the difference but by the
-//! missing error. With a stanza, also its status codes, and for idempotent methods (RFC 9110 section 9.2.2) broken connections and attempts that ran into
+//! Without a `retry` stanza, only what was provably not processed, at once, at another endpoint of the same
+//! backend: nobody can tell the difference but by the missing error. With a stanza, also its status codes,
+//! and for idempotent methods (RFC 9110 section 9.2.2) broken connections and attempts that ran into
 //! `backendRequest`; after a pause, at another endpoint if there is one. `attempts: 0` turns all of it off.
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     request::Connection,
-    send::{Failure, Hop, Outgoing},
+    send::{Failure, Hop, Kind, Outgoing},
     service::{Backend, Rule, Target},
 };
 use crate::{
@@ -21,7 +22,8 @@ use crate::{
     http::{Body, HttpVersion, answer},
 };
 
-/// How often a request that wasn't processed is taken elsewhere. Each of these endpoints was said to be ready: if four aren't, more won't help.
+/// How often a request that wasn't processed is taken elsewhere. Each of these endpoints was said to be
+/// ready: if four aren't, more won't help.
 pub const MAX_ELSEWHERE: u32 = 3;
 /// A backoff grows to this and no further.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -60,17 +62,18 @@ pub(super) async fn deliver(
             Some(until) => timeout_at(until, attempt).await.unwrap_or_else(|_| {
                 picked.failed();
                 let limit = rule.timeouts.backend_request.unwrap_or_default();
-                Err(Failure::timed_out(format!("{} took longer than backendRequest, {limit:?}", target.cluster.id())))
+                Err(Failure::timed_out(format!(
+                    "{} took longer than backendRequest, {limit:?}",
+                    target.cluster.id()
+                )))
             }),
             None => attempt.await,
         };
         let outcome = match &attempted {
             Ok(response) => Outcome::of(response, &picked),
-            Err(failure) if failure.anywhere => Outcome::Final,
-            Err(failure) if failure.unprocessed => Outcome::Unprocessed,
-            Err(_) => Outcome::Unknown,
+            Err(failure) => Outcome::from(failure.kind),
         };
-        if attempted.as_ref().is_err_and(|failure| failure.unconnected) {
+        if attempted.as_ref().is_err_and(|failure| failure.kind == Kind::Unconnected) {
             backend.counters.connect_failed();
         }
         let other = || target.cluster.pick(connection.client(), &tried);
@@ -117,6 +120,16 @@ impl Outcome {
                 Self::Unprocessed
             }
             _ => Self::Answered(response.status()),
+        }
+    }
+}
+
+impl From<Kind> for Outcome {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Unconnected | Kind::Unprocessed => Self::Unprocessed,
+            Kind::Unknown => Self::Unknown,
+            Kind::Anywhere => Self::Final,
         }
     }
 }
@@ -171,8 +184,8 @@ impl<'a> Retries<'a> {
     }
 }
 
-/// The base interval, doubled with each attempt, and up to half as much again so that clients that failed together don't come back together. Never less than
-/// the base, which the specification calls the minimum.
+/// The base interval, doubled with each attempt, and up to half as much again so that clients that failed
+/// together don't come back together. Never less than the base, which the specification calls the minimum.
 fn backoff(base: Duration, earlier: u32, random: f64) -> Duration {
     let doubled = base.saturating_mul(1_u32.checked_shl(earlier).unwrap_or(u32::MAX));
     doubled.min(MAX_BACKOFF.max(base)).mul_f64(1.0 + random / 2.0)

@@ -36,12 +36,21 @@ pub(super) struct Failure {
     pub(super) reason: Reason,
     /// In words.
     pub(super) why: String,
-    /// The endpoint provably did nothing about the request.
-    pub(super) unprocessed: bool,
+    /// What it says about another attempt.
+    pub(super) kind: Kind,
+}
+
+/// What a failed attempt says about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
     /// There was no connection.
-    pub(super) unconnected: bool,
-    /// It would fail in the same way at any endpoint.
-    pub(super) anywhere: bool,
+    Unconnected,
+    /// The endpoint provably did nothing about the request.
+    Unprocessed,
+    /// Nobody knows what the endpoint did.
+    Unknown,
+    /// It would be the same at any endpoint.
+    Anywhere,
 }
 
 /// How requests of one connection are sent.
@@ -54,7 +63,8 @@ pub(super) struct Hop<'a> {
 }
 
 impl Outgoing {
-    /// A request in normal form. `keep`: whether its body shall be kept for another attempt, as far as it may be.
+    /// A request in normal form. `keep`: whether its body shall be kept for another attempt, as far as it may
+    /// be.
     pub(super) fn new(head: Parts, body: Body, keep: bool) -> Self {
         let body = if http_body::Body::is_end_stream(&body) {
             Source::Empty
@@ -81,7 +91,8 @@ impl Outgoing {
             }
     }
 
-    /// The request for an attempt. `keep`: another may follow, so that the head is copied if the body can be had again.
+    /// The request for an attempt. `keep`: another may follow, so that the head is copied if the body can be
+    /// had again.
     fn request(&mut self, keep: bool) -> Option<Request<Body>> {
         let (body, again) = match &mut self.body {
             Source::Empty => (Body::Empty, true),
@@ -102,7 +113,8 @@ impl Outgoing {
 }
 
 impl Hop<'_> {
-    /// Sends a request to an endpoint and waits for the answer's head. `keep`: the request may be wanted again.
+    /// Sends a request to an endpoint and waits for the answer's head. `keep`: the request may be wanted
+    /// again.
     ///
     /// # Errors
     /// [`Failure`]; the request is whole again if nothing of it was sent.
@@ -113,10 +125,12 @@ impl Hop<'_> {
         keep: bool,
     ) -> Result<Response<Body>, Failure> {
         let mut request = outgoing.request(keep).ok_or_else(Failure::gone)?;
-        prepare_request(&mut request, self.version, self.wishes, self.authority).map_err(Failure::bad_request)?;
+        prepare_request(&mut request, self.version, self.wishes, self.authority)
+            .map_err(Failure::bad_request)?;
         let endpoint = picked.endpoint();
         let dial = || {
-            let (connector, endpoint, protocol) = (self.connector.clone(), endpoint.clone(), hop(self.version));
+            let (connector, endpoint, protocol) =
+                (self.connector.clone(), endpoint.clone(), hop(self.version));
             async move { connector.dial(&endpoint, protocol).await }
         };
         match endpoint.pool.send(self.version, request, dial).await {
@@ -138,43 +152,46 @@ impl Hop<'_> {
 
 impl Failure {
     fn of(error: &SendError) -> Self {
-        let (reason, unprocessed) = match error {
-            SendError::Dial { error: DialError::NoCertificate(_), .. } => (Reason::NoCertificate, true),
-            SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::UpstreamConnect, true),
-            SendError::Refused(_) => (Reason::UpstreamRefused, true),
-            SendError::Broken(_) => (Reason::UpstreamReset, false),
+        let (reason, kind) = match error {
+            SendError::Dial { error: DialError::NoCertificate(_), .. } => {
+                (Reason::NoCertificate, Kind::Anywhere)
+            }
+            SendError::Dial { .. } => (Reason::UpstreamConnect, Kind::Unconnected),
+            SendError::Unsent { .. } => (Reason::UpstreamConnect, Kind::Unprocessed),
+            SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
+            SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
-        Self {
-            reason,
-            why: error.to_string(),
-            unprocessed,
-            unconnected: matches!(error, SendError::Dial { .. }),
-            anywhere: reason == Reason::NoCertificate,
-        }
+        Self { reason, why: error.to_string(), kind }
     }
 
     pub(super) fn timed_out(why: String) -> Self {
-        Self { reason: Reason::Timeout, why, unprocessed: false, unconnected: false, anywhere: false }
+        Self { reason: Reason::Timeout, why, kind: Kind::Unknown }
     }
 
     pub(super) fn unasked_upgrade() -> Self {
-        let why = "the endpoint switched protocols, which the request had not asked for".to_owned();
-        Self { reason: Reason::UpstreamReset, why, unprocessed: false, unconnected: false, anywhere: true }
+        Self::anywhere(
+            Reason::UpstreamReset,
+            "the endpoint switched protocols, which the request had not asked for",
+        )
     }
 
     pub(super) fn no_endpoint(backend: &BackendId) -> Self {
-        let why = format!("{backend} has no endpoint that takes traffic any more");
-        Self { reason: Reason::NoEndpoint, why, unprocessed: true, unconnected: false, anywhere: true }
+        Self::anywhere(
+            Reason::NoEndpoint,
+            format_args!("{backend} has no endpoint that takes traffic any more"),
+        )
     }
 
     fn bad_request(error: BadRequest) -> Self {
-        let why = error.to_string();
-        Self { reason: Reason::BadRequest, why, unprocessed: true, unconnected: false, anywhere: true }
+        Self::anywhere(Reason::BadRequest, error)
     }
 
     /// Not to be seen: attempts are made only while the request is whole.
     fn gone() -> Self {
-        let why = "the request was sent already and not kept".to_owned();
-        Self { reason: Reason::UpstreamReset, why, unprocessed: false, unconnected: false, anywhere: true }
+        Self::anywhere(Reason::UpstreamReset, "the request was sent already and not kept")
+    }
+
+    fn anywhere(reason: Reason, why: impl ToString) -> Self {
+        Self { reason, why: why.to_string(), kind: Kind::Anywhere }
     }
 }

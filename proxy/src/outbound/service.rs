@@ -1,7 +1,9 @@
-//! A route table made ready: whatever can be looked up, parsed or registered once is, so that a request only reads.
+//! A route table made ready: whatever can be looked up, parsed or registered once is, so that a request only
+//! reads.
 //!
-//! A [`Service`] never changes. A new table makes a new one, which takes over clusters (endpoints, their connections and latencies) and counters
-//! from [`Parts`]; requests under way finish with the one that they began with.
+//! A [`Service`] never changes. A new table makes a new one, which takes over clusters (endpoints, their
+//! connections and latencies) and counters from [`Parts`]; requests under way finish with the one that they
+//! began with.
 
 use std::{fmt, sync::Arc};
 
@@ -98,8 +100,8 @@ pub struct Sticky {
 impl Service {
     /// Makes a table ready.
     ///
-    /// What is wrong with one rule or backend (a filter that can't be carried out) makes that answer 500, as the specification has it. What is wrong with the
-    /// table itself refuses it.
+    /// What is wrong with one rule or backend (a filter that can't be carried out) makes that answer 500, as
+    /// the specification has it. What is wrong with the table itself refuses it.
     ///
     /// # Errors
     /// The table can't be used, and the one before it stays in force.
@@ -145,7 +147,8 @@ impl Service {
     pub fn tls(&self, server_name: Option<&str>) -> &Forward {
         let rule = self.table.tls.iter().position(|rule| {
             rule.hostnames.is_empty()
-                || server_name.is_some_and(|name| rule.hostnames.iter().any(|hostname| covers(hostname, name)))
+                || server_name
+                    .is_some_and(|name| rule.hostnames.iter().any(|hostname| covers(hostname, name)))
         });
         rule.and_then(|index| self.tls.get(index)).unwrap_or(&self.tcp)
     }
@@ -163,7 +166,8 @@ impl Forward {
     }
 }
 
-/// Whether a TLSRoute's hostname covers a name: exactly, or `*.` any number of labels (Gateway API, `Hostname`).
+/// Whether a TLSRoute's hostname covers a name: exactly, or `*.` any number of labels (Gateway API,
+/// `Hostname`).
 fn covers(hostname: &str, name: &str) -> bool {
     let (name, _) = authority::split(name);
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -175,6 +179,10 @@ fn covers(hostname: &str, name: &str) -> bool {
         None => hostname.eq_ignore_ascii_case(name),
     }
 }
+
+/// Why a backendRef with such filters is invalid.
+const NOT_OF_A_BACKEND: &str = "RequestRedirect and CORS answer before a backend is chosen: \
+     they can't be filters of a backendRef";
 
 /// What all parts of a table are made with.
 struct Builder<'a> {
@@ -224,7 +232,7 @@ impl Builder<'_> {
         let target = match &compiled {
             Err(error) => Err(error.to_string()),
             Ok(filters) if filters.redirect.is_some() || filters.cors.is_some() => {
-                Err("RequestRedirect and CORS answer before a backend is chosen, so they can't be filters of a backendRef".to_owned())
+                Err(NOT_OF_A_BACKEND.to_owned())
             }
             Ok(_) => target,
         };
@@ -258,3 +266,6 @@ impl fmt::Debug for Service {
         write!(f, "Service({}, {} rules)", self.table.parent, self.rules.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

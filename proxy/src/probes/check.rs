@@ -146,7 +146,8 @@ where
     Ok(sender.send_request(request).await?)
 }
 
-/// Where an answer sends the prober, within the pod. Elsewhere isn't followed: the kubelet counts that as a success.
+/// Where an answer sends the prober, within the pod. Elsewhere isn't followed: the kubelet counts that as a
+/// success.
 struct Redirect {
     scheme: Option<Scheme>,
     /// The authority's port; `None` without an authority, `Some(None)` for the scheme's own.
@@ -195,7 +196,8 @@ impl Redirect {
     }
 }
 
-/// `grpc.health.v1.Health/Check`: two messages of one field each, written out so that no generated code is needed.
+/// `grpc.health.v1.Health/Check`: two messages of one field each, written out so that no generated code is
+/// needed.
 async fn grpc(address: SocketAddr, service: &str, user_agent: &HeaderValue) -> Result<(), Failure> {
     const LARGEST_ANSWER: usize = 4096;
     let stream = connect(address).await?;
@@ -216,7 +218,7 @@ async fn grpc(address: SocketAddr, service: &str, user_agent: &HeaderValue) -> R
     let answer = answer.map_err(|error| Failure::Health(format!("something that is no answer: {error}")))?;
     let status = answer.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned().or(in_head);
     match status.as_ref().map(HeaderValue::as_bytes) {
-        Some(_) if true => {}
+        Some(b"0") => {}
         Some(status) => {
             return Err(Failure::Health(format!("gRPC status {}", String::from_utf8_lossy(status))));
         }
@@ -231,7 +233,8 @@ async fn grpc(address: SocketAddr, service: &str, user_agent: &HeaderValue) -> R
     }
 }
 
-/// `message HealthCheckRequest { string service = 1; }` behind gRPC's prefix: not compressed, four bytes of length.
+/// `message HealthCheckRequest { string service = 1; }` behind gRPC's prefix: not compressed, four bytes of
+/// length.
 fn health_request(service: &str) -> Bytes {
     let mut message = BytesMut::new();
     if !service.is_empty() {

@@ -9,8 +9,8 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// The configuration of HTTPS probes: the kubelet checks no certificate of theirs, so apps serve self-signed ones to it. Nothing
-/// secret is sent, and nothing that is answered is believed beyond "it answers".
+/// The configuration of HTTPS probes: the kubelet checks no certificate of theirs, so apps serve self-signed
+/// ones to it. Nothing secret is sent, and nothing that is answered is believed beyond "it answers".
 pub(super) fn config() -> Result<Arc<ClientConfig>, Error> {
     static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(|| {
         let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))

@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     questions: mpsc::Sender<Question>,
     /// True once everything that was wanted at the start has arrived.
     loaded: watch::Receiver<bool>,
+    /// How many deliveries have been applied.
+    deliveries: watch::Receiver<u64>,
     /// How long a first use waits for its answer.
     patience: Duration,
 }
@@ -166,6 +168,11 @@ impl Tables {
     /// Waits until [`Tables::loaded`]; false when the subscription ended before.
     pub async fn until_loaded(&self) -> bool {
         self.shared.loaded.clone().wait_for(|loaded| *loaded).await.is_ok()
+    }
+
+    /// How many deliveries have been applied, for who waits for a change to be in force.
+    pub fn deliveries(&self) -> watch::Receiver<u64> {
+        self.shared.deliveries.clone()
     }
 
     /// What `/status` shows; `None` when the subscription has ended.

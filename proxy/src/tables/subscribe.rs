@@ -76,6 +76,7 @@ pub struct Subscription {
     questions: mpsc::Receiver<Question>,
     waiting: HashMap<SocketAddr, Vec<oneshot::Sender<Result<Destination, NoAnswer>>>>,
     loaded: watch::Sender<bool>,
+    deliveries: watch::Sender<u64>,
     connection: Connection,
     /// Where messages go, from the Hello on; what is wanted while the connection comes about follows it in order.
     outbox: Option<Outbox>,
@@ -95,11 +96,13 @@ impl Subscription {
     pub fn new(settings: Settings, identity: Identity, telemetry: Telemetry) -> (Tables, Self) {
         let (asking, questions) = mpsc::channel(QUESTIONS);
         let (loaded, is_loaded) = watch::channel(false);
+        let (deliveries, applied) = watch::channel(0);
         let shared = Arc::new(Shared {
             addresses: ArcSwap::default(),
             policy: ArcSwapOption::empty(),
             questions: asking,
             loaded: is_loaded,
+            deliveries: applied,
             patience: settings.patience,
         });
         let view = View::new(settings.namespace.clone(), settings.pod, settings.limits, telemetry);
@@ -112,6 +115,7 @@ impl Subscription {
             questions,
             waiting: HashMap::new(),
             loaded,
+            deliveries,
             connection: away,
             outbox: None,
         };
@@ -215,6 +219,7 @@ impl Subscription {
         let changes = self.view.deliver(delivery, Instant::now());
         self.carry_out(changes);
         self.send(proto::from_proxy::Message::Ack(proto::Ack { delivery: number }));
+        self.deliveries.send_modify(|deliveries| *deliveries += 1);
         if !*self.loaded.borrow() && self.view.loaded() {
             info!("everything that was wanted at the start is here");
             self.loaded.send_replace(true);

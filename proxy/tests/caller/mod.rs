@@ -1,4 +1,5 @@
-//! What tests of the outbound half need: an app that calls a Service through it, and backends that answer on real sockets.
+//! What tests of the outbound half need: an app that calls a Service through it, and backends that answer on
+//! real sockets.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
@@ -30,7 +31,8 @@ use gamut_proxy::{
 use gamut_route::{
     BackendId, RouteRef, RouteTable, ServicePort, Uid,
     table::{
-        AppProtocol, Backend, BackendTarget, HttpRules, Match, Outcome, RankedMatch, Rule, RuleOrigin, Split, Timeouts,
+        AppProtocol, Backend, BackendTarget, HttpRules, Match, Outcome, RankedMatch, Rule, RuleOrigin, Split,
+        Timeouts,
     },
 };
 use http::{Request, Response};
@@ -93,13 +95,21 @@ impl Caller {
             control.watch(),
         );
         let connector = Connector::new(identity.clone(), pod, inbound);
-        let outbound = Outbound::new(Settings::default(), no_tables(&identity, &telemetry), connector, telemetry.clone());
+        let outbound = Outbound::new(
+            Settings::default(),
+            no_tables(&identity, &telemetry),
+            connector,
+            telemetry.clone(),
+        );
 
         let mut clusters: HashMap<_, _> =
             table.backends().into_iter().map(|id| (id.clone(), Cluster::new(id.clone()))).collect();
         for (id, endpoints) in endpoints {
             let id: BackendId = format!("service/{id}").parse().unwrap();
-            clusters.entry(id.clone()).or_insert_with_key(|id| Cluster::new(id.clone())).update(&set(&id, endpoints));
+            clusters
+                .entry(id.clone())
+                .or_insert_with_key(|id| Cluster::new(id.clone()))
+                .update(&set(&id, endpoints));
         }
         let mut keys = HashMap::new();
         for scope in table.scopes() {

@@ -24,12 +24,17 @@ pub(super) fn service(name: &str, ip: &str) -> SourceEvent {
 
 /// The endpoints 10.0.0.`n` of a Service.
 pub(super) fn endpoints(name: &str, pods: &[u8]) -> SourceEvent {
+    slice(name, &format!("{name}-1"), pods)
+}
+
+/// A slice of them.
+pub(super) fn slice(name: &str, slice: &str, pods: &[u8]) -> SourceEvent {
     let of = |n: &u8| json!({ "addresses": [format!("10.0.0.{n}")], "conditions": { "ready": true } });
     let endpoints: Vec<Value> = pods.iter().map(of).collect();
     applied(json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
-            "namespace": "shop", "name": format!("{name}-1"),
+            "namespace": "shop", "name": slice,
             "labels": { "kubernetes.io/service-name": name },
         },
         "addressType": "IPv4",

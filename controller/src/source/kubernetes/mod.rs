@@ -216,9 +216,8 @@ fn applied(mut object: Value, origin: &Origin) -> Option<SourceEvent> {
     kinds::trim(&mut object);
     match Object::from_value(object, origin) {
         Ok(object) => Some(SourceEvent::Applied(Box::new(object))),
-        Err((id, problem)) => {
-            let id = id.map(|id| id.to_string()).unwrap_or_default();
-            warn!("{origin}: {id}: {problem}; the object is left out");
+        Err(problem) => {
+            warn!("{problem}; the object is left out");
             None
         }
     }

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// With tcp://: wait for a line from the server before anything is sent
     #[arg(long)]
     server_first: bool,
+    /// With tcp://: leave it to the server to end the connection
+    #[arg(long)]
+    hold: bool,
 }
 
 /// One request, whatever the protocol.
@@ -54,6 +57,7 @@ struct Call {
     headers: HeaderMap,
     data: String,
     server_first: bool,
+    hold: bool,
 }
 
 /// A URL in the parts that a request needs.
@@ -98,6 +102,7 @@ pub(crate) async fn print(args: Args, out: &mut impl Write) -> Result<(), EchoEr
         headers: args.headers.into_iter().collect(),
         data: args.data,
         server_first: args.server_first,
+        hold: args.hold,
     });
     let grpc = match call.target.scheme {
         Scheme::Grpc => Some(grpc::connect(&call.target).await?),

@@ -61,7 +61,10 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> Result<String, EchoErro
     Ok(head)
 }
 
-/// Sends the data and its end, and reads until the server has sent its last byte too.
+/// Sends the data, ends its own side when the answer begins (or not at all), and reads to the server's end.
+///
+/// Ending it earlier would be a race: a server that finds the end before it has answered may take it for the caller's
+/// leaving, as HTTP servers do.
 pub(super) async fn tcp(call: &Call) -> Result<Answer, EchoError> {
     let mut stream = BufReader::new(call.target.connect().await?);
     let mut body = String::new();
@@ -69,7 +72,12 @@ pub(super) async fn tcp(call: &Call) -> Result<Answer, EchoError> {
         return Err(EchoError::Protocol("the connection ended before the server's greeting".to_owned()));
     }
     stream.write_all(call.data.as_bytes()).await?;
-    stream.shutdown().await?;
+    if !call.hold {
+        if !call.data.is_empty() {
+            stream.fill_buf().await?;
+        }
+        stream.shutdown().await?;
+    }
     stream.read_to_string(&mut body).await?;
     Ok(Answer { status: None, body, ..Answer::default() })
 }

@@ -53,7 +53,8 @@ fn pod_of(picked: &Picked) -> u8 {
     picked.pod_uid().unwrap().0[0]
 }
 
-/// Picks and ends `requests` requests one after the other, each taking as long as its pod takes; says how many each pod got.
+/// Picks and ends `requests` requests one after the other, each taking as long as its pod takes; says how
+/// many each pod got.
 async fn serve(cluster: &Cluster, requests: usize, latency: impl Fn(u8) -> Duration) -> HashMap<u8, usize> {
     let mut served = HashMap::new();
     for _ in 0..requests {
@@ -169,12 +170,12 @@ async fn another_try_goes_to_another_endpoint_until_there_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn an_affine_client_stays_and_only_its_endpoints_end_moves_it() {
-    let affine = |endpoints| EndpointSet { client_ip_affinity: Some(Duration::from_secs(10_800)), ..set(endpoints) };
+    let affine =
+        |endpoints| EndpointSet { client_ip_affinity: Some(Duration::from_secs(10_800)), ..set(endpoints) };
     let cluster = Cluster::new("service/shop/web:80".parse().unwrap());
     cluster.update(&affine((1..=5).map(endpoint).collect()));
-    let chosen = |cluster: &Cluster, host: u8| {
-        pod_of(&cluster.pick(IpAddr::from([10, 0, 0, host]), &[]).unwrap())
-    };
+    let chosen =
+        |cluster: &Cluster, host: u8| pod_of(&cluster.pick(IpAddr::from([10, 0, 0, host]), &[]).unwrap());
     let before: Vec<u8> = (0..=255).map(|host| chosen(&cluster, host)).collect();
     assert!((0..=255).all(|host| chosen(&cluster, host) == before[usize::from(host)]));
     assert_eq!(before.iter().collect::<HashSet<_>>().len(), 5, "all endpoints have clients");
@@ -186,7 +187,8 @@ async fn an_affine_client_stays_and_only_its_endpoints_end_moves_it() {
     }
 }
 
-/// A model: whatever updates come, a pick is an endpoint of the last update that may be picked, and in-flight counts end at zero.
+/// A model: whatever updates come, a pick is an endpoint of the last update that may be picked, and in-flight
+/// counts end at zero.
 #[tokio::test(start_paused = true)]
 async fn under_random_updates_picks_are_always_of_the_newest_set() {
     let cluster = Cluster::new("service/shop/web:80".parse().unwrap());

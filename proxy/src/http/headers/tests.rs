@@ -65,8 +65,10 @@ fn a_message_can_not_be_made_to_lose_its_host_or_its_length() {
 
 #[test]
 fn an_app_can_not_speak_in_a_sidecars_name() {
-    let (head, _) =
-        normalized(h1("/", &[("host", "web"), ("gamut-proxy-answer", "x; not-processed"), ("gamut-answer", "x")]));
+    let (head, _) = normalized(h1(
+        "/",
+        &[("host", "web"), ("gamut-proxy-answer", "x; not-processed"), ("gamut-answer", "x")],
+    ));
     assert_eq!(head.headers.len(), 1);
 }
 
@@ -167,15 +169,21 @@ fn http_1_goes_to_http_2_with_an_authority_and_back_with_a_host() {
 
     let (head, wishes) = normalized(request_10("/", &[]));
     let request = prepared(head, &wishes, HttpVersion::H1);
-    assert_eq!(text(request.headers(), "host"), Some("10.96.0.7:80"), "HTTP/1.0 needs no host, HTTP/1.1 does");
+    assert_eq!(
+        text(request.headers(), "host"),
+        Some("10.96.0.7:80"),
+        "HTTP/1.0 needs no host, HTTP/1.1 does"
+    );
     assert_eq!(request.version(), Version::HTTP_11);
 }
 
 #[test]
 fn an_answers_upgrade_is_kept_where_it_means_something() {
     for (status, kept) in [(101, true), (426, true), (200, false)] {
-        let response =
-            http::Response::builder().status(status).header("connection", "upgrade").header("upgrade", "websocket");
+        let response = http::Response::builder()
+            .status(status)
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket");
         let mut head = response.body(()).unwrap().into_parts().0;
         normalize_response(&mut head);
         assert_eq!(head.headers.contains_key("upgrade"), kept, "{status}");

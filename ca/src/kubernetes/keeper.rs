@@ -1,0 +1,233 @@
+//! Keeps the authority what the Secret says, in the order that [`rotation`](crate::rotation) demands.
+
+use std::{sync::Arc, time::Duration};
+
+use gamut_identity::{Clock, Roots, SYSTEM_NAMESPACE};
+use gamut_kubernetes::{ApiError, Cluster, Created, Event, Key, Replaced, Resource, Selection, Watch, core};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{MANAGED_BY, SecretError, SecretStore};
+use crate::{
+    authority::{Authority, AuthorityError},
+    bundle::{TRUST_BUNDLE, TRUST_BUNDLE_KEY},
+    current::Current,
+    rotation::Published,
+    store::Stored,
+};
+
+/// The annotation that holds the times of [`Published`].
+const TIMES: &str = "gamut.mesh/root-times";
+/// How long to wait after a failure.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How long until everything is looked at again, whatever is told: deadlines are computed from clocks, which may be set.
+const ROUND: Duration = Duration::from_secs(10 * 60);
+
+/// The task that follows the Secret.
+pub(crate) struct Keeper {
+    cluster: Cluster,
+    secret: SecretStore,
+    leaf_lifetime: Duration,
+    clock: Clock,
+    /// What signs.
+    signing: Stored,
+    /// The newest that can be used; it will sign as soon as its roots have spread.
+    newest: (Stored, Roots),
+    current: Current,
+    /// What is published, PEM.
+    bundle: watch::Sender<String>,
+}
+
+impl Keeper {
+    /// Opens the Secret, or makes it, and publishes its roots. Waits for the API server, and for a Secret that somebody else makes.
+    ///
+    /// # Errors
+    /// If what the Secret holds can't be used: there is nothing else to sign with.
+    pub(crate) async fn start(
+        cluster: Cluster,
+        secret: SecretStore,
+        trust_domain: &str,
+        leaf_lifetime: Duration,
+        clock: Clock,
+    ) -> Result<Self, SecretError> {
+        let mut told = String::new();
+        let stored = loop {
+            match secret.open(&cluster, trust_domain, clock.now()).await {
+                Ok(stored) => break stored,
+                Err(error @ (SecretError::Api(_) | SecretError::Missing(_))) => {
+                    let error = error.to_string();
+                    if error != told {
+                        warn!("waiting: {error}");
+                        told = error;
+                    }
+                    sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let unusable = |source| SecretError::Authority { name: secret.name.clone(), source };
+        let authority = Authority::open(&stored, leaf_lifetime, clock.now()).map_err(unusable)?;
+        let newest = (stored.clone(), authority.roots().clone());
+        let current = Current::from(Arc::new(authority));
+        let (bundle, _) = watch::channel(String::new());
+        let mut keeper =
+            Self { cluster, secret, leaf_lifetime, clock, signing: stored, newest, current, bundle };
+        while let Err(error) = keeper.round().await {
+            warn!("waiting: {error}");
+            sleep(AGAIN).await;
+        }
+        Ok(keeper)
+    }
+
+    /// What signs, now and later.
+    pub(crate) fn current(&self) -> Current {
+        self.current.clone()
+    }
+
+    /// What is published, now and later, PEM.
+    pub(crate) fn bundle(&self) -> watch::Receiver<String> {
+        self.bundle.subscribe()
+    }
+
+    /// Follows the Secret and the published ConfigMap, for ever.
+    pub(crate) async fn run(mut self) {
+        let (tell, mut told) = mpsc::channel(4);
+        let (cluster, name) = (self.cluster.clone(), self.secret.name.clone());
+        let secret = watch_one(&cluster, core::SECRET, &name, tell.clone());
+        let bundle = watch_one(&cluster, core::CONFIG_MAP, TRUST_BUNDLE, tell);
+        let work = async {
+            let mut next = Duration::ZERO;
+            loop {
+                // Nothing told in time: a deadline has come.
+                if let Ok(Some((resource, event))) = timeout(next, told.recv()).await {
+                    self.hear(resource, event);
+                }
+                next = self.round().await.unwrap_or_else(|error| {
+                    warn!("the trust bundle can't be kept: {error}; it stays as it is");
+                    AGAIN
+                });
+            }
+        };
+        tokio::join!(secret, bundle, work);
+    }
+
+    fn hear(&mut self, resource: Resource, event: Event) {
+        if resource != core::SECRET {
+            return;
+        }
+        let name = &self.secret.name;
+        let object = match event {
+            Event::Applied(object) => object,
+            Event::Deleted(Key { .. }) => {
+                warn!("Secret {SYSTEM_NAMESPACE}/{name} was deleted; its key signs on until this process ends");
+                return;
+            }
+            Event::Complete | Event::NotServed => return,
+        };
+        let opened = self.secret.read(&object).and_then(|stored| {
+            if stored.key == self.newest.0.key && stored.chain == self.newest.0.chain && stored.roots == self.newest.0.roots {
+                return Ok(None);
+            }
+            let authority = Authority::open(&stored, self.leaf_lifetime, self.clock.now());
+            let authority = authority.map_err(|source| SecretError::Authority { name: name.clone(), source })?;
+            Ok(Some((stored, authority.roots().clone())))
+        });
+        match opened {
+            Ok(None) => {}
+            Ok(Some(newest)) => {
+                info!("Secret {SYSTEM_NAMESPACE}/{name} has changed: its roots are published, and sign when they have spread");
+                self.newest = newest;
+            }
+            Err(error) => error!("{error}; what it held before goes on signing"),
+        }
+    }
+
+    /// Publishes what is to be published and signs with what may sign; says when to look again at the latest.
+    async fn round(&mut self) -> Result<Duration, RoundError> {
+        let map = self.cluster.get(&core::CONFIG_MAP, Some(SYSTEM_NAMESPACE), TRUST_BUNDLE).await?;
+        let before = published(map.as_ref());
+        let now = Timestamp::try_from(self.clock.now()).unwrap_or_default();
+        let after = before.with(&self.newest.1, self.leaf_lifetime, now);
+        if (after != before || map.is_none()) && !self.write(map, &after).await? {
+            // Somebody else wrote: their state counts.
+            return Ok(Duration::ZERO);
+        }
+        if after.has_spread(&self.newest.1, now) && self.signing.key != self.newest.0.key {
+            info!("the new signing key is in use");
+        }
+        if after.has_spread(&self.newest.1, now) {
+            self.signing = self.newest.0.clone();
+        }
+        let pem = after.pem();
+        let open = Stored { roots: Some(pem.clone()), ..self.signing.clone() };
+        self.current.replace(Authority::open(&open, self.leaf_lifetime, self.clock.now())?);
+        self.bundle.send_if_modified(|known| *known != pem && { *known = pem; true });
+        let wait = after.next_change(now).map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(AGAIN));
+        Ok(wait.unwrap_or(ROUND).clamp(Duration::from_secs(1), ROUND))
+    }
+
+    /// False if somebody else wrote in between.
+    async fn write(&self, before: Option<Value>, after: &Published) -> Result<bool, ApiError> {
+        let exists = before.is_some();
+        let mut map = before.unwrap_or_else(|| empty(SYSTEM_NAMESPACE));
+        map["data"][TRUST_BUNDLE_KEY] = after.pem().into();
+        map["metadata"]["annotations"][TIMES] = after.times().into();
+        map["metadata"]["labels"][MANAGED_BY.0] = MANAGED_BY.1.into();
+        Ok(match exists {
+            true => matches!(self.cluster.replace(&core::CONFIG_MAP, &map).await?, Replaced::Done(_)),
+            false => matches!(self.cluster.create(&core::CONFIG_MAP, &map).await?, Created::New(_)),
+        })
+    }
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// The ConfigMap before anything is in it.
+pub(super) fn empty(namespace: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": TRUST_BUNDLE}})
+}
+
+fn published(map: Option<&Value>) -> Published {
+    let text = |part: Option<&Value>, name: &str| {
+        part.and_then(|part| part.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let pem = text(map.and_then(|map| map.get("data")), TRUST_BUNDLE_KEY);
+    Published::read(&pem, &text(map.and_then(|map| map.pointer("/metadata/annotations")), TIMES))
+}
+
+/// Tells what becomes of one object.
+async fn watch_one(cluster: &Cluster, resource: Resource, name: &str, tell: mpsc::Sender<(Resource, Event)>) {
+    let mut watch = Watch::new(cluster.clone(), resource, Selection::named(Some(SYSTEM_NAMESPACE), name));
+    let mut told = String::new();
+    loop {
+        match watch.next().await {
+            Ok(events) => {
+                told.clear();
+                for event in events {
+                    if tell.send((resource, event)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if error != told {
+                    warn!("{error}; what was known stays in force");
+                    told = error;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The CA on a cluster: its key in a Secret, its roots in ConfigMaps, tokens judged by the API server.
+//!
+//! ```text
+//! Secret gamut-ca ─watch─► Keeper ─► Current (signs)
+//!                            │  ▲
+//!                            ▼  │  what is published, since when
+//!        ConfigMap gamut-system/gamut-trust-bundle ─► controller ─► sidecars
+//!                            │
+//!                            └─ publish ─► the same in every namespace with sidecars ─► mounted into their pods
+//! ```
+//!
+//! Any number of replicas does the same: what is made is made only if absent, what is replaced names the version that was read.
+
+mod keeper;
+mod publish;
+mod review;
+mod secret;
+
+pub use self::secret::SecretError;
+pub(crate) use self::{
+    keeper::Keeper,
+    publish::publish,
+    review::ClusterTokens,
+    secret::{OWN, SecretStore},
+};
+
+/// Found on everything that we create, so that it can be found and deleted after an uninstallation.
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gamut");

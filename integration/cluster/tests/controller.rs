@@ -1,0 +1,178 @@
+//! The controller on a real API server: what it watches, what it writes, and what it survives.
+
+use crate::harness::{Cluster, until};
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{port: 80}], selector: {app: web}}
+";
+
+/// Our Accepted condition of a route.
+const ACCEPTED: &str = r#".status.parents[?(@.controllerName=="gamut.mesh/controller")].conditions[?(@.type=="Accepted")].status"#;
+
+fn route(name: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: web}}]
+  rules: [{{backendRefs: [{{name: web, port: 80}}]}}]
+"
+    )
+}
+
+#[test]
+fn definitions_may_come_after_the_controller() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.remove_gateway_api();
+    let controller = cluster.controller("late", 15_100, &[]);
+    controller.says("everything that exists is known");
+    cluster.wait_for("gamut-system", "secret/gamut-session-keys");
+
+    cluster.install_gateway_api();
+    cluster.apply(SERVICE);
+    cluster.apply(&route("web"));
+    cluster.wait("shop", "httproute/web", ACCEPTED, "True");
+    controller.says("created XMesh gamut");
+    controller.terminate();
+}
+
+#[test]
+fn an_api_server_that_crashes_takes_nothing_away_and_is_followed_again() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    let controller = cluster.controller("survivor", 15_100, &[]);
+    cluster.apply(SERVICE);
+    cluster.apply(&route("before"));
+    cluster.wait("shop", "httproute/before", ACCEPTED, "True");
+
+    let stopped = cluster.kill_api_server();
+    controller.says("what was known stays in force");
+    let (_, status) = cluster.get("http://127.0.0.1:15101/status");
+    assert!(status.contains(r#""synced": true"#) && status.contains("no answer"), "{status}");
+
+    cluster.start_api_server(stopped);
+    controller.says("all kinds are watched again");
+    cluster.apply(&route("after"));
+    cluster.wait("shop", "httproute/after", ACCEPTED, "True");
+    until("the troubles are over", || {
+        cluster.get("http://127.0.0.1:15101/status").1.contains(r#""problems": []"#)
+    });
+    controller.terminate();
+}
+
+#[test]
+fn entries_of_other_controllers_stay_as_they_are_while_both_write() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    cluster.apply(&route("shared"));
+    let controller = cluster.controller("polite", 15_100, &[]);
+    cluster.wait("shop", "httproute/shared", ACCEPTED, "False");
+
+    // Another controller rewrites its own entry, as fast as it can, while ours changes with the Service.
+    let foreign = r#".status.parents[?(@.controllerName=="example.com/other")].conditions[0].message"#;
+    for turn in 0..15 {
+        let mut object: serde_json::Value =
+            serde_json::from_str(&cluster.kubectl(&["get", "-n", "shop", "httproute/shared", "-o", "json"]))
+                .unwrap();
+        let parents = object["status"]["parents"].as_array_mut().unwrap();
+        parents.retain(|parent| parent["controllerName"] != "example.com/other");
+        parents.insert(0, serde_json::json!({
+            "parentRef": {"group": "", "kind": "Service", "name": "web"},
+            "controllerName": "example.com/other",
+            "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": turn.to_string(),
+                            "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        }));
+        let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+        std::fs::write(file.path(), object.to_string()).unwrap();
+        if turn % 2 == 0 {
+            cluster.apply(SERVICE);
+        } else {
+            cluster.kubectl(&["delete", "-n", "shop", "service", "web"]);
+        }
+        // Where we were faster it is refused, and that is fair.
+        let file = file.path().to_str().unwrap();
+        cluster.try_kubectl(&["replace", "--subresource=status", "-f", file]);
+    }
+    cluster.wait("shop", "httproute/shared", ACCEPTED, "True");
+    assert!(!cluster.value("shop", "httproute/shared", foreign).is_empty(), "the other's entry is gone");
+    let first = cluster.value("shop", "httproute/shared", ".status.parents[0].controllerName");
+    assert_eq!(first, "example.com/other", "the order has changed");
+
+    // Ours goes with the parentRef, the other's stays.
+    cluster.apply(&route("shared").replace("name: web}]\n  rules", "name: web, port: 81}]\n  rules"));
+    cluster.wait("shop", "httproute/shared", ACCEPTED, "False");
+    let ours = r#".status.parents[?(@.controllerName=="gamut.mesh/controller")].parentRef.port"#;
+    assert_eq!(cluster.value("shop", "httproute/shared", ours), "81");
+
+    // And then nobody writes any more.
+    let version = |object: &str| cluster.value("shop", object, ".metadata.resourceVersion");
+    let before = version("httproute/shared");
+    cluster.apply(&route("another"));
+    cluster.wait("shop", "httproute/another", ACCEPTED, "True");
+    assert_eq!(version("httproute/shared"), before);
+    controller.terminate();
+}
+
+#[test]
+fn one_replica_writes_and_another_takes_over() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    let holder = || cluster.value("gamut-system", "lease/gamut-controller", ".spec.holderIdentity");
+    let first = cluster.controller("first", 15_100, &[]);
+    first.says("holds Lease");
+    let second = cluster.controller("second", 15_110, &[]);
+    second.says("everything that exists is known");
+    assert!(holder().starts_with("first_"), "{}", holder());
+
+    cluster.apply(SERVICE);
+    cluster.apply(&route("one"));
+    cluster.wait("shop", "httproute/one", ACCEPTED, "True");
+
+    // A crash: the Lease runs out. What changed meanwhile is written by who takes over.
+    first.kill();
+    cluster.apply(&route("two"));
+    second.says("holds Lease");
+    cluster.wait("shop", "httproute/two", ACCEPTED, "True");
+
+    // An orderly end: the Lease is free at once.
+    let third = cluster.controller("third", 15_100, &[]);
+    third.says("everything that exists is known");
+    assert!(!third.has_said("holds Lease"));
+    second.terminate();
+    third.says("holds Lease");
+    assert!(holder().starts_with("third_"), "{}", holder());
+    cluster.apply(&route("three"));
+    cluster.wait("shop", "httproute/three", ACCEPTED, "True");
+    third.terminate();
+    assert_eq!(holder(), "");
+}
+
+#[test]
+fn the_mesh_is_made_with_sorted_features_and_nobody_elses_is_touched() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    cluster.apply(
+        "
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XMesh
+metadata: {name: foreign}
+spec: {controllerName: example.com/other}
+",
+    );
+    let controller = cluster.controller("mesh", 15_100, &[]);
+    cluster.wait("", "xmesh/gamut", r#".status.conditions[?(@.type=="Accepted")].status"#, "True");
+    let features = cluster.value("", "xmesh/gamut", ".status.supportedFeatures[*].name");
+    let features: Vec<&str> = features.split(' ').collect();
+    assert!(features.is_sorted(), "{features:?}");
+    for feature in ["Mesh", "HTTPRoute", "GRPCRoute", "MeshConsumerRoute", "HTTPRoute303RedirectStatusCode"] {
+        assert!(features.contains(&feature), "{feature} of {features:?}");
+    }
+    let foreign = cluster.value("", "xmesh/foreign", r#".status.conditions[?(@.type=="Accepted")].status"#);
+    assert_eq!(foreign, "Unknown");
+    controller.terminate();
+}

@@ -1,0 +1,273 @@
+//! A running test cluster from outside: kubectl, and our own processes inside its network.
+//!
+//! `GAMUT_TEST_CLUSTER` names the state directory of a cluster that `integration/cluster/cluster up` has brought up. Without it a test
+//! says so and is over. The cluster has one set of our objects, so tests take turns; each begins with [`Cluster::clean`].
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+static TURN: Mutex<()> = Mutex::new(());
+
+pub(crate) struct Cluster {
+    state: PathBuf,
+    init: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One of our processes, inside the cluster's network. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    name: String,
+}
+
+/// The API server, stopped, and how to start it again.
+pub(crate) struct Stopped {
+    command: Vec<String>,
+}
+
+impl Cluster {
+    /// The cluster, for this test alone; `None`, said, where there is none.
+    pub(crate) fn take() -> Option<Self> {
+        let Some(state) = env::var_os("GAMUT_TEST_CLUSTER").map(PathBuf::from) else {
+            println!(
+                "skipped: GAMUT_TEST_CLUSTER doesn't name the state directory of a running test cluster"
+            );
+            return None;
+        };
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let init = fs::read_to_string(state.join("init.pid")).expect("the cluster is up");
+        let cluster = Self { state, init: init.trim().to_owned(), _turn: turn };
+        cluster.clean();
+        Some(cluster)
+    }
+
+    /// Removes what an earlier test left.
+    fn clean(&self) {
+        for namespace in ["gamut-system", "shop", "lab"] {
+            self.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait=true"]);
+            self.kubectl(&["create", "namespace", namespace]);
+        }
+        if self.try_kubectl(&["get", "xmeshes"]).status.success() {
+            self.kubectl(&["delete", "xmeshes", "--all"]);
+        }
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.inside("kubectl").args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub(crate) fn apply(&self, manifest: &str) {
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        fs::write(file.path(), manifest).unwrap();
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.path().to_str().unwrap()]);
+    }
+
+    /// Waits until an object has a value, by a watch.
+    pub(crate) fn wait(&self, namespace: &str, object: &str, path: &str, value: &str) {
+        let condition = format!("--for=jsonpath={{{path}}}={value}");
+        self.kubectl(&["wait", "-n", namespace, object, &condition, "--timeout=60s"]);
+    }
+
+    /// Waits until an object exists.
+    pub(crate) fn wait_for(&self, namespace: &str, object: &str) {
+        self.kubectl(&["wait", "-n", namespace, object, "--for=create", "--timeout=60s"]);
+    }
+
+    pub(crate) fn value(&self, namespace: &str, object: &str, path: &str) -> String {
+        self.kubectl(&["get", "-n", namespace, object, "-o", &format!("jsonpath={{{path}}}")])
+    }
+
+    /// Installs the Gateway API's definitions.
+    pub(crate) fn install_gateway_api(&self) {
+        let directory = gateway_api().join("config/crd/experimental");
+        let mut arguments = vec!["apply".to_owned(), "--server-side".to_owned()];
+        for file in fs::read_dir(&directory).unwrap() {
+            let path = file.unwrap().path().to_string_lossy().into_owned();
+            // The admission policy only guards against downgrades.
+            if path.contains("/gateway.networking") && !path.contains("vap") {
+                arguments.extend(["-f".to_owned(), path]);
+            }
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.kubectl(&arguments);
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+    }
+
+    pub(crate) fn remove_gateway_api(&self) {
+        let all = self.kubectl(&["get", "crds", "-o", "name"]);
+        let ours: Vec<&str> = all.lines().filter(|name| name.contains("gateway.networking")).collect();
+        if !ours.is_empty() {
+            self.kubectl(&[&["delete", "--wait=true"], ours.as_slice()].concat());
+        }
+    }
+
+    /// Starts `gamut` with these arguments inside.
+    pub(crate) fn start(&self, name: &str, arguments: &[&str]) -> Process {
+        let mut command = self.inside(env!("CARGO_BIN_EXE_gamut"));
+        command.args(arguments).env_remove("GAMUT_LOG").stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.0.lock().unwrap().push(line);
+                into.1.notify_all();
+            }
+        });
+        Process { child, log, name: name.to_owned() }
+    }
+
+    /// Starts a controller that gets its certificate from a CA on port 15010, if there is one.
+    pub(crate) fn controller(&self, name: &str, port: u16, more: &[&str]) -> Process {
+        let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
+        let own = ["controller", "--listen", &listen, "--admin", &admin, "--replica", name];
+        self.start(name, &[&own, ["--ca-address", "127.0.0.1:15010"].as_slice(), more].concat())
+    }
+
+    /// An HTTP answer from inside: its status and body.
+    pub(crate) fn get(&self, url: &str) -> (u16, String) {
+        let output =
+            self.inside("curl").args(["-s", "-m", "5", "-w", "\n%{http_code}", url]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (body, status) = text.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), body.to_owned())
+    }
+
+    /// Kills the API server as a crash would.
+    pub(crate) fn kill_api_server(&self) -> Stopped {
+        let ours = fs::read_link(format!("/proc/{}/ns/pid", self.init)).unwrap();
+        let processes =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        for pid in processes.filter(|name| name.bytes().all(|c| c.is_ascii_digit())) {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command: Vec<String> =
+                command.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+            let inside =
+                fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|namespace| namespace == ours);
+            if inside && command.get(1).is_some_and(|name| name == "kube-apiserver") {
+                assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+                until("the API server is gone", || !Path::new(&format!("/proc/{pid}")).exists());
+                return Stopped { command };
+            }
+        }
+        panic!("no API server runs in {}", self.state.display());
+    }
+
+    pub(crate) fn start_api_server(&self, Stopped { command }: Stopped) {
+        let log = fs::OpenOptions::new().append(true).open(self.state.join("apiserver.log")).unwrap();
+        // In the cluster's pid namespace, so that it ends with the cluster.
+        let mut child = Command::new("nsenter");
+        child
+            .args(["-t", &self.init, "--net", "--mount", "--pid", "env", "-C"])
+            .arg(&self.state)
+            .arg("setsid")
+            .args(command);
+        child.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        until("the API server is ready", || self.try_kubectl(&["get", "--raw", "/readyz"]).status.success());
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let cache = env::var_os("GAMUT_CLUSTER_CACHE").map(PathBuf::from);
+        let cache = cache.unwrap_or_else(|| {
+            let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            caches
+                .unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache"))
+                .join("gamut-cluster")
+        });
+        let path = format!("{}:{}", cache.display(), env::var("PATH").unwrap());
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.init, "--net", "--mount", "env", &format!("PATH={path}")]);
+        command.arg(format!("KUBECONFIG={}", self.state.join("admin.conf").display())).arg(program);
+        command
+    }
+}
+
+impl Process {
+    /// Waits until its log says this, and gives the line.
+    pub(crate) fn says(&self, text: &str) -> String {
+        self.says_again(text, 1)
+    }
+
+    /// Waits until its log has said this so many times, and gives the last of these lines.
+    pub(crate) fn says_again(&self, text: &str, times: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.0.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().filter(|line| line.contains(text)).nth(times - 1) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} never said {text:?}:\n{}", self.name, lines.join("\n"));
+            lines = self.log.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.log.0.lock().unwrap().iter().any(|line| line.contains(text))
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn terminate(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success(), "{} ended badly", self.name);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("---- {}\n{}", self.name, self.log.0.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+/// Waits for something that nothing tells about.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited {} s in vain: {what}", PATIENCE.as_secs());
+        thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Where Go keeps the Gateway API's sources, which have the definitions.
+fn gateway_api() -> PathBuf {
+    let output = Command::new("go").args(["env", "GOMODCACHE"]).output().expect("go is installed");
+    let directory = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+        .join("sigs.k8s.io/gateway-api@v1.7.0");
+    if !directory.exists() {
+        let module = "sigs.k8s.io/gateway-api@v1.7.0";
+        assert!(Command::new("go").args(["mod", "download", module]).status().unwrap().success());
+    }
+    directory
+}

@@ -1,0 +1,7 @@
+//! The control plane against a real Kubernetes. See `harness` for how a cluster is named, and what happens without one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod authority;
+mod controller;
+mod harness;
