@@ -72,7 +72,8 @@ impl Published {
     /// `leaf_lifetime` may still lead to.
     #[must_use]
     pub(crate) fn with(&self, own: &Roots, leaf_lifetime: Duration, now: Timestamp) -> Self {
-        let known = |certificate: &CertificateDer<'_>| self.0.iter().find(|root| root.certificate == *certificate);
+        let known =
+            |certificate: &CertificateDer<'_>| self.0.iter().find(|root| root.certificate == *certificate);
         // Where nothing was ever published nobody trusts anything else: there is nothing to wait for.
         let first = if self.0.is_empty() { Timestamp::UNIX_EPOCH } else { now };
         let own: Vec<Root> = own

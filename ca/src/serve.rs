@@ -145,7 +145,8 @@ impl Ca {
             (Some(store), Some(key)) => on_one_machine(args, store, key, &clock)?,
             _ => on_a_cluster(args, &clock, &mut tasks).await?,
         };
-        let identity = InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
+        let identity =
+            InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
         identity.ready().await;
         Ok(Self { grpc, admin, identity, service: Service::new(authority, tokens, clock), tasks })
     }

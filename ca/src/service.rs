@@ -43,7 +43,12 @@ impl<T: TokenReview> Service<T> {
         })
     }
 
-    fn leaf(&self, authority: &Authority, request: IssueRequest, workload: &Workload) -> Result<Leaf, Status> {
+    fn leaf(
+        &self,
+        authority: &Authority,
+        request: IssueRequest,
+        workload: &Workload,
+    ) -> Result<Leaf, Status> {
         self.limits.admit(workload.pod, Instant::now()).map_err(|wait| {
             let wait = wait.as_secs().max(1);
             Status::resource_exhausted(format!("pod {} asks too often; again in {wait} s", workload.name))

@@ -243,7 +243,8 @@ async fn what_is_set_wrongly_is_named() {
 async fn an_authority_certifies_its_own_process_without_a_token() {
     let stored = Authority::make("cluster.local", SystemTime::now()).unwrap();
     let authority = Authority::open(&stored, LEAF_LIFETIME, SystemTime::now()).unwrap();
-    let own = InProcess { authority: Arc::new(authority).into(), id: ca_id(), pod: None, clock: Clock::system() };
+    let own =
+        InProcess { authority: Arc::new(authority).into(), id: ca_id(), pod: None, clock: Clock::system() };
     let certificate = own.start().ready().await;
     assert_eq!((certificate.id(), certificate.pod()), (&ca_id(), None));
 }

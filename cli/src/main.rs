@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     let Cli { color, command } = Cli::parse();
     logging::start(matches!(command, Command::Component(_)));
     let done = match command {
-        Command::Up(args) => up::run(args),
+        Command::Up(args) => up::run(args, color),
         Command::Exec(args) => exec::run(args),
         Command::Status(args) => status::run(&args, color),
         Command::Routes(args) => routes::run(&args, color),

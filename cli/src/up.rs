@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use crate::output::{Colour, Tone};
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kubernetes manifests: files, or directories with *.yaml, *.yml and *.json; read again when they are saved
@@ -53,17 +55,17 @@ pub(crate) struct Args {
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Must be called on the main thread: the machine ends with the thread that started it.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(up(args))
+    runtime.block_on(up(args, colour))
 }
 
-async fn up(args: Args) -> anyhow::Result<ExitCode> {
+async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
     let Args { paths, name, verbose, trust_domain, timeout, command } = args;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
-    let mut screen = Screen::new(name);
+    let mut screen = Screen::new(name, colour);
     let mut session =
         Session { machine: Machine::start(&options)?, state: State::Starting, command, exit: 0 };
 
@@ -199,6 +201,7 @@ async fn at(deadline: Option<Instant>) {
 struct Screen {
     instance: InstanceName,
     terminal: bool,
+    colour: bool,
     /// Everything was ready once.
     started: bool,
     waiting: Vec<String>,
@@ -209,10 +212,11 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(instance: InstanceName) -> Self {
+    fn new(instance: InstanceName, colour: Colour) -> Self {
         Self {
             instance,
             terminal: io::stderr().is_terminal(),
+            colour: colour.wanted(&io::stderr()),
             started: false,
             waiting: Vec::new(),
             changes: Vec::new(),
@@ -324,23 +328,20 @@ impl Screen {
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
     }
 
-    fn coloured(&self, code: &str, text: &str) -> String {
-        match self.terminal {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        }
+    fn toned(&self, text: &str, tone: Tone) -> String {
+        tone.paint(text, self.colour)
     }
 
     fn green(&self, text: &str) -> String {
-        self.coloured("32", text)
+        self.toned(text, Tone::Good)
     }
 
     fn red(&self, text: &str) -> String {
-        self.coloured("31", text)
+        self.toned(text, Tone::Bad)
     }
 
     fn dim(&self, text: &str) -> String {
-        self.coloured("2", text)
+        self.toned(text, Tone::Faint)
     }
 }
 

@@ -13,7 +13,12 @@ pub struct ControllerArgs {
     #[arg(long, env = "GAMUT_CONTROLLER_LISTEN", default_value = "[::]:15012", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// Where /ready and /status answer (plain HTTP)
-    #[arg(long, env = "GAMUT_CONTROLLER_ADMIN", default_value = "127.0.0.1:15014", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "GAMUT_CONTROLLER_ADMIN",
+        default_value = "127.0.0.1:15014",
+        value_name = "ADDRESS:PORT"
+    )]
     pub admin: SocketAddr,
     /// The mesh's trust domain
     #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, value_name = "NAME")]
@@ -40,7 +45,7 @@ pub struct ControllerArgs {
     /// The cluster to read and write, if not the one that this pod runs in, or KUBECONFIG's
     #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Objects as files instead of a cluster's, <Kind>/<namespace>.<name>.json: read, watched, and written to for the
+    /// Objects as files instead of a cluster's, KIND/NAMESPACE.NAME.json: read, watched, and written to for the
     /// controller's own
     #[arg(long, env = "GAMUT_CLUSTER_DIR", value_name = "DIR", conflicts_with = "kubeconfig")]
     pub cluster_dir: Option<PathBuf>,

@@ -181,8 +181,11 @@ async fn source(args: &ControllerArgs) -> Result<(Source, Option<Leading>), Cont
         return Ok((Source::files(std::slice::from_ref(directory), writes)?, None));
     }
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
-    let lease =
-        LeaseName { namespace: SYSTEM_NAMESPACE.to_owned(), name: LEASE.to_owned(), holder: holder(&args.replica) };
+    let lease = LeaseName {
+        namespace: SYSTEM_NAMESPACE.to_owned(),
+        name: LEASE.to_owned(),
+        holder: holder(&args.replica),
+    };
     let (leadership, campaign) = Campaign::start(cluster.clone(), lease);
     let mesh = tokio::spawn(keep_mesh(cluster.clone(), leadership.clone()));
     let source = KubernetesSource::new(&cluster, SYSTEM_NAMESPACE, leadership);

@@ -1,7 +1,7 @@
 //! Manifests in, resources and conditions out.
 //!
-//! Every file `golden/<topic>/<what it shows>.yaml` is read together with `golden/base.yaml`. The comment at its top says
-//! what it shows and, in lines `# show: ...`, which resources to look at:
+//! Every file `golden/<topic>/<what it shows>.yaml` is read together with `golden/base.yaml`. The comment at
+//! its top says what it shows and, in lines `# show: ...`, which resources to look at:
 //!
 //! ```text
 //! # show: table shop/web:80 for shop        the route table for clients of a namespace
@@ -13,8 +13,9 @@
 //! # set: requireReferenceGrant              a setting
 //! ```
 //!
-//! The conditions of the file's own routes, policies and XBackends, and objects that can't be read, are always shown. Expected
-//! output stands beside the file. `INSTA_UPDATE=always cargo test -p gamut-controller --test golden` writes it; read the difference.
+//! The conditions of the file's own routes, policies and XBackends, and objects that can't be read, are
+//! always shown. Expected output stands beside the file. `INSTA_UPDATE=always cargo test -p gamut-controller
+//! --test golden` writes it; read the difference.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

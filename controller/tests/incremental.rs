@@ -1,8 +1,9 @@
-//! An index that was changed step by step holds what one that was built afresh does, and says what changed on the way.
+//! An index that was changed step by step holds what one that was built afresh does, and says what changed on
+//! the way.
 //!
-//! Random sequences of changes over a small cluster in which everything refers to everything. After each step: every key's body
-//! equals that of a new index over the same objects; every key whose body changed is in a reported topic; every route whose
-//! conditions changed is reported as stale.
+//! Random sequences of changes over a small cluster in which everything refers to everything. After each
+//! step: every key's body equals that of a new index over the same objects; every key whose body changed is
+//! in a reported topic; every route whose conditions changed is reported as stale.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -431,7 +432,7 @@ fn changes() -> impl Strategy<Value = Vec<Vec<Change>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn step_by_step_equals_afresh_and_nothing_changes_unsaid(steps in changes(), require_reference_grant: bool) {

@@ -1,4 +1,5 @@
-//! What the index keeps, and what it says about changes, told as stories. (That it says all of it is shown in `incremental.rs`.)
+//! What the index keeps, and what it says about changes, told as stories. (That it says all of it is shown in
+//! `incremental.rs`.)
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -100,3 +100,23 @@ fn a_killed_ca_costs_nothing_and_new_pods_get_their_certificates_when_it_is_back
     load.until("an answer from the new pod too", |answer| answer.pod != first);
     assert_no_failure(&load.finish());
 }
+
+#[test]
+fn a_pod_that_is_not_ready_gets_no_traffic_until_it_is_again() {
+    let mesh = Mesh::up(&shop(app("web").replicas(2)));
+    let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=2"]);
+    let sick = load.more(1)[0].pod.clone();
+    let address = mesh.pods("web").iter().find(|pod| pod.name == sick).unwrap().ips[0].clone();
+    let health = |status: u16| {
+        let url = format!("http://{address}:8080/healthz?status={status}");
+        assert_eq!(statuses(&mesh.ask("shop/deploy/client", &[&url, "--method=PUT"])), [200]);
+    };
+
+    health(503);
+    load.until_steady("only the other pod answers", 50, |answer| answer.pod != sick);
+    let pods = mesh.pods("web");
+    assert!(!pods.iter().find(|pod| pod.name == sick).unwrap().ready, "{pods:#?}");
+    health(200);
+    load.until("the pod answers again", |answer| answer.pod == sick);
+    assert_no_failure(&load.finish());
+}

@@ -2,6 +2,8 @@
 //!
 //! They are one program, so that they run side by side however many there are; `harness` is what they stand on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod addresses;
 mod canary;
 mod changes;

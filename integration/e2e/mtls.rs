@@ -40,6 +40,21 @@ fn strict_refuses_plaintext_from_outside_the_mesh_and_the_pod_is_ready_all_the_s
 }
 
 #[test]
+fn tcp_probes_get_through_to_a_strict_pod_and_to_nothing_that_does_not_listen() {
+    let probe = "httpGet: {path: /healthz, port: 8080}";
+    let with_probe = |name: &str, port: u16| {
+        app(name).in_namespace("shop").replace(probe, &format!("tcpSocket: {{port: {port}}}"))
+    };
+    let mut mesh =
+        Mesh::start(&[namespace("shop", "strict"), with_probe("good", 8080), with_probe("bad", 8081)], &[]);
+    mesh.output.until("all but one are ready", |line| {
+        line.contains("waiting for Deployment shop/bad (0 of 1 pod ready)")
+    });
+    assert!(mesh.pods("good")[0].ready);
+    assert!(!mesh.pods("bad")[0].ready);
+}
+
+#[test]
 fn permissive_serves_outsiders_and_speaks_mutual_tls_to_the_mesh() {
     let mesh = shop("permissive");
     assert_eq!(statuses(&mesh.ask("shop/deploy/outsider", &["http://web/"])), [200]);

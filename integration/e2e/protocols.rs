@@ -98,7 +98,9 @@ fn bodies_of_every_shape_arrive_as_they_were_sent() {
     let waiting = "POST / HTTP/1.1\r\nHost: web\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     let answer = raw(&mesh, waiting);
     assert!(
-        answer.starts_with("HTTP/1.1 100 ") && answer.contains("HTTP/1.1 200 ") && answer.contains("RequestBytes=5"),
+        answer.starts_with("HTTP/1.1 100 ")
+            && answer.contains("HTTP/1.1 200 ")
+            && answer.contains("RequestBytes=5"),
         "{answer}"
     );
 

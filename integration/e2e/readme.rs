@@ -118,7 +118,7 @@ fn normal(line: &str) -> String {
     });
     // An age has one unit or two.
     let line = words.collect::<Vec<_>>().join(" ");
-    ["NhNm", "NmNs", "Nms", "Nh", "Nm"].iter().fold(line, |line, age| line.replace(age, "Ns"))
+    ["NdNh", "NhNm", "NmNs", "Nms", "Nd", "Nh", "Nm"].iter().fold(line, |line, age| line.replace(age, "Ns"))
 }
 
 /// Whether the lines stand there one below the other, where `...` stands for any others.
@@ -137,6 +137,31 @@ fn contains(found: &[String], expected: &[String]) -> bool {
         skip = false;
     }
     skip || found.next().is_none()
+}
+
+#[test]
+fn links_between_documents_and_into_the_code_lead_somewhere() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut folders, mut documents) = (vec![repository.join("docs")], Vec::new());
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        documents.push(repository.join(name));
+    }
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let list = if entry.is_dir() { &mut folders } else { &mut documents };
+            list.push(entry);
+        }
+    }
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|kind| kind == "md")) {
+        let text = fs::read_to_string(document).unwrap();
+        let targets =
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let path = target.split('#').next().unwrap();
+            let exists = document.parent().unwrap().join(path).exists();
+            assert!(exists, "{} links to {target}, which isn't there", document.display());
+        }
+    }
 }
 
 #[test]

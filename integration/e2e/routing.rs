@@ -53,6 +53,11 @@ fn the_most_specific_match_wins_and_no_match_is_404() {
         let out = mesh.ask(CLIENT, &[url]);
         assert_eq!((statuses(&out), headers(&out, "Gamut-Answer")), (vec![404], vec!["no-route"]), "{url}");
     }
+    let grpc = mesh.try_to_ask(CLIENT, &["grpc://web"]);
+    assert!(
+        String::from_utf8_lossy(&grpc.stderr).contains("gRPC status 12"),
+        "UNIMPLEMENTED, not HTTP: {grpc:?}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::harness::{GAMUT, Lines, Mesh, PATIENCE, app, namespace, route, service, statuses};
+use crate::harness::{GAMUT, Mesh, PATIENCE, app, namespace, route, service, statuses};
 use tempfile::TempDir;
 
 fn shop() -> Vec<String> {
@@ -215,13 +215,9 @@ fn open_to_all(directory: &Path) {
 fn a_name_that_is_taken_and_a_path_that_is_not_there_are_refused_at_once() {
     let mesh = Mesh::up(&shop());
     let mut again = Command::new(GAMUT);
-    let again = again
-        .args(["up", "--name", &mesh.name, "-f", "/etc/hostname"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = Lines::of("the second", again.stderr.unwrap());
-    assert!(lines.rest().concat().contains("running already"));
+    let again = again.args(["up", "--name", &mesh.name, "-f", "/etc/hostname"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("running already"), "{again:?}");
 
     let nowhere = Command::new(GAMUT)
         .args(["up", "--name", "e2e-nowhere", "-f", "/no/such/directory"])

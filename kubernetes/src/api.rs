@@ -47,8 +47,9 @@ pub enum Replaced {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     pub(crate) metadata: PageMetadata,
+    /// `null` where there are none, for some representations.
     #[serde(default)]
-    pub(crate) items: Vec<Value>,
+    pub(crate) items: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,7 +98,8 @@ impl Cluster {
     /// If there is no answer, or the answer is no.
     pub async fn create(&self, resource: &Resource, object: &Value) -> Result<Created, ApiError> {
         let path = resource.path(text(object, "/metadata/namespace"));
-        let request = request::Request::new(&path).create(&PostParams::default(), object.to_string().into_bytes());
+        let request =
+            request::Request::new(&path).create(&PostParams::default(), object.to_string().into_bytes());
         match self.answer(WRITTEN, request).await {
             Ok(object) => Ok(Created::New(object)),
             Err(Problem::Exists) => Ok(Created::Existed),
@@ -111,8 +113,11 @@ impl Cluster {
     /// If there is no answer, or the answer is no.
     pub async fn replace(&self, resource: &Resource, object: &Value) -> Result<Replaced, ApiError> {
         let (path, name) = (resource.path(text(object, "/metadata/namespace")), name_of(object));
-        let request =
-            request::Request::new(&path).replace(name, &PostParams::default(), object.to_string().into_bytes());
+        let request = request::Request::new(&path).replace(
+            name,
+            &PostParams::default(),
+            object.to_string().into_bytes(),
+        );
         self.replaced(format!("{path}/{name}"), request).await
     }
 
@@ -123,7 +128,8 @@ impl Cluster {
     pub async fn replace_status(&self, resource: &Resource, object: &Value) -> Result<Replaced, ApiError> {
         let (path, name) = (resource.path(text(object, "/metadata/namespace")), name_of(object));
         let content = object.to_string().into_bytes();
-        let request = request::Request::new(&path).replace_subresource("status", name, &PostParams::default(), content);
+        let request =
+            request::Request::new(&path).replace_subresource("status", name, &PostParams::default(), content);
         self.replaced(format!("{path}/{name}/status"), request).await
     }
 
@@ -158,7 +164,8 @@ impl Cluster {
             ..ListParams::default()
         };
         let request = request::Request::new(resource.path(selection.namespace.as_deref()));
-        let request = if selection.metadata_only { request.list_metadata(&params) } else { request.list(&params) };
+        let request =
+            if selection.metadata_only { request.list_metadata(&params) } else { request.list(&params) };
         self.answer(ANSWER, request).await
     }
 
@@ -186,7 +193,8 @@ impl Cluster {
     ) -> Result<T, Problem> {
         let text = timeout(within, self.client.request_text(request?)).await;
         let text = text.map_err(|_| Problem::NoAnswer(format!("none within {} s", within.as_secs())))??;
-        serde_json::from_str(&text).map_err(|error| Problem::NoAnswer(format!("not what was asked for: {error}")))
+        serde_json::from_str(&text)
+            .map_err(|error| Problem::NoAnswer(format!("not what was asked for: {error}")))
     }
 }
 

@@ -45,7 +45,9 @@ impl Cluster {
         let mut config = match kubeconfig {
             Some(path) => of_file(path).await?,
             // `Config::infer` would look for a file first, and a pod may have one for other purposes.
-            None if env::var_os("KUBERNETES_SERVICE_HOST").is_some() && env::var_os("KUBECONFIG").is_none() => {
+            None if env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+                && env::var_os("KUBECONFIG").is_none() =>
+            {
                 Config::incluster()?
             }
             None => Config::infer().await.map_err(|error| ConnectError::Nowhere(Box::new(error)))?,

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart_by_what_to_do_about_them() {
-        let problem = |code, reason: &str| Problem::of_status(&Status::failure("why", reason).with_code(code));
+        let problem =
+            |code, reason: &str| Problem::of_status(&Status::failure("why", reason).with_code(code));
         assert!(matches!(problem(404, "NotFound"), Problem::NotFound));
         assert!(matches!(problem(409, "AlreadyExists"), Problem::Exists));
         assert!(matches!(problem(409, "Conflict"), Problem::Conflict));

@@ -151,17 +151,21 @@ impl Candidate {
     async fn round(&mut self, asked: Instant) -> Result<(), ApiError> {
         let LeaseName { namespace, name, holder } = &self.lease;
         let Some(lease) = self.cluster.get(&core::LEASE, Some(namespace), name).await? else {
-            let taken = taken(&self.lease, json!({
-                "apiVersion": core::LEASE.api_version(),
-                "kind": core::LEASE.kind,
-                "metadata": {"namespace": namespace, "name": name},
-            }));
+            let taken = taken(
+                &self.lease,
+                json!({
+                    "apiVersion": core::LEASE.api_version(),
+                    "kind": core::LEASE.kind,
+                    "metadata": {"namespace": namespace, "name": name},
+                }),
+            );
             if let Created::New(_) = self.cluster.create(&core::LEASE, &taken).await? {
                 self.win(asked);
             }
             return Ok(());
         };
-        let held_by = lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let held_by =
+            lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default().to_owned();
         let renewed = lease.pointer("/spec/renewTime").cloned().unwrap_or_default();
         let wanted = if held_by == *holder {
             let mut renewed = lease;
@@ -188,13 +192,19 @@ impl Candidate {
 
     fn win(&self, asked: Instant) {
         if self.until.send_replace(Some(asked + TRUST)).is_none() {
-            info!("{} holds Lease {}/{}: this replica writes", self.lease.holder, self.lease.namespace, self.lease.name);
+            info!(
+                "{} holds Lease {}/{}: this replica writes",
+                self.lease.holder, self.lease.namespace, self.lease.name
+            );
         }
     }
 
     fn lose(&self, reason: &str) {
         if self.until.send_replace(None).is_some() {
-            warn!("Lease {}/{} is lost: {reason}; another replica writes", self.lease.namespace, self.lease.name);
+            warn!(
+                "Lease {}/{} is lost: {reason}; another replica writes",
+                self.lease.namespace, self.lease.name
+            );
         }
     }
 
@@ -212,7 +222,9 @@ impl Candidate {
         }
         let LeaseName { namespace, name, holder } = &self.lease;
         let released = async {
-            let Some(mut lease) = self.cluster.get(&core::LEASE, Some(namespace), name).await? else { return Ok(()) };
+            let Some(mut lease) = self.cluster.get(&core::LEASE, Some(namespace), name).await? else {
+                return Ok(());
+            };
             if lease.pointer("/spec/holderIdentity").and_then(Value::as_str) == Some(holder) {
                 set(&mut lease, "holderIdentity", "".into());
                 set(&mut lease, "renewTime", now());
@@ -258,7 +270,11 @@ mod tests {
 
     #[test]
     fn a_taken_lease_keeps_what_others_wrote_on_it_and_counts_its_holders() {
-        let name = LeaseName { namespace: "gamut-system".into(), name: "gamut-controller".into(), holder: "b".into() };
+        let name = LeaseName {
+            namespace: "gamut-system".into(),
+            name: "gamut-controller".into(),
+            holder: "b".into(),
+        };
         let before = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"holderIdentity": "a", "leaseTransitions": 3}});
         let lease = taken(&name, before);
         assert_eq!(lease["metadata"]["labels"]["a"], "b");

@@ -23,7 +23,7 @@ pub use self::{
     api::{Cluster, Created, Replaced},
     connect::ConnectError,
     error::{ApiError, Problem},
-    lease::{Campaign, LeaseName, Leadership},
+    lease::{Campaign, Leadership, LeaseName},
     resource::{Resource, Selection, core},
     watch::{Event, Key, Watch},
 };

@@ -30,12 +30,22 @@ pub struct Selection {
 
 impl Resource {
     /// A resource whose objects live in namespaces.
-    pub const fn namespaced(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+    pub const fn namespaced(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+    ) -> Self {
         Self { group, version, kind, plural, namespaced: true }
     }
 
     /// A resource whose objects are the whole cluster's.
-    pub const fn cluster(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+    pub const fn cluster(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+    ) -> Self {
         Self { group, version, kind, plural, namespaced: false }
     }
 

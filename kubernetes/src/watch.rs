@@ -176,7 +176,7 @@ impl Watch {
         };
         (self.failures, self.not_served) = (0, None);
         let mut events = Vec::new();
-        for object in page.items {
+        for object in page.items.unwrap_or_default() {
             let Some((key, version)) = identified(&object) else { continue };
             if before.remove(&key).as_ref() != Some(&version) {
                 events.push(Event::Applied(completed(object, resource)));
@@ -208,7 +208,9 @@ impl Watch {
             false => request.watch(&params, &version),
         };
         let opened = async { Ok(self.cluster.client().request_events::<Value>(request?).await?) };
-        let opened = timeout(SILENCE, opened).await.unwrap_or_else(|_| Err(Problem::NoAnswer("none in time".to_owned())));
+        let opened = timeout(SILENCE, opened)
+            .await
+            .unwrap_or_else(|_| Err(Problem::NoAnswer("none in time".to_owned())));
         match opened {
             Ok(stream) => {
                 self.state = State::Following { version, stream: stream.boxed(), fruitful: false };
@@ -279,7 +281,12 @@ impl Watch {
     }
 
     /// After a failure: what had come is told first, and the watch goes on from there; if that is too long ago, from the start.
-    fn interrupted(&mut self, version: String, events: Vec<Event>, problem: Problem) -> Result<Vec<Event>, Problem> {
+    fn interrupted(
+        &mut self,
+        version: String,
+        events: Vec<Event>,
+        problem: Problem,
+    ) -> Result<Vec<Event>, Problem> {
         self.state = match problem {
             Problem::Expired | Problem::NotFound => State::Stale,
             _ => State::Listed { version },
@@ -329,7 +336,10 @@ mod tests {
         for (failures, longest) in [(1, 200), (2, 400), (5, 3_200), (7, 10_000), (u32::MAX, 10_000)] {
             let pauses: Vec<Duration> = (0..50).map(|_| pause(failures)).collect();
             let longest = Duration::from_millis(longest);
-            assert!(pauses.iter().all(|pause| (longest / 2..=longest).contains(pause)), "{failures}: {pauses:?}");
+            assert!(
+                pauses.iter().all(|pause| (longest / 2..=longest).contains(pause)),
+                "{failures}: {pauses:?}"
+            );
             assert!(pauses.iter().any(|pause| *pause != pauses[0]));
         }
     }

@@ -1,7 +1,7 @@
 //! A file's text cut into documents and parsed, each with the line it starts at.
 //!
-//! YAML is cut at its document markers before it is parsed: no scalar can contain one (YAML 1.2, section 9.1.2), so the
-//! cut is exact, and a syntax error in one document costs only that one.
+//! YAML is cut at its document markers before it is parsed: no scalar can contain one (YAML 1.2, section
+//! 9.1.2), so the cut is exact, and a syntax error in one document costs only that one.
 
 use std::path::Path;
 
@@ -108,8 +108,8 @@ fn yaml_error(error: &serde_saphyr::Error, offset: u64) -> SyntaxError {
     }
 }
 
-/// Parsers end their messages with a position of their own, which would be the second one on the line, and for YAML the
-/// wrong one.
+/// Parsers end their messages with a position of their own, which would be the second one on the line, and
+/// for YAML the wrong one.
 fn without_position(message: &str) -> &str {
     let message = message.lines().next().unwrap_or_default();
     message.find(" at line ").map_or(message, |end| &message[..end])

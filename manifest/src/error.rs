@@ -11,7 +11,8 @@ use crate::object::{ObjectId, Origin};
 pub struct ManifestError {
     /// The file, as it was reached from the path given.
     pub file: PathBuf,
-    /// Line and column (from 1) of the problem, or of the document that has it; unknown for a file that can't be read.
+    /// Line and column (from 1) of the problem, or of the document that has it; unknown for a file that can't
+    /// be read.
     pub at: Option<(u64, Option<u64>)>,
     /// The object, as far as it has a name.
     pub object: Option<ObjectId>,

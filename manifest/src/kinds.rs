@@ -12,8 +12,8 @@ use Scope::{Cluster, Namespaced};
 const GATEWAY: &str = "gateway.networking.k8s.io";
 const GATEWAY_X: &str = "gateway.networking.x-k8s.io";
 
-/// Kind, group, scope. Kinds that only a cluster acts on (roles, budgets, policies of others) are here as well, so that
-/// files written for a cluster are read without a warning for each.
+/// Kind, group, scope. Kinds that only a cluster acts on (roles, budgets, policies of others) are here as
+/// well, so that files written for a cluster are read without a warning for each.
 const KINDS: &[(&str, &str, Scope)] = &[
     ("ConfigMap", "", Namespaced),
     ("Namespace", "", Cluster),

@@ -5,11 +5,12 @@
 //!          ↑ watch (inotify): the whole is read again after each change
 //! ```
 //!
-//! What is wrong with one document never costs another one: errors come beside the objects, each a line that names
-//! file, object, field and remedy. Objects keep their whole content as JSON ([`Object::raw`]), because different readers
-//! want different parts of it and because a field that nobody here knows must survive.
+//! What is wrong with one document never costs another one: errors come beside the objects, each a line that
+//! names file, object, field and remedy. Objects keep their whole content as JSON ([`Object::raw`]), because
+//! different readers want different parts of it and because a field that nobody here knows must survive.
 //!
-//! Deliberately absent: what kinds mean. This crate knows only which kinds exist and whether they live in a namespace.
+//! Deliberately absent: what kinds mean. This crate knows only which kinds exist and whether they live in a
+//! namespace.
 
 mod document;
 mod error;

@@ -83,7 +83,8 @@ impl Object {
         group_of(&self.api_version)
     }
 
-    /// Reads an object that is complete already, as the API server gives them: nothing is assigned except what is missing.
+    /// Reads an object that is complete already, as the API server gives them: nothing is assigned except
+    /// what is missing.
     ///
     /// # Errors
     /// As for a manifest: no kind, no name, metadata of the wrong types.
@@ -91,7 +92,8 @@ impl Object {
         Self::read(value, origin, Defaults { created: Timestamp::UNIX_EPOCH, generation: 1 })
     }
 
-    /// Makes an object of a document and fills in what its metadata lack. The error names the object as far as possible.
+    /// Makes an object of a document and fills in what its metadata lack. The error names the object as far
+    /// as possible.
     pub(crate) fn read(
         value: Value,
         origin: &Origin,

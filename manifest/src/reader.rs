@@ -1,7 +1,8 @@
 //! Files and directories read as one set of objects, again and again.
 //!
-//! A [`Reader`] remembers what a single reading can't know: when an object was first seen, how many contents it has had,
-//! and what a file held when it was last good, so that a half-typed edit takes nothing away that worked.
+//! A [`Reader`] remembers what a single reading can't know: when an object was first seen, how many contents
+//! it has had, and what a file held when it was last good, so that a half-typed edit takes nothing away that
+//! worked.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -47,8 +48,8 @@ struct Known {
 
 /// Reads files and directories once.
 ///
-/// Directories are read recursively: `*.yaml`, `*.yml`, `*.json`, in the order of their names, hidden ones left out. A
-/// path given explicitly is read whatever its name.
+/// Directories are read recursively: `*.yaml`, `*.yml`, `*.json`, in the order of their names, hidden ones
+/// left out. A path given explicitly is read whatever its name.
 pub fn load(paths: &[PathBuf]) -> (Vec<Object>, Vec<ManifestError>) {
     let reading = Reader::new(paths).read();
     (reading.objects, reading.errors)

@@ -1,9 +1,9 @@
 //! Readings that follow the files: one at once, another after each change.
 //!
-//! Changes arrive from inotify on a thread that does nothing else. It waits until they have been quiet for a moment (an
-//! editor writes, renames and removes in one go), then reads everything again: manifests are few, and a whole reading
-//! can't miss what an event forgot to say. A file is watched through its directory, because editors and `kubectl`-like
-//! tools replace files instead of writing into them.
+//! Changes arrive from inotify on a thread that does nothing else. It waits until they have been quiet for a
+//! moment (an editor writes, renames and removes in one go), then reads everything again: manifests are few,
+//! and a whole reading can't miss what an event forgot to say. A file is watched through its directory,
+//! because editors and `kubectl`-like tools replace files instead of writing into them.
 
 use std::{
     path::{Path, PathBuf},

@@ -5,7 +5,7 @@
 
 mod plane;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use gamut_controller_api::{
     Key,
@@ -22,9 +22,13 @@ use plane::{Plane, RunningController, Sidecar, WEB, endpoints, get, route, servi
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
+    time::timeout,
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
+
+/// How long a test waits for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `web` with versions v1 and v2, of which v1 gets everything; a controller, and a client's sidecar.
 async fn canary() -> (Plane, RunningController, Sidecar) {
@@ -37,7 +41,7 @@ async fn canary() -> (Plane, RunningController, Sidecar) {
     plane.apply(&route(&[("web-v1", 1)]));
     let controller = plane.controller(None).await;
     let sidecar = plane.sidecar("shop", "client-0", controller.address).await;
-    assert!(sidecar.tables.until_loaded().await);
+    assert!(timeout(PATIENCE, sidecar.tables.until_loaded()).await.expect("it is never loaded"));
     (plane, controller, sidecar)
 }
 
@@ -245,17 +249,14 @@ mod denied {
     }
 
     /// The code that a subscription is refused with.
-    async fn refusal(liar: Client) -> (Code, String) {
-        let status = match liar.hears {
-            Err(status) => status,
-            Ok(mut stream) => loop {
-                match stream.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => panic!("the stream ended without a word"),
-                    Err(status) => break status,
-                }
-            },
+    async fn refusal(client: Client) -> (Code, String) {
+        let ended = async {
+            let mut stream = client.hears?;
+            while stream.message().await?.is_some() {}
+            Ok(())
         };
+        let status: Result<(), Status> = timeout(PATIENCE, ended).await.expect("it is served");
+        let status = status.expect_err("it ends without a word");
         (status.code(), status.message().to_owned())
     }
 

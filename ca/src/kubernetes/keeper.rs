@@ -124,23 +124,31 @@ impl Keeper {
         let object = match event {
             Event::Applied(object) => object,
             Event::Deleted(Key { .. }) => {
-                warn!("Secret {SYSTEM_NAMESPACE}/{name} was deleted; its key signs on until this process ends");
+                warn!(
+                    "Secret {SYSTEM_NAMESPACE}/{name} was deleted; its key signs on until this process ends"
+                );
                 return;
             }
             Event::Complete | Event::NotServed => return,
         };
         let opened = self.secret.read(&object).and_then(|stored| {
-            if stored.key == self.newest.0.key && stored.chain == self.newest.0.chain && stored.roots == self.newest.0.roots {
+            if stored.key == self.newest.0.key
+                && stored.chain == self.newest.0.chain
+                && stored.roots == self.newest.0.roots
+            {
                 return Ok(None);
             }
             let authority = Authority::open(&stored, self.leaf_lifetime, self.clock.now());
-            let authority = authority.map_err(|source| SecretError::Authority { name: name.clone(), source })?;
+            let authority =
+                authority.map_err(|source| SecretError::Authority { name: name.clone(), source })?;
             Ok(Some((stored, authority.roots().clone())))
         });
         match opened {
             Ok(None) => {}
             Ok(Some(newest)) => {
-                info!("Secret {SYSTEM_NAMESPACE}/{name} has changed: its roots are published, and sign when they have spread");
+                info!(
+                    "Secret {SYSTEM_NAMESPACE}/{name} has changed: its roots are published, and sign when they have spread"
+                );
                 self.newest = newest;
             }
             Err(error) => error!("{error}; what it held before goes on signing"),
@@ -166,8 +174,14 @@ impl Keeper {
         let pem = after.pem();
         let open = Stored { roots: Some(pem.clone()), ..self.signing.clone() };
         self.current.replace(Authority::open(&open, self.leaf_lifetime, self.clock.now())?);
-        self.bundle.send_if_modified(|known| *known != pem && { *known = pem; true });
-        let wait = after.next_change(now).map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(AGAIN));
+        self.bundle.send_if_modified(|known| {
+            *known != pem && {
+                *known = pem;
+                true
+            }
+        });
+        let wait =
+            after.next_change(now).map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(AGAIN));
         Ok(wait.unwrap_or(ROUND).clamp(Duration::from_secs(1), ROUND))
     }
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 use gamut_identity::SYSTEM_NAMESPACE;
-use gamut_kubernetes::{ApiError, Cluster, Created, Event, Problem, Replaced, Resource, Selection, Watch, core};
+use gamut_kubernetes::{
+    ApiError, Cluster, Created, Event, Problem, Replaced, Resource, Selection, Watch, core,
+};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
@@ -130,7 +132,8 @@ impl Known {
         if self.awaited > 0 {
             return Vec::new();
         }
-        let wanted: BTreeSet<&String> = self.namespaces.iter().chain(self.pods.keys()).chain(self.bundles.keys()).collect();
+        let wanted: BTreeSet<&String> =
+            self.namespaces.iter().chain(self.pods.keys()).chain(self.bundles.keys()).collect();
         let differs = |namespace: &&&String| self.bundles.get(**namespace).is_none_or(|known| known != pem);
         let others = wanted.iter().filter(|namespace| **namespace != SYSTEM_NAMESPACE);
         others.filter(differs).map(|namespace| (*namespace).clone()).collect()
@@ -200,7 +203,10 @@ mod tests {
 
     fn known() -> Known {
         let mut known = Known { awaited: 3, ..Known::default() };
-        known.hear(&core::NAMESPACE, vec![object(None, "shop", json!({})), object(None, SYSTEM_NAMESPACE, json!({})), Event::Complete]);
+        known.hear(
+            &core::NAMESPACE,
+            vec![object(None, "shop", json!({})), object(None, SYSTEM_NAMESPACE, json!({})), Event::Complete],
+        );
         known.hear(&core::POD, vec![object(Some("lab"), "opted-in", json!({})), Event::Complete]);
         known
     }
@@ -215,7 +221,10 @@ mod tests {
         let mut known = known();
         known.hear(&core::CONFIG_MAP, vec![Event::Complete]);
         assert_eq!(known.due("pem"), ["lab", "shop"]);
-        known.hear(&core::CONFIG_MAP, vec![object(Some("shop"), TRUST_BUNDLE, json!({"data": {"root.pem": "pem"}}))]);
+        known.hear(
+            &core::CONFIG_MAP,
+            vec![object(Some("shop"), TRUST_BUNDLE, json!({"data": {"root.pem": "pem"}}))],
+        );
         assert_eq!(known.due("pem"), ["lab"]);
         assert_eq!(known.due("newer"), ["lab", "shop"]);
         let key = Key { namespace: Some("shop".into()), name: TRUST_BUNDLE.into() };
@@ -227,8 +236,14 @@ mod tests {
     fn a_namespace_that_goes_is_left_alone() {
         let mut known = known();
         known.hear(&core::CONFIG_MAP, vec![Event::Complete]);
-        known.hear(&core::NAMESPACE, vec![object(None, "shop", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}))]);
-        known.hear(&core::POD, vec![Event::Deleted(Key { namespace: Some("lab".into()), name: "opted-in".into() })]);
+        known.hear(
+            &core::NAMESPACE,
+            vec![object(None, "shop", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}))],
+        );
+        known.hear(
+            &core::POD,
+            vec![Event::Deleted(Key { namespace: Some("lab".into()), name: "opted-in".into() })],
+        );
         assert!(known.due("pem").is_empty());
     }
 }

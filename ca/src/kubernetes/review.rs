@@ -59,8 +59,8 @@ impl TokenReview for ClusterTokens {
 
 /// From the API server's answer to whom the token speaks for.
 fn judge(status: Value, trust_domain: &str) -> Result<Workload, Rejected> {
-    let answer =
-        Answer::deserialize(status).map_err(|error| Rejected::Unavailable(format!("TokenReview: {error}")))?;
+    let answer = Answer::deserialize(status)
+        .map_err(|error| Rejected::Unavailable(format!("TokenReview: {error}")))?;
     if !answer.authenticated {
         let reason = answer.error.unwrap_or_else(|| "the API server doesn't know it".to_owned());
         return Err(Rejected::NotGenuine(reason));
@@ -132,7 +132,9 @@ mod tests {
             let rejected = judged(|status| status["audiences"] = audiences);
             assert!(matches!(rejected, Err(Rejected::Audience(_))), "{rejected:?}");
         }
-        let rejected = judged(|status| { status.as_object_mut().unwrap().remove("audiences"); });
+        let rejected = judged(|status| {
+            status.as_object_mut().unwrap().remove("audiences");
+        });
         assert!(matches!(rejected, Err(Rejected::Audience(_))));
     }
 
@@ -145,7 +147,11 @@ mod tests {
             json!({POD_NAME: ["web-0"], POD_UID: [""]}),
             json!({POD_NAME: ["web-0"], POD_UID: [POD, "other"]}),
         ] {
-            assert_eq!(judged(|status| status["user"]["extra"] = extra.clone()), Err(Rejected::NotBound), "{extra}");
+            assert_eq!(
+                judged(|status| status["user"]["extra"] = extra.clone()),
+                Err(Rejected::NotBound),
+                "{extra}"
+            );
         }
     }
 

@@ -142,12 +142,16 @@ mod tests {
         for (data, expected) in [
             (json!({}), "Secret gamut-system/gamut-ca: data[\"tls.key\"] is missing"),
             (json!({"tls.key": "a2V5"}), "Secret gamut-system/gamut-ca: data[\"tls.crt\"] is missing"),
-            (json!({"tls.key": "/w==", "tls.crt": "a2V5"}), "Secret gamut-system/gamut-ca: data[\"tls.key\"] isn't text"),
+            (
+                json!({"tls.key": "/w==", "tls.crt": "a2V5"}),
+                "Secret gamut-system/gamut-ca: data[\"tls.key\"] isn't text",
+            ),
         ] {
             let error = store().read(&json!({"metadata": {}, "data": data})).err().unwrap();
             assert_eq!(error.to_string(), expected);
         }
-        let empty_roots = json!({"metadata": {}, "data": {"tls.key": "a2V5", "tls.crt": "a2V5", "ca.crt": ""}});
+        let empty_roots =
+            json!({"metadata": {}, "data": {"tls.key": "a2V5", "tls.crt": "a2V5", "ca.crt": ""}});
         assert_eq!(store().read(&empty_roots).unwrap().roots, None);
     }
 }

@@ -21,11 +21,16 @@ impl fmt::Display for Age {
         const HOUR: i64 = 60 * MINUTE;
         const DAY: i64 = 24 * HOUR;
         let seconds = self.0;
-        let (large, small, large_unit, small_unit) = match seconds {
-            ..MINUTE => return write!(f, "{seconds}s"),
-            ..HOUR => (seconds / MINUTE, if seconds < 10 * MINUTE { seconds % MINUTE } else { 0 }, "m", "s"),
-            ..DAY => (seconds / HOUR, seconds % HOUR / MINUTE, "h", "m"),
-            _ => (seconds / DAY, seconds % DAY / HOUR, "d", "h"),
+        let (large, small, large_unit, small_unit) = if seconds < MINUTE {
+            (seconds, 0, "s", "")
+        } else if seconds < 10 * MINUTE {
+            (seconds / MINUTE, seconds % MINUTE, "m", "s")
+        } else if seconds < HOUR {
+            (seconds / MINUTE, 0, "m", "")
+        } else if seconds < DAY {
+            (seconds / HOUR, seconds % HOUR / MINUTE, "h", "m")
+        } else {
+            (seconds / DAY, seconds % DAY / HOUR, "d", "h")
         };
         write!(f, "{large}{large_unit}")?;
         if small > 0 {

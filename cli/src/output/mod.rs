@@ -37,14 +37,14 @@ pub(crate) enum Colour {
 }
 
 impl Colour {
-    /// Whether to colour standard output (<https://no-color.org>).
-    pub(crate) fn wanted(self) -> bool {
+    /// Whether to colour what goes to a stream (<https://no-color.org>).
+    pub(crate) fn wanted(self, stream: &impl IsTerminal) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
             Self::Auto => {
                 let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                io::stdout().is_terminal() && !refused
+                stream.is_terminal() && !refused
             }
         }
     }
@@ -63,7 +63,9 @@ pub(crate) fn print<T: Serialize>(
     let text = match format {
         Some(Format::Json) => serde_json::to_string_pretty(data)? + "\n",
         Some(Format::Yaml) => serde_saphyr::to_string(data)?,
-        None | Some(Format::Wide) => page(data, format == Some(Format::Wide)).render(colour.wanted()),
+        None | Some(Format::Wide) => {
+            page(data, format == Some(Format::Wide)).render(colour.wanted(&io::stdout()))
+        }
     };
     write(&text)
 }

@@ -49,18 +49,24 @@ impl Cell {
     }
 
     fn render(&self, colour: bool, out: &mut String) {
-        let code = match self.tone {
-            Tone::Plain => "",
-            Tone::Good => "32",
-            Tone::Doubtful => "33",
-            Tone::Bad => "31",
-            Tone::Strong => "1",
-            Tone::Faint => "2",
+        out.push_str(&self.tone.paint(&self.text, colour));
+    }
+}
+
+impl Tone {
+    /// The text in this tone's colour, if there is to be any (ECMA-48, SGR).
+    pub(crate) fn paint(self, text: &str, colour: bool) -> String {
+        let code = match self {
+            Self::Plain => "",
+            Self::Good => "32",
+            Self::Doubtful => "33",
+            Self::Bad => "31",
+            Self::Strong => "1",
+            Self::Faint => "2",
         };
-        if colour && !code.is_empty() && !self.text.is_empty() {
-            out.push_str(&format!("\x1b[{code}m{}\x1b[0m", self.text));
-        } else {
-            out.push_str(&self.text);
+        match colour && !code.is_empty() && !text.is_empty() {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
         }
     }
 }

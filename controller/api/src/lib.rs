@@ -1,4 +1,4 @@
-//! What the controller serves: the resources ([`resource`]), and how they travel ([`wire`], [`proto`]).
+//! What the controller serves: the resources ([`Key`], [`Body`]), and how they travel ([`wire`], [`proto`]).
 //!
 //! Both sides use these types: the controller packs bodies that it compiled, the sidecar opens them again. Anything a
 //! reader can't take (an unknown filter of a newer controller, say) is refused by name and never dropped.

@@ -47,7 +47,8 @@ pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Resul
         Frontend::ClusterIps(_) => {}
         Frontend::Headless => {
             return refuse(format!(
-                "Service {target} is headless: clients address its pods, so there is no traffic for a route; use a Service with a cluster IP"
+                "Service {target} is headless: clients address its pods, so there is no traffic for a route; \
+                 use a Service with a cluster IP"
             ));
         }
         Frontend::ExternalName => {
@@ -77,7 +78,8 @@ pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Resul
             .map(|port| format!("{} ({})", port.number, protocol::name(port.protocol)))
             .collect();
         return refuse(format!(
-            "no port of Service {target} that the parentRef means carries requests: {}; change its appProtocol, or use a TLSRoute or TCPRoute",
+            "no port of Service {target} that the parentRef means carries requests: {}; \
+             change its appProtocol, or use a TLSRoute or TCPRoute",
             ports.join(", ")
         ));
     }
@@ -94,7 +96,8 @@ fn is_meant(parent: &ParentRef, port: &Port) -> bool {
         && parent.section_name.as_ref().is_none_or(|name| *name == port.name)
 }
 
-/// Requests can't be routed where the owner declares other bytes. What is only assumed gives way to a parentRef that names the port.
+/// Requests can't be routed where the owner declares other bytes. What is only assumed gives way to a
+/// parentRef that names the port.
 fn is_suitable(kind: RouteKind, port: &Port, named: bool) -> bool {
     let requests = matches!(kind, RouteKind::Http | RouteKind::Grpc);
     let other_bytes = matches!(port.protocol, AppProtocol::Tls | AppProtocol::Opaque);
@@ -167,7 +170,8 @@ impl<'a> Contest<'a> {
         Self { winners: attached, losers }
     }
 
-    /// False if the routes of a Service can't be in each other's way: all of one kind that merges. Spares asking for each.
+    /// False if the routes of a Service can't be in each other's way: all of one kind that merges. Spares
+    /// asking for each.
     pub fn is_possible(routes: &[&CompiledRoute]) -> bool {
         let kinds: BTreeSet<RouteKind> = routes.iter().map(|route| route.kind()).collect();
         kinds.len() > 1 || kinds.contains(&RouteKind::Tcp)

@@ -1,4 +1,5 @@
-//! backendRefs: from names in a manifest to endpoints that a table can name, or to the reason why their share is answered 500.
+//! backendRefs: from names in a manifest to endpoints that a table can name, or to the reason why their share
+//! is answered 500.
 
 use gamut_route::{
     BackendId, NamespacedName, RouteKind,
@@ -37,7 +38,8 @@ impl Resolved<'_> {
     }
 }
 
-/// Resolves a reference of a route of this kind and namespace. The problem doesn't name the field; the caller knows it.
+/// Resolves a reference of a route of this kind and namespace. The problem doesn't name the field; the caller
+/// knows it.
 pub(super) fn resolve<'w, F>(
     lookup: &Lookup<'w>,
     kind: RouteKind,
@@ -68,7 +70,8 @@ fn resolve_service<'w>(
     name: &NamespacedName,
     port: Option<i64>,
 ) -> Result<Resolved<'w>, Problem> {
-    // Permission comes before existence: whether a Service exists in a namespace that one may not refer to is nobody's business.
+    // Permission comes before existence: whether a Service exists in a namespace that one may not refer to is
+    // nobody's business.
     if !lookup.may_refer(kind, namespace, name) {
         return fault(
             Reason::RefNotPermitted,
@@ -117,7 +120,8 @@ fn resolve_service<'w>(
         return fault(
             Reason::UnsupportedProtocol,
             format!(
-                "port {number} of Service {name} is declared as {}, to which requests of a {} can't be sent; change its appProtocol, or use a TLSRoute or TCPRoute",
+                "port {number} of Service {name} is declared as {}, to which requests of a {} can't be sent; \
+                 change its appProtocol, or use a TLSRoute or TCPRoute",
                 protocol::name(port.protocol),
                 kind.as_str()
             ),
@@ -173,7 +177,8 @@ fn resolve_xbackend<'w>(
 
 /// What an XBackend speaks, or why it can't be used.
 pub(crate) fn xbackend_protocol(backend: &XBackend) -> Result<AppProtocol, String> {
-    let spec = backend.spec.value.as_ref().map_err(|error| format!("spec.{error}; correct the field"))?;
+    let spec =
+        backend.spec.value.as_ref().map_err(|error| format!("{}; correct the field", error.below("spec")))?;
     if let Some(field) = backend.spec.unknown.first() {
         return Err(format!("spec.{field} isn't known to this mesh; remove it"));
     }
@@ -204,7 +209,8 @@ pub(crate) fn xbackend_protocol(backend: &XBackend) -> Result<AppProtocol, Strin
     }
 }
 
-/// Whether requests of a route kind can be sent to a port that speaks this. What is only assumed stands in nobody's way.
+/// Whether requests of a route kind can be sent to a port that speaks this. What is only assumed stands in
+/// nobody's way.
 fn carries(kind: RouteKind, protocol: AppProtocol, declared: bool) -> bool {
     match kind {
         RouteKind::Http | RouteKind::Grpc => {

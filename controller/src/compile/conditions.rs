@@ -39,7 +39,8 @@ pub struct ParentConditions {
 /// The most that the API server takes for a condition's message.
 const MAX_MESSAGE: usize = 32_768;
 
-/// The conditions of a route for each parent that is a Service. `attached` gives all routes that name a Service as a parent.
+/// The conditions of a route for each parent that is a Service. `attached` gives all routes that name a
+/// Service as a parent.
 pub fn conditions<'a>(
     world: &World,
     route: &CompiledRoute,

@@ -1,6 +1,7 @@
 //! Filters: from the manifest's union of fields to the table's, checked by the code that will run them.
 //!
-//! A filter is never skipped: where one can't be carried out, the rule that has it is answered 500 ([`RuleScope::fails`]).
+//! A filter is never skipped: where one can't be carried out, the rule that has it is answered 500
+//! ([`RuleScope::fails`]).
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ const CORS_METHODS: [&str; 9] =
 const ONCE: [&str; 5] =
     ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"];
 
-/// The filters of a rule, in the order of the manifest. `one_prefix` says that the rule has exactly one match and that it is
-/// a PathPrefix, without which a prefix can't be replaced.
+/// The filters of a rule, in the order of the manifest. `one_prefix` says that the rule has exactly one match
+/// and that it is a PathPrefix, without which a prefix can't be replaced.
 pub(super) fn of_rule(scope: &mut RuleScope<'_, '_>, list: &[HttpFilter], one_prefix: bool) -> Vec<Filter> {
     let filters = compile(scope, "filters", list, one_prefix);
     let has = |kind: &str| list.iter().any(|filter| filter.kind == kind);
@@ -36,7 +37,8 @@ pub(super) fn of_rule(scope: &mut RuleScope<'_, '_>, list: &[HttpFilter], one_pr
     filters
 }
 
-/// The filters of a backendRef. When they run, a backend has been drawn: it is too late for what answers in its place.
+/// The filters of a backendRef. When they run, a backend has been drawn: it is too late for what answers in
+/// its place.
 pub(super) fn of_backend(
     scope: &mut RuleScope<'_, '_>,
     field: &str,

@@ -118,7 +118,7 @@ pub(super) fn readable<'r, T>(scope: &mut RuleScope<'_, '_>, rule: &'r Lenient<T
     match &rule.value {
         Ok(rule) => Some(rule),
         Err(error) => {
-            let message = format!("rules[{}].{error}; correct the field", scope.origin.index);
+            let message = format!("{}; correct the field", error.below(&scope.field("")));
             scope.problems.push(Problem { reason: Reason::UnsupportedValue, message });
             None
         }

@@ -1,4 +1,5 @@
-//! Matches of HTTPRoutes and GRPCRoutes: from the manifest's shape to the table's, checked by the matcher that will run them.
+//! Matches of HTTPRoutes and GRPCRoutes: from the manifest's shape to the table's, checked by the matcher
+//! that will run them.
 
 use gamut_route::{
     grpc,

@@ -6,9 +6,9 @@
 //!     policies, grants                        ↑ attach, Contest: which ports, who wins there
 //! ```
 //!
-//! Tables and conditions come from the same [`CompiledRoute`], [`attach`] and [`Contest`], so a condition can't promise what a table
-//! doesn't do. What a compilation looked at is recorded on the way ([`Dependency`]), so the index knows what to compile
-//! again when something changes.
+//! Tables and conditions come from the same [`CompiledRoute`], [`attach`] and [`Contest`], so a condition
+//! can't promise what a table doesn't do. What a compilation looked at is recorded on the way
+//! ([`Dependency`]), so the index knows what to compile again when something changes.
 //!
 //! What becomes of what can't be carried out:
 //!

@@ -24,7 +24,7 @@ fn settings(policy: &TrafficPolicy) -> Option<Settings> {
 fn unsupported(policy: &TrafficPolicy) -> Option<String> {
     let spec = match &policy.spec.value {
         Ok(spec) => spec,
-        Err(error) => return Some(format!("spec.{error}; correct the field")),
+        Err(error) => return Some(format!("{}; correct the field", error.below("spec"))),
     };
     if let Some(field) = policy.spec.unknown.first() {
         return Some(format!("spec.{field} isn't known to this mesh; remove it"));

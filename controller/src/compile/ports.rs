@@ -10,8 +10,8 @@ pub(crate) struct PortList(Vec<RangeInclusive<u16>>);
 pub(crate) const OPAQUE_PORTS: &str = "gamut.mesh/opaque-ports";
 
 impl PortList {
-    /// Reads numbers and ranges, separated by commas. What is neither is left out: the injector, which asks the person who wrote it, has
-    /// refused it.
+    /// Reads numbers and ranges, separated by commas. What is neither is left out: the injector, which asks
+    /// the person who wrote it, has refused it.
     pub(crate) fn read(text: Option<&String>) -> Self {
         let items = text.into_iter().flat_map(|text| text.split(','));
         Self(items.filter_map(range).collect())

@@ -2,14 +2,15 @@
 
 use gamut_route::table::AppProtocol;
 
-/// Ports of protocols in which the server speaks first: waiting for the client's first bytes there would only cost time.
-/// FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, SMTP submission, MySQL, NATS, Galera's three, VNC. Sidecars take a port of these for
-/// opaque by themselves; the list here must not be shorter than theirs, or a route would be accepted that they don't look at.
+/// Ports of protocols in which the server speaks first: waiting for the client's first bytes there would only
+/// cost time. FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, SMTP submission, MySQL, NATS, Galera's three, VNC.
+/// Sidecars take a port of these for opaque by themselves; the list here must not be shorter than theirs, or
+/// a route would be accepted that they don't look at.
 const SERVER_SPEAKS_FIRST: [u16; 14] =
     [21, 22, 23, 25, 110, 119, 143, 587, 3306, 4222, 4444, 4567, 4568, 5900];
 
-/// What an `appProtocol` says: Kubernetes' own values (KEP-3726), and the field's habit. `None` for a value that says nothing
-/// to us: the port is looked at like one without.
+/// What an `appProtocol` says: Kubernetes' own values (KEP-3726), and the field's habit. `None` for a value
+/// that says nothing to us: the port is looked at like one without.
 pub(crate) fn of_app_protocol(value: &str) -> Option<AppProtocol> {
     Some(match value.to_ascii_lowercase().as_str() {
         "http" | "http1" | "grpc-web" | "ws" | "kubernetes.io/ws" => AppProtocol::Http,

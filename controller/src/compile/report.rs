@@ -62,7 +62,8 @@ pub struct InvalidRule {
     pub origin: RuleOrigin,
     /// Why.
     pub problems: Vec<Problem>,
-    /// True: requests that it matches are answered 500, because a filter of it must not be skipped. False: it isn't in the table.
+    /// True: requests that it matches are answered 500, because a filter of it must not be skipped. False: it
+    /// isn't in the table.
     pub fails: bool,
 }
 

@@ -1,4 +1,5 @@
-//! One route compiled, whatever it is attached to: rules for tables, a report for conditions, and what it all depended on.
+//! One route compiled, whatever it is attached to: rules for tables, a report for conditions, and what it all
+//! depended on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +19,7 @@ use super::{
     stream,
     world::{Dependency, Lookup, World},
 };
-use crate::gateway::{HttpRule, Lenient, ParentRef, Route, Rules};
+use crate::gateway::{HttpRule, Lenient, ParentRef, Route, Rules, joined};
 
 /// A route, compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,8 @@ pub struct CompiledRoute {
     pub rules: CompiledRules,
     /// What there is to say about it.
     pub report: Report,
-    /// True if a rule has a session of whatever scope: then `sessionAffinity: ClientIP` on a parent is a contradiction (GEP-1619).
+    /// True if a rule has a session of whatever scope: then `sessionAffinity: ClientIP` on a parent is a
+    /// contradiction (GEP-1619).
     pub has_sessions: bool,
     /// What it was compiled from beside itself.
     pub dependencies: BTreeSet<Dependency>,
@@ -62,8 +64,8 @@ impl CompiledRoute {
         self.route.service_parents()
     }
 
-    /// True if it has a say in tables: nothing is wrong with it as a whole (then it has even where it has no rules, and nothing is
-    /// matched), or rules of it must be answered 500.
+    /// True if it has a say in tables: nothing is wrong with it as a whole (then it has even where it has no
+    /// rules, and nothing is matched), or rules of it must be answered 500.
     pub fn takes_part(&self) -> bool {
         let has_rules = match &self.rules {
             CompiledRules::Requests(rules) => !rules.is_empty(),
@@ -119,10 +121,11 @@ fn refusals(route: &Route) -> Vec<Problem> {
         refuse(format!("spec.{field} isn't known to this mesh; correct or remove it"));
     }
     for field in &route.parents.unknown {
-        refuse(format!("spec.parentRefs{field} isn't known to this mesh; correct or remove it"));
+        let field = joined("spec.parentRefs", field);
+        refuse(format!("{field} isn't known to this mesh; correct or remove it"));
     }
     if let Err(error) = &route.hostnames.value {
-        refuse(format!("spec.hostnames{error}; write a list of names"));
+        refuse(format!("{}; write a list of names", error.below("spec.hostnames")));
     }
     match &route.rules {
         Rules::Unreadable => refuse("spec.rules isn't a list; write one".to_owned()),
@@ -142,7 +145,8 @@ fn refusals(route: &Route) -> Vec<Problem> {
     refusals
 }
 
-/// GEP-1294: nothing is inferred from hostnames of a route whose parent is a Service. Only a TLSRoute has no other way to tell names apart.
+/// GEP-1294: nothing is inferred from hostnames of a route whose parent is a Service. Only a TLSRoute has no
+/// other way to tell names apart.
 fn note_hostnames(route: &Route, report: &mut Report) {
     let requests = matches!(route.reference.kind, RouteKind::Http | RouteKind::Grpc);
     if requests && route.hostnames.ok().is_some_and(|hostnames| !hostnames.is_empty()) {
@@ -154,7 +158,8 @@ fn note_hostnames(route: &Route, report: &mut Report) {
 }
 
 fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec<CompiledRule> {
-    // The CRD's default: an HTTPRoute without rules has one that matches everything and leads nowhere. GRPCRoute has no such default.
+    // The CRD's default: an HTTPRoute without rules has one that matches everything and leads nowhere.
+    // GRPCRoute has no such default.
     let without_rules = [Lenient { value: Ok(HttpRule::default()), unknown: Vec::new() }];
     let names: Vec<Option<&str>> = match &route.rules {
         Rules::Http(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),

@@ -36,7 +36,8 @@ impl CompiledRule {
     }
 }
 
-/// One rule while it is compiled. Problems are collected, not returned at the first one: users mend all of them at once.
+/// One rule while it is compiled. Problems are collected, not returned at the first one: users mend all of
+/// them at once.
 #[derive(Debug)]
 pub(super) struct RuleScope<'a, 'w> {
     pub(super) lookup: &'a Lookup<'w>,
@@ -100,8 +101,8 @@ impl<'a, 'w> RuleScope<'a, 'w> {
         }
     }
 
-    /// Resolves the rule's backendRefs, in their order; those that don't resolve keep their weight. For `one_prefix` see
-    /// [`filters::of_rule`].
+    /// Resolves the rule's backendRefs, in their order; those that don't resolve keep their weight. For
+    /// `one_prefix` see [`filters::of_rule`].
     pub(super) fn backends<F>(
         &mut self,
         references: &[BackendRef<F>],

@@ -1,4 +1,5 @@
-//! The route table of a Service's port for the clients of one namespace: the winning routes merged, or the Service itself.
+//! The route table of a Service's port for the clients of one namespace: the winning routes merged, or the
+//! Service itself.
 
 use std::time::SystemTime;
 
@@ -20,8 +21,8 @@ use super::{
     world::{Lookup, World},
 };
 
-/// Compiles a table. `routes` are all that name the Service as a parent. A Service or port that doesn't exist has a table in which
-/// everything fails: the address that led there will be taken back in a moment.
+/// Compiles a table. `routes` are all that name the Service as a parent. A Service or port that doesn't exist
+/// has a table in which everything fails: the address that led there will be taken back in a moment.
 pub fn compile_table(
     world: &World,
     routes: &[&CompiledRoute],
@@ -67,7 +68,8 @@ pub fn compile_table(
     table
 }
 
-/// The set of routes that is in force for clients of a namespace: its own consumer routes if it has any, else the producer's.
+/// The set of routes that is in force for clients of a namespace: its own consumer routes if it has any, else
+/// the producer's.
 fn contest_for<'a>(
     world: &World,
     routes: &[&'a CompiledRoute],
@@ -104,8 +106,8 @@ fn itself(service: &Service, port: &Port) -> Backend {
     Backend { target, weight: 1, filters: Vec::new(), session: None }
 }
 
-/// The session that a policy sets for requests to a Service without routes. Affinity by address excludes it, and there is no route to
-/// refuse: then the Service's own setting stays.
+/// The session that a policy sets for requests to a Service without routes. Affinity by address excludes it,
+/// and there is no route to refuse: then the Service's own setting stays.
 fn own_session(world: &World, service: &Service) -> Option<Session> {
     let settings = policy::session_settings(&Lookup::new(world), &service.name)?;
     let session = settings.session(session::backend_scope(service.uid), None);
@@ -142,8 +144,8 @@ fn add_default(http: &mut HttpRules, itself: Backend) {
     http.rules.push(standing_in(Outcome::Forward(Split { backends: vec![itself] })));
 }
 
-/// Rules of TLSRoutes: exact names before wildcards, longer names before shorter ones, then the older route. A rule with names of several
-/// lengths is split, so that the first match is the best one.
+/// Rules of TLSRoutes: exact names before wildcards, longer names before shorter ones, then the older route.
+/// A rule with names of several lengths is split, so that the first match is the best one.
 fn merged_tls(routes: &[&CompiledRoute]) -> Vec<TlsRule> {
     let mut rules: Vec<(bool, usize, TlsRule)> = Vec::new();
     for route in routes {

@@ -101,7 +101,9 @@ impl<'w> Lookup<'w> {
 
 /// The policy that is in force for a Service.
 pub(crate) fn policy_for<'w>(world: &'w World, service: &NamespacedName) -> Option<&'w TrafficPolicy> {
-    let in_namespace = world.policies.values().filter(|policy| policy.name.namespace == service.namespace);
+    let from = NamespacedName::new(service.namespace.as_str(), "");
+    let policies = world.policies.range(from..).map(|(_, policy)| policy);
+    let in_namespace = policies.take_while(|policy| policy.name.namespace == service.namespace);
     let for_service = in_namespace.filter(|policy| {
         let targets = policy.spec.ok().map(|spec| spec.target_refs.as_slice()).unwrap_or_default();
         targets.iter().any(|target| {

@@ -227,7 +227,10 @@ impl Board {
             && !self.names_scope(subscriber, scope)
         {
             // Not an error: the table may have changed while the sidecar was on its way.
-            debug!("{key} isn't sent to {}/{}: no table of its names it", subscriber.who.namespace, subscriber.who.pod);
+            debug!(
+                "{key} isn't sent to {}/{}: no table of its names it",
+                subscriber.who.namespace, subscriber.who.pod
+            );
             return false;
         }
         let posted = self.posted.entry(key.clone()).or_insert_with(|| {
@@ -337,7 +340,9 @@ fn leads_to(body: &Body) -> Vec<Leads> {
         Body::Address(AddressAnswer::Service(service)) => vec![Leads::Table(service.clone())],
         Body::RouteTable(table) => {
             let endpoints = table.backends().into_iter().cloned().map(Leads::Endpoints);
-            endpoints.chain(table.scopes().into_iter().map(|scope| Leads::Sessions(scope.to_owned()))).collect()
+            endpoints
+                .chain(table.scopes().into_iter().map(|scope| Leads::Sessions(scope.to_owned())))
+                .collect()
         }
         _ => Vec::new(),
     }

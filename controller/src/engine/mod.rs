@@ -32,11 +32,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::board::Board;
 pub use self::{
     board::{Delivery, Interest},
     status::{ControllerStatus, RefusedKey, SourceStatus, SubscriberStatus},
 };
-use self::board::Board;
 use crate::{
     index::Index,
     source::{Source, SourceEvent, Write, Writer},
@@ -208,7 +208,9 @@ impl Engine {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Subscribe { .. } if self.ending => {}
-            Command::Subscribe { who, held, reply } if self.index.synced() => self.subscribe(who, held, reply),
+            Command::Subscribe { who, held, reply } if self.index.synced() => {
+                self.subscribe(who, held, reply)
+            }
             Command::Subscribe { who, held, reply } => self.early.push((who, held, reply)),
             Command::Interest { id, interest } => self.board.interest(&self.index, id, interest),
             Command::Ack { id, delivery } => self.board.acknowledged(id, delivery),

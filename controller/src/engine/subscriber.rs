@@ -8,7 +8,10 @@ use std::{
 use gamut_controller_api::{Key, Version};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CutOff, Delivery, Who, status::{RefusedKey, SubscriberStatus}};
+use super::{
+    CutOff, Delivery, Who,
+    status::{RefusedKey, SubscriberStatus},
+};
 
 /// How many deliveries wait for a subscriber before it counts as slow.
 pub(super) const QUEUE: usize = 64;
@@ -46,9 +49,7 @@ enum State {
 }
 
 impl Subscriber {
-    pub(super) fn new(
-        who: Who,
-    ) -> (Self, mpsc::Receiver<Delivery>, oneshot::Receiver<CutOff>) {
+    pub(super) fn new(who: Who) -> (Self, mpsc::Receiver<Delivery>, oneshot::Receiver<CutOff>) {
         let (queue, deliveries) = mpsc::channel(QUEUE);
         let (cut_off, is_cut_off) = oneshot::channel();
         let subscriber = Self {
@@ -135,7 +136,8 @@ impl Subscriber {
             pod: self.who.pod.clone(),
             uid: self.who.uid,
             proxy_version: self.who.proxy_version.clone(),
-            connected_since: jiff::Timestamp::try_from(self.since).map_or(String::new(), |time| time.to_string()),
+            connected_since: jiff::Timestamp::try_from(self.since)
+                .map_or(String::new(), |time| time.to_string()),
             keys: self.keys.len(),
             in_sync: behind.is_empty() && refused.is_empty(),
             behind,

@@ -34,7 +34,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
-/// Writes a duration in the standard form: descending units, each once, zero as `0s`. Less than a millisecond is cut off.
+/// Writes a duration in the standard form: descending units, each once, zero as `0s`. Less than a millisecond
+/// is cut off.
 pub fn format_duration(duration: Duration) -> String {
     let mut rest = duration.as_millis();
     if rest == 0 {

@@ -1,4 +1,5 @@
-//! HTTPRoute's rules, field by field as in the CRD. What each field means is documented in `docs/reference/httproute.md`.
+//! HTTPRoute's rules, field by field as in the CRD. What each field means is documented in
+//! `docs/reference/httproute.md`.
 
 use serde::Deserialize;
 use serde_json::Value;

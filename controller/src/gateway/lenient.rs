@@ -1,16 +1,42 @@
-//! Reading a part of an object so that nothing gets lost: the part if it can be read, why not if it can't, and the fields in it
-//! that nobody here knows.
+//! Reading a part of an object so that nothing gets lost: the part if it can be read, why not if it can't,
+//! and the fields in it that nobody here knows.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use thiserror::Error;
+
+use super::shape::Shaped;
 
 /// A part of an object: a rule, a list of parents, a `spec`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lenient<T> {
-    /// The part, or what is wrong with it: `field: expected this, found that`.
-    pub value: Result<T, String>,
+    /// The part, or what is wrong with it.
+    pub value: Result<T, ReadError>,
     /// Fields that are set and not known, as paths from the part's own root.
     pub unknown: Vec<String>,
+}
+
+/// A value of a type that the field can't have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}{what}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
+pub struct ReadError {
+    /// The field, as a path from the part's own root; empty for the part itself.
+    path: String,
+    /// What was found and what belongs there.
+    what: String,
+}
+
+impl ReadError {
+    /// The error with the field's whole path, given the part's.
+    pub fn below(&self, part: &str) -> String {
+        format!("{}: {}", joined(part, &self.path), self.what)
+    }
+}
+
+/// A path from the object's root, given a part's and one from the part's own root.
+pub fn joined(part: &str, path: &str) -> String {
+    let separator = if path.is_empty() || path.starts_with('[') { "" } else { "." };
+    format!("{part}{separator}{path}")
 }
 
 impl<T: DeserializeOwned> Lenient<T> {
@@ -19,15 +45,12 @@ impl<T: DeserializeOwned> Lenient<T> {
         remove_nulls(&mut value);
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
-        let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+        let deserializer = serde_path_to_error::Deserializer::new(Shaped(value), &mut track);
         let value =
             serde_ignored::deserialize(deserializer, |path| unknown.push(readable(&path.to_string())));
         let value = value.map_err(|error: serde_json::Error| {
             let path = track.path().to_string();
-            match path.as_str() {
-                "" | "." => plain(&error),
-                path => format!("{path}: {}", plain(&error)),
-            }
+            ReadError { path: if path == "." { String::new() } else { path }, what: plain(&error) }
         });
         Self { value, unknown }
     }
@@ -44,6 +67,11 @@ impl<T> Lenient<T> {
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string().replace("invalid type: ", "found ");
     let Some((found, expected)) = text.split_once(", expected ") else { return text };
+    let found = match found {
+        "found map" => "found a mapping",
+        "found sequence" => "found a list",
+        other => other,
+    };
     let expected = match expected {
         "a sequence" => "a list",
         "a map" => "a mapping",
@@ -106,7 +134,13 @@ mod tests {
     #[test]
     fn a_wrong_type_is_named_by_its_path() {
         let part = Lenient::<Part>::read(json!({"names": [{"text": "a"}, {"text": 5}]}));
-        assert_eq!(part.value.unwrap_err(), "names[1].text: found integer `5`, expected a string");
+        let error = part.value.unwrap_err();
+        assert_eq!(error.below("spec"), "spec.names[1].text: found integer `5`, expected a string");
+
+        let whole = Lenient::<Part>::read(json!("a")).value.unwrap_err();
+        assert_eq!(whole.below("spec"), "spec: found string \"a\", expected a mapping");
+        let list = Lenient::<Vec<Name>>::read(json!([[]])).value.unwrap_err();
+        assert_eq!(list.below("spec.names"), "spec.names[0]: found a list, expected a mapping");
     }
 
     #[test]

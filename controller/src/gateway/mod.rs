@@ -1,9 +1,10 @@
 //! The Gateway API's objects as this mesh reads them: v1.7.0's shapes, and the older ones of `sessionPersistence`.
 //!
-//! Reading is lenient, because a cluster's CRDs may be older or newer than we are. A field that isn't known, a value of
-//! an enumeration that isn't known, or a value of the wrong type never costs the object: enumerations stay text until
-//! they are compiled, unknown fields and wrong types are collected ([`Lenient`]), rule by rule, and end up in a condition of
-//! the route. Fields that are known but have no meaning for a mesh are here as well, so that they aren't called unknown.
+//! Reading is lenient, because a cluster's CRDs may be older or newer than we are. A field that isn't known,
+//! a value of an enumeration that isn't known, or a value of the wrong type never costs the object:
+//! enumerations stay text until they are compiled, unknown fields and wrong types are collected
+//! ([`Lenient`]), rule by rule, and end up in a condition of the route. Fields that are known but have no
+//! meaning for a mesh are here as well, so that they aren't called unknown.
 //!
 //! Deliberately absent: defaults that the CRDs state (the compiler knows them; files have no API server to fill them
 //! in), and what anything means.
@@ -15,6 +16,7 @@ mod lenient;
 mod policy;
 mod route;
 mod session;
+mod shape;
 mod stream;
 
 pub use duration::{DurationError, format_duration, parse_duration};
@@ -23,7 +25,7 @@ pub use http::{
     Cors, ExtensionRef, Fraction, Header, HeaderModifier, HttpFilter, HttpMatch, HttpRule, Mirror, PathMatch,
     PathModifier, Redirect, Retry, Rewrite, Timeouts, ValueMatch,
 };
-pub use lenient::Lenient;
+pub use lenient::{Lenient, ReadError, joined};
 pub use policy::{
     BackendPort, BackendTls, EndpointSelector, GrantFrom, GrantTo, ReferenceGrant, TargetRef, TrafficPolicy,
     TrafficPolicySpec, XBackend, XBackendSpec,

@@ -1,7 +1,7 @@
 //! Changes: an event put into the maps, and everything that it touches.
 //!
-//! Each kind has one function that replaces an object by its new self (or by nothing), and notes what depended on the old
-//! and on the new one. Routes come last: one that several changes touch is compiled once.
+//! Each kind has one function that replaces an object by its new self (or by nothing), and notes what
+//! depended on the old and on the new one. Routes come last: one that several changes touch is compiled once.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,8 @@ impl Index {
             }
             "Namespace" => self.replace_namespace(&id.name, object, touched),
             "ConfigMap" if self.is_system(&name, keys::TRUST_BUNDLE) => {
-                // A bundle that can't be read, or is gone, leaves the last one in force: without roots nobody could talk to anybody.
+                // A bundle that can't be read, or is gone, leaves the last one in force: without roots nobody
+                // could talk to anybody.
                 if let Some(bundle) = self.read(id, object, keys::read_roots) {
                     self.trust = Some(bundle);
                     touched.topics.insert(Topic::Trust);
@@ -71,7 +72,7 @@ impl Index {
                 if let (Some(object), Some(Err(error))) =
                     (object, policy.as_ref().map(|policy| &policy.spec.value))
                 {
-                    self.report(object, format!("spec.{error}; correct the field"));
+                    self.report(object, format!("{}; correct the field", error.below("spec")));
                 }
                 self.replace_policy(name, policy, touched);
             }
@@ -119,7 +120,7 @@ impl Index {
     /// A grant that can't be read grants nothing, and neither does one with a field that may restrict it.
     fn report_grant(&mut self, object: &Object, grant: &Lenient<ReferenceGrant>) {
         match (&grant.value, grant.unknown.first()) {
-            (Err(error), _) => self.report(object, format!("spec.{error}; correct the field")),
+            (Err(error), _) => self.report(object, format!("{}; correct the field", error.below("spec"))),
             (Ok(_), Some(field)) => {
                 self.report(object, format!("spec.{field} isn't known to this mesh; remove it"))
             }
@@ -147,8 +148,7 @@ impl Index {
         if let (Some(object), Some(Route { parents, .. })) = (object, &route)
             && let Err(error) = &parents.value
         {
-            let separator = if error.starts_with('[') { "" } else { ": " };
-            self.report(object, format!("spec.parentRefs{separator}{error}; correct the field"));
+            self.report(object, format!("{}; correct the field", error.below("spec.parentRefs")));
         }
         self.routes.replace(&reference, route);
         touched.routes.insert(reference);

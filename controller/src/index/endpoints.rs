@@ -1,8 +1,8 @@
 //! Endpoint sets: slices joined with pods.
 //!
-//! A slice says which addresses a Service leads to and in which state they are; the pod behind an address says who it is, where
-//! it runs and whether it speaks mTLS. An endpoint whose pod isn't known (any more) is left out: the slice is late, and
-//! nobody may be sent plaintext only because we don't know better yet.
+//! A slice says which addresses a Service leads to and in which state they are; the pod behind an address
+//! says who it is, where it runs and whether it speaks mTLS. An endpoint whose pod isn't known (any more) is
+//! left out: the slice is late, and nobody may be sent plaintext only because we don't know better yet.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -94,8 +94,8 @@ fn joined(settings: &Settings, pods: &Pods, endpoint: &SliceEndpoint, port: u16)
         address,
         transport: pod.map_or(Transport::Plaintext, |pod| pod.transport(&settings.trust_domain, port)),
         zone: endpoint.zone.clone().or_else(|| pod.and_then(|pod| pod.zone.clone())),
-        // A pod that was told to go takes no new traffic, even before its slice says so; but `publishNotReadyAddresses` keeps
-        // terminating endpoints ready on purpose.
+        // A pod that was told to go takes no new traffic, even before its slice says so; but
+        // `publishNotReadyAddresses` keeps terminating endpoints ready on purpose.
         ready: endpoint.ready && reachable && (endpoint.terminating || !terminating),
         serving: endpoint.serving && reachable,
         terminating,
@@ -103,7 +103,8 @@ fn joined(settings: &Settings, pods: &Pods, endpoint: &SliceEndpoint, port: u16)
     })
 }
 
-/// A dual-stack pod is in the slices of both families: it is one endpoint, not two, and has the Service's first family.
+/// A dual-stack pod is in the slices of both families: it is one endpoint, not two, and has the Service's
+/// first family.
 fn one_family_for_each_pod(by_address: BTreeMap<SocketAddr, Endpoint>, prefers_ipv6: bool) -> Vec<Endpoint> {
     let preferred = |endpoint: &Endpoint| endpoint.address.is_ipv6() == prefers_ipv6;
     let uid = |endpoint: &Endpoint| endpoint.pod.as_ref().map(|pod| pod.uid);

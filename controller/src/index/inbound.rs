@@ -1,4 +1,5 @@
-//! Inbound policies: how a pod takes traffic in, from annotations of its namespace and its own, and from the Services that select it.
+//! Inbound policies: how a pod takes traffic in, from annotations of its namespace and its own, and from the
+//! Services that select it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use crate::compile::{OPAQUE_PORTS, PortList, Service, Target, assumed};
 const MTLS: &str = "gamut.mesh/mtls";
 const PLAINTEXT_PORTS: &str = "gamut.mesh/plaintext-ports";
 
-/// The policy of a pod. `namespace` are its namespace's annotations, which the pod's own go before; `services` are those that select it.
+/// The policy of a pod. `namespace` are its namespace's annotations, which the pod's own go before;
+/// `services` are those that select it.
 pub(super) fn inbound_policy<'a>(
     settings: &Settings,
     pod: &Pod,

@@ -43,7 +43,8 @@ impl std::fmt::Debug for MasterKeys {
 /// The roots of a trust bundle: a set, in the order of their bytes.
 ///
 /// # Errors
-/// What is wrong with the ConfigMap, in one line. One with no roots at all is an error too: it would lock everybody out.
+/// What is wrong with the ConfigMap, in one line. One with no roots at all is an error too: it would lock
+/// everybody out.
 pub(super) fn read_roots(object: &Object) -> Result<TrustBundle, String> {
     let map = ConfigMap::deserialize(&object.raw).map_err(|error| error.to_string())?;
     let pem = map

@@ -9,12 +9,14 @@
 //! ConfigMap gamut-trust-bundle ─→ roots                Secret gamut-session-keys ─→ session keys
 //! ```
 //!
-//! The scoping rule: a route's parents and backends are in its own namespace unless it says otherwise; everything else refers
-//! only inside its own namespace. A table belongs to a Service's port *and* the namespace of the clients.
+//! The scoping rule: a route's parents and backends are in its own namespace unless it says otherwise;
+//! everything else refers only inside its own namespace. A table belongs to a Service's port *and* the
+//! namespace of the clients.
 //!
-//! [`Index::apply`] takes events in and answers with [`Topic`]s: what may have changed, never less. [`Index::body`] then compiles a
-//! key's content; there is one for every key, whether what it names exists or not. Routes are compiled when they, or
-//! anything that their compilation looked at, change; conditions come from the same compilation.
+//! [`Index::apply`] takes events in and answers with [`Topic`]s: what may have changed, never less.
+//! [`Index::body`] then compiles a key's content; there is one for every key, whether what it names exists or
+//! not. Routes are compiled when they, or anything that their compilation looked at, change; conditions come
+//! from the same compilation.
 
 mod change;
 mod endpoints;
@@ -67,8 +69,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// Where the CA's and the controller's own objects are; `gamut-system` by default.
     pub system_namespace: String,
-    /// The mode of pods and namespaces that don't say. Permissive by default: labelling a namespace must not cut off callers
-    /// outside of the mesh.
+    /// The mode of pods and namespaces that don't say. Permissive by default: labelling a namespace must not
+    /// cut off callers outside of the mesh.
     pub mtls: MtlsMode,
     /// True: a backendRef to another namespace needs a ReferenceGrant there. False by default (GEP-1294).
     pub require_reference_grant: bool,

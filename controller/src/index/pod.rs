@@ -187,7 +187,8 @@ fn sidecar(object: &Object, spec: &PodSpec, status: &PodStatus) -> Sidecar {
     }
 }
 
-/// The workload's name from its owner's: a ReplicaSet's is its Deployment's and a hash, a CronJob's Job's ends in a time.
+/// The workload's name from its owner's: a ReplicaSet's is its Deployment's and a hash, a CronJob's Job's
+/// ends in a time.
 fn workload(object: &Object, owner: Option<(String, String)>) -> String {
     let Some((kind, name)) = owner else { return object.name.clone() };
     let stem = match kind.as_str() {

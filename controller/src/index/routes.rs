@@ -83,7 +83,8 @@ impl Routes {
         routes.filter_map(|reference| self.compiled.get(reference)).collect()
     }
 
-    /// Whether a table for clients of a namespace can name a scope: the scope's route is the namespace's own, or a producer route.
+    /// Whether a table for clients of a namespace can name a scope: the scope's route is the namespace's own,
+    /// or a producer route.
     pub(super) fn names_scope(&self, scope: &str, client_namespace: &str) -> bool {
         let routes = self.scopes.get(scope).into_iter().flatten();
         routes.filter_map(|reference| self.compiled.get(reference)).any(|route| {

@@ -74,11 +74,7 @@ pub(super) fn may_read(who: &Who, key: &Key) -> Result<(), Denied> {
     if allowed {
         return Ok(());
     }
-    Err(Denied::NotYours {
-        key: key.to_string(),
-        uid: who.uid.to_string(),
-        namespace: who.namespace.clone(),
-    })
+    Err(Denied::NotYours { key: key.to_string(), uid: who.uid.to_string(), namespace: who.namespace.clone() })
 }
 
 impl From<Denied> for Status {

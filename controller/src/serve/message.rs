@@ -43,7 +43,12 @@ mod tests {
             let roots = vec![vec![0; *size].into()];
             Arc::new(Packed::new(Key::TrustBundle, &Body::TrustBundle(Arc::new(TrustBundle { roots }))))
         };
-        Delivery { number: 7, interest: 0, resources: sizes.iter().map(packed).collect(), suggested: Vec::new() }
+        Delivery {
+            number: 7,
+            interest: 0,
+            resources: sizes.iter().map(packed).collect(),
+            suggested: Vec::new(),
+        }
     }
 
     fn shape(sizes: &[usize]) -> Vec<(usize, bool)> {

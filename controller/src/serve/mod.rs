@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whoever is at the other end has a certificate of the mesh, or there would be no connection. What it may read is
-//! in [`access`].
+//! in `access`.
 
 mod access;
 mod message;

@@ -105,7 +105,8 @@ impl FilesSource {
     }
 }
 
-/// What is new, changed or gone; deletions come last, so that what moves from one object to another never lacks in between.
+/// What is new, changed or gone; deletions come last, so that what moves from one object to another never
+/// lacks in between.
 fn changes(
     known: &mut HashMap<ObjectId, Object>,
     objects: Vec<Object>,

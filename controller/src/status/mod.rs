@@ -1,8 +1,9 @@
 //! Statuses: from conditions to what is written, and only when it differs.
 //!
-//! `status.parents` of a route (and `status.ancestors` of a policy) is one list that several controllers write to. Only entries with our
-//! [`CONTROLLER`] are touched: changed in place, added at the end, taken away with their parentRef. Everybody else's stay as they are,
-//! in their order. `lastTransitionTime` moves when a condition's status does.
+//! `status.parents` of a route (and `status.ancestors` of a policy) is one list that several controllers
+//! write to. Only entries with our [`CONTROLLER`] are touched: changed in place, added at the end, taken away
+//! with their parentRef. Everybody else's stay as they are, in their order. `lastTransitionTime` moves when a
+//! condition's status does.
 
 mod merge;
 #[cfg(test)]
@@ -46,8 +47,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter over a source that [is shared](crate::source::Source::is_shared), or isn't. Over a shared one it begins as a
-    /// follower.
+    /// A reporter over a source that [is shared](crate::source::Source::is_shared), or isn't. Over a shared
+    /// one it begins as a follower.
     pub fn new(shared: bool) -> Self {
         Self { shared, follows: shared, ..Self::default() }
     }
@@ -59,8 +60,8 @@ impl Reporter {
         self.again.clear();
     }
 
-    /// What to write after a change of the index. Nothing before the index is synced: until then a Service that a route needs may
-    /// only be late.
+    /// What to write after a change of the index. Nothing before the index is synced: until then a Service
+    /// that a route needs may only be late.
     pub fn due(&mut self, index: &mut Index) -> Vec<Write> {
         self.due_at(index, Timestamp::now())
     }
@@ -181,7 +182,8 @@ fn policy_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subject
     })
 }
 
-/// An XBackend has no ancestors of its own to name; its entry is about itself (GEP-4894 leaves it to implementations).
+/// An XBackend has no ancestors of its own to name; its entry is about itself (GEP-4894 leaves it to
+/// implementations).
 fn xbackend_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subject<'a>> {
     let backend = index.world().xbackends.get(name)?;
     let entry = Entry {

@@ -18,10 +18,11 @@ use crate::{
         links::has_ipv6,
     },
     pod::{
+        ending::Stop,
         lifecycle::{Exit, Run},
         plan::PodPlan,
         status::{self, PodState},
-        worker::{self, Report, Shared, Stop},
+        worker::{self, Report, Shared},
     },
 };
 

@@ -59,21 +59,13 @@ pub(crate) fn deployment(replicas: usize, strategy: RolloutStrategy, members: &[
             let room = (replicas + surge).saturating_sub(live.len());
             steps.create = replicas.saturating_sub(new.len()).min(room);
             let needed = replicas.saturating_sub(unavailable);
-            // Pods that aren't ready serve nobody: they may go as soon as the new ones that are still coming up
-            // aren't counted on. Ready ones may go as long as enough of them stay.
+            // New pods that aren't ready yet can't be counted on. Old ones that aren't ready go first: they serve nobody.
+            // What is left to go when those are gone is exactly what is ready beyond need.
             let new_unready = new.iter().filter(|pod| !pod.ready).count();
-            let mut budget = live.len().saturating_sub(needed).saturating_sub(new_unready);
-            let mut spare_ready = live.iter().filter(|pod| pod.ready).count().saturating_sub(needed);
-            let mut by_use: Vec<&Member> = old.clone();
+            let budget = live.len().saturating_sub(needed).saturating_sub(new_unready);
+            let mut by_use = old;
             by_use.sort_by_key(|pod| pod.ready);
-            for pod in by_use {
-                if budget == 0 || (pod.ready && spare_ready == 0) {
-                    break;
-                }
-                budget -= 1;
-                spare_ready -= usize::from(pod.ready);
-                steps.delete.push(pod.uid.clone());
-            }
+            steps.delete.extend(uids(by_use.into_iter().take(budget)));
         }
     }
     steps
@@ -212,6 +204,7 @@ mod tests {
     fn an_old_pod_that_serves_nobody_does_not_block_its_replacement() {
         assert_eq!(deployment(1, ROLLING, &members(&["ou"])), steps(1, &[]));
         assert_eq!(deployment(1, ROLLING, &members(&["ou", "nr"])), steps(0, &["0"]));
+        assert_eq!(deployment(2, ROLLING, &members(&["or", "ou", "nr"])), steps(0, &["1"]));
     }
 
     #[test]

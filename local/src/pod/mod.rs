@@ -12,6 +12,7 @@ pub(crate) mod actions;
 pub(crate) mod container;
 pub(crate) mod data;
 pub(crate) mod downward;
+pub(crate) mod ending;
 pub(crate) mod environment;
 pub(crate) mod files;
 pub(crate) mod lifecycle;

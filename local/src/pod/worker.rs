@@ -23,12 +23,13 @@ use tokio::{
 use super::{
     container::{ContainerSpec, Namespaces},
     data::Data,
+    ending::{Ender, Stop},
     environment,
     files::PodFiles,
     lifecycle::{self, Container, Role, Run},
     output::{self, Log},
     plan::{ContainerPlan, PodPlan},
-    probes::{self, Subject},
+    probes::Subject,
     sandbox::{Sandbox, SandboxSpec},
     status::PodState,
     supervisor::{self, Launch, Note},
@@ -38,9 +39,6 @@ use crate::{control::Event, net::links::Links, node::tokens::Tokens, paths};
 
 /// What cannot be made now is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
-/// Sidecars get at least this long after the app has ended.
-const SIDECAR_GRACE: Duration = Duration::from_secs(2);
-
 /// What all pods of a node share.
 pub(crate) struct Shared {
     pub(crate) links: Links,
@@ -49,15 +47,6 @@ pub(crate) struct Shared {
     pub(crate) data: watch::Receiver<Arc<Data>>,
     /// Where printed lines go, if anybody wants them.
     pub(crate) listener: Option<mpsc::Sender<Event>>,
-}
-
-/// An order to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stop {
-    /// SIGKILL at the latest then.
-    pub(crate) deadline: Instant,
-    /// Whether preStop hooks are run. Nobody is left to be polite to when the whole node stops.
-    pub(crate) hooks: bool,
 }
 
 /// What a worker reports.
@@ -326,8 +315,7 @@ impl Worker {
                 continue;
             };
             let ender = Ender {
-                plan: plan.clone(),
-                subject: self.subjects.get(&index).cloned(),
+                pre_stop: plan.pre_stop.clone().zip(self.subjects.get(&index).cloned()),
                 before: self.ends_before(index),
                 orders: orders.clone(),
             };
@@ -370,53 +358,6 @@ impl Worker {
         let report = Report::State { uid: self.plan.uid.clone(), state: self.state.clone() };
         // The node outlives its workers, except when it ends itself.
         let _ = self.reports.send(report);
-    }
-}
-
-/// The end of one container.
-struct Ender {
-    plan: ContainerPlan,
-    subject: Option<Subject>,
-    before: Vec<usize>,
-    orders: mpsc::UnboundedSender<Signal>,
-}
-
-impl Ender {
-    async fn run(self, mut stop: watch::Receiver<Option<Stop>>, mut alive: watch::Receiver<Vec<usize>>) {
-        let hooks = stop.borrow().is_some_and(|stop| stop.hooks);
-        if let (true, Some(hook), Some(subject)) = (hooks, &self.plan.pre_stop, &self.subject) {
-            tokio::select! {
-                outcome = probes::attempt(hook, subject) => if let Err(problem) = outcome {
-                    tracing::warn!(container = self.plan.name, problem, "preStop hook failed");
-                },
-                () = deadline(&mut stop) => {}
-            }
-        }
-        let turn = |alive: &Vec<usize>| !alive.iter().any(|index| self.before.contains(index));
-        // Its other end is kept until the last container has ended.
-        let _ = alive.wait_for(turn).await;
-        let earliest = match self.before.is_empty() {
-            true => Instant::now(),
-            false => Instant::now() + SIDECAR_GRACE,
-        };
-        // A container that has ended meanwhile has dropped its end.
-        let _ = self.orders.send(Signal::SIGTERM);
-        tokio::join!(deadline(&mut stop), sleep_until(earliest));
-        let _ = self.orders.send(Signal::SIGKILL);
-    }
-}
-
-/// Until the order's deadline, which may be moved closer meanwhile.
-async fn deadline(stop: &mut watch::Receiver<Option<Stop>>) {
-    loop {
-        let Some(order) = *stop.borrow_and_update() else { return };
-        tokio::select! {
-            () = sleep_until(order.deadline) => return,
-            changed = stop.changed() => if changed.is_err() {
-                sleep_until(order.deadline).await;
-                return;
-            },
-        }
     }
 }
 

@@ -3,12 +3,12 @@
 //!
 //! | port | path | what |
 //! |---|---|---|
-//! | 127.0.0.1:15000 | `/ready` | 200 once traffic is taken, else 503 and what is missing |
+//! | `127.0.0.1:15000` | `/ready` | 200 once traffic is taken, else 503 and what is missing |
 //! | | `/status` | [`ProxyStatus`] as JSON |
 //! | | `/config_dump` | every table in force as JSON; no keys |
 //! | | `/metrics` | as below |
 //! | | `POST /drain` | begins the draining ([`crate::drain`]); what `gamut drain` sends |
-//! | [::]:15020 | `/metrics` | Prometheus text |
+//! | `[::]:15020` | `/metrics` | Prometheus text |
 //!
 //! The subscription runs here too ([`Background::spawn`]): opening a large table takes time that no request should wait.
 
@@ -20,9 +20,7 @@ use std::{future::Future, io, net::SocketAddr, thread};
 use gamut_identity::Identity;
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
-pub use self::status::{
-    BackendStatus, CertificateStatus, ProxyStatus, Readiness, SessionStatus, readiness,
-};
+pub use self::status::{BackendStatus, CertificateStatus, ProxyStatus, Readiness, SessionStatus, readiness};
 use crate::{drain::Notice, tables::Tables, telemetry::Telemetry};
 
 /// The admin thread and its runtime. Dropping it ends the runtime and all that was spawned on it.

@@ -121,13 +121,13 @@ impl ProxyStatus {
 
 /// Whether the sidecar takes traffic, and what it waits for if not.
 pub fn readiness(identity: &Identity, tables: &Tables) -> Readiness {
-    let missing = [
-        (identity.certificate().is_none(), "a certificate from the CA"),
-        (tables.policy().is_none(), "the inbound policy from the controller"),
-        (!tables.loaded(), "the tables of its namespace from the controller"),
+    let wanted = [
+        (identity.certificate().is_some(), "a certificate from the CA"),
+        (tables.policy().is_some(), "the inbound policy from the controller"),
+        (tables.loaded(), "the tables of its namespace from the controller"),
     ];
     let waiting_for: Vec<String> =
-        missing.into_iter().filter_map(|(is, what)| is.then(|| what.to_owned())).collect();
+        wanted.into_iter().filter(|(is_there, _)| !is_there).map(|(_, what)| what.to_owned()).collect();
     Readiness { ready: waiting_for.is_empty(), waiting_for }
 }
 
@@ -146,26 +146,30 @@ pub(super) fn seconds(time: SystemTime) -> u64 {
 }
 
 fn backends(telemetry: &Telemetry) -> Vec<BackendStatus> {
-    let of = |(key, counters): (crate::telemetry::RouteKey, std::sync::Arc<crate::telemetry::BackendCounters>)| {
-        let (route, rule) = rule_text(key.origin.as_ref());
-        let by_class = counters.by_class();
-        BackendStatus {
-            route,
-            rule,
-            parent: key.parent.to_string(),
-            backend: key.backend.map_or(String::new(), |backend| backend.to_string()),
-            requests: by_class.total(),
-            by_class,
-            connections: counters.tcp_connections(),
-            retries: counters.retries(),
-            connect_failures: counters.connect_failures(),
-        }
-    };
+    let of =
+        |(key, counters): (crate::telemetry::RouteKey, std::sync::Arc<crate::telemetry::BackendCounters>)| {
+            let (route, rule) = rule_text(key.origin.as_ref());
+            let by_class = counters.by_class();
+            BackendStatus {
+                route,
+                rule,
+                parent: key.parent.to_string(),
+                backend: key.backend.map_or(String::new(), |backend| backend.to_string()),
+                requests: by_class.total(),
+                by_class,
+                connections: counters.tcp_connections(),
+                retries: counters.retries(),
+                connect_failures: counters.connect_failures(),
+            }
+        };
     telemetry.routes().into_iter().map(of).collect()
 }
 
 fn sessions(telemetry: &Telemetry) -> Vec<SessionStatus> {
-    let of = |(key, counters): (crate::telemetry::SessionKey, std::sync::Arc<crate::telemetry::SessionCounters>)| {
+    let of = |(key, counters): (
+        crate::telemetry::SessionKey,
+        std::sync::Arc<crate::telemetry::SessionCounters>,
+    )| {
         let (route, rule) = rule_text(key.origin.as_ref());
         let outcomes = counters.counts().map(|(outcome, count)| (outcome.as_str().to_owned(), count));
         SessionStatus { route, rule, parent: key.parent.to_string(), outcomes: outcomes.collect() }

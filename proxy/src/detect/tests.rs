@@ -126,11 +126,14 @@ fn garbage_never_gets_far() {
     }
 }
 
+/// What becomes of the connection's first bytes.
+type Detecting = tokio::task::JoinHandle<io::Result<(Detected, Prefixed<DuplexStream>)>>;
+
 /// A client whose bytes arrive when the test says so, and what its connection is taken for.
 struct Client(DuplexStream);
 
 impl Client {
-    fn connect() -> (Self, tokio::task::JoinHandle<io::Result<(Detected, Prefixed<DuplexStream>)>>) {
+    fn connect() -> (Self, Detecting) {
         let (client, server) = duplex(MOST_BYTES * 2);
         (Self(client), tokio::spawn(detect(server, SILENCE)))
     }

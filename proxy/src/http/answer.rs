@@ -78,60 +78,70 @@ pub struct Signal {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 19] = [
+        Self::NoRoute,
+        Self::InvalidRule,
+        Self::InvalidBackend,
+        Self::NoBackend,
+        Self::NoEndpoint,
+        Self::NoCertificate,
+        Self::UpstreamConnect,
+        Self::UpstreamReset,
+        Self::UpstreamRefused,
+        Self::Timeout,
+        Self::BadRequest,
+        Self::Connect,
+        Self::Rule,
+        Self::NoTable,
+        Self::AppConnect,
+        Self::AppReset,
+        Self::Policy,
+        Self::MtlsRequired,
+        Self::NoPolicy,
+    ];
+
     /// The reason as headers and metrics spell it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no-route",
-            Self::InvalidRule => "invalid-rule",
-            Self::InvalidBackend => "invalid-backend",
-            Self::NoBackend => "no-backend",
-            Self::NoEndpoint => "no-endpoint",
-            Self::NoCertificate => "no-certificate",
-            Self::UpstreamConnect => "upstream-connect",
-            Self::UpstreamReset => "upstream-reset",
-            Self::UpstreamRefused => "upstream-refused",
-            Self::Timeout => "timeout",
-            Self::BadRequest => "bad-request",
-            Self::Connect => "connect",
-            Self::Rule => "rule",
-            Self::NoTable => "no-table",
-            Self::AppConnect => "app-connect",
-            Self::AppReset => "app-reset",
-            Self::Policy => "policy",
-            Self::MtlsRequired => "mtls-required",
-            Self::NoPolicy => "no-policy",
-        }
+        self.row().0
     }
 
     /// The HTTP status.
     pub fn status(self) -> StatusCode {
-        match self {
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::InvalidRule | Self::InvalidBackend | Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoint
-            | Self::NoCertificate
-            | Self::UpstreamConnect
-            | Self::UpstreamRefused
-            | Self::NoTable
-            | Self::AppConnect
-            | Self::NoPolicy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamReset | Self::AppReset => StatusCode::BAD_GATEWAY,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Policy | Self::MtlsRequired => StatusCode::FORBIDDEN,
-            Self::Rule => StatusCode::OK,
-        }
+        self.row().1
     }
 
     /// The gRPC status (<https://grpc.io/docs/guides/status-codes/>).
     pub fn grpc_status(self) -> u16 {
+        self.row().2
+    }
+
+    fn row(self) -> (&'static str, StatusCode, u16) {
+        const INVALID_ARGUMENT: u16 = 3;
+        const DEADLINE_EXCEEDED: u16 = 4;
+        const PERMISSION_DENIED: u16 = 7;
+        const UNIMPLEMENTED: u16 = 12;
+        const UNAVAILABLE: u16 = 14;
         match self {
-            Self::NoRoute | Self::Connect => 12,    // UNIMPLEMENTED
-            Self::Timeout => 4,                     // DEADLINE_EXCEEDED
-            Self::BadRequest => 3,                  // INVALID_ARGUMENT
-            Self::Policy | Self::MtlsRequired => 7, // PERMISSION_DENIED
-            _ => 14,                                // UNAVAILABLE
+            Self::NoRoute => ("no-route", StatusCode::NOT_FOUND, UNIMPLEMENTED),
+            Self::InvalidRule => ("invalid-rule", StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE),
+            Self::InvalidBackend => ("invalid-backend", StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE),
+            Self::NoBackend => ("no-backend", StatusCode::INTERNAL_SERVER_ERROR, UNAVAILABLE),
+            Self::NoEndpoint => ("no-endpoint", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::NoCertificate => ("no-certificate", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::UpstreamConnect => ("upstream-connect", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::UpstreamReset => ("upstream-reset", StatusCode::BAD_GATEWAY, UNAVAILABLE),
+            Self::UpstreamRefused => ("upstream-refused", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
+            Self::Connect => ("connect", StatusCode::METHOD_NOT_ALLOWED, UNIMPLEMENTED),
+            Self::Rule => ("rule", StatusCode::OK, UNAVAILABLE),
+            Self::NoTable => ("no-table", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::AppConnect => ("app-connect", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::AppReset => ("app-reset", StatusCode::BAD_GATEWAY, UNAVAILABLE),
+            Self::Policy => ("policy", StatusCode::FORBIDDEN, PERMISSION_DENIED),
+            Self::MtlsRequired => ("mtls-required", StatusCode::FORBIDDEN, PERMISSION_DENIED),
+            Self::NoPolicy => ("no-policy", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
         }
     }
 }
@@ -276,6 +286,22 @@ mod tests {
         let expected =
             "gamut: no-endpoint: httproute/shop/web rule 2 (canary): service/shop/web-v2:80 has none\n";
         assert_eq!(text, expected);
+    }
+
+    /// `rule` and `no-table` are in no answer, and the reference says so in words.
+    #[test]
+    fn the_reference_has_every_reason_with_its_statuses() {
+        let reference = include_str!("../../../docs/reference/requests.md");
+        for reason in Reason::ALL {
+            let row = format!(
+                "| `{}` | {} | {} |",
+                reason.as_str(),
+                reason.status().as_u16(),
+                reason.grpc_status()
+            );
+            let said = matches!(reason, Reason::Rule | Reason::NoTable) || reference.contains(&row);
+            assert!(said, "docs/reference/requests.md should have a row {row}");
+        }
     }
 
     #[test]

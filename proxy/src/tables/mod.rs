@@ -11,6 +11,7 @@
 //! nobody has asked about yet takes the slow way, [`Tables::resolve`], which asks the controller and waits, but not
 //! for ever. Whether a table may be used yet is decided in [`view`]; how deliveries get here is [`subscribe`]'s.
 
+mod gather;
 pub mod parts;
 pub mod status;
 pub mod subscribe;
@@ -123,7 +124,9 @@ pub enum NoAnswer {
         reason: String,
     },
     /// More addresses are in use than may be subscribed to.
-    #[error("{address} can't be asked about: {limit} other addresses are in use, which is the most there can be")]
+    #[error(
+        "{address} can't be asked about: {limit} other addresses are in use, which is the most there can be"
+    )]
     TooMany {
         /// What was dialled.
         address: SocketAddr,
@@ -227,6 +230,8 @@ impl fmt::Debug for Destination {
 
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tables").field("addresses", &self.shared.addresses.load().len()).finish_non_exhaustive()
+        f.debug_struct("Tables")
+            .field("addresses", &self.shared.addresses.load().len())
+            .finish_non_exhaustive()
     }
 }

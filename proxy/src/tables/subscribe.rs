@@ -20,7 +20,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use gamut_controller_api::{Key, Resource, proto, wire};
+use gamut_controller_api::{Key, proto, wire};
 use gamut_identity::{Identity, SpiffeId, explain, grpc};
 use gamut_route::Uid;
 use tokio::{
@@ -33,6 +33,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Destination, Dump, NoAnswer, Question, Shared, SubscriptionState, Tables, TablesStatus,
+    gather::Gathered,
     view::{Changes, Delivery, Limits, View},
 };
 use crate::telemetry::Telemetry;
@@ -106,7 +107,8 @@ impl Subscription {
             patience: settings.patience,
         });
         let view = View::new(settings.namespace.clone(), settings.pod, settings.limits, telemetry);
-        let away = Connection::Away { since: Instant::now(), reason: "it hasn't been reached yet".to_owned() };
+        let away =
+            Connection::Away { since: Instant::now(), reason: "it hasn't been reached yet".to_owned() };
         let subscription = Self {
             settings,
             identity,
@@ -171,10 +173,9 @@ impl Subscription {
     }
 
     fn hello(&self, held: &[(Key, gamut_controller_api::Version)]) -> proto::Hello {
-        let held = held.iter().map(|(key, version)| proto::Held {
-            key: Some(key.into()),
-            version: version.to_wire().to_vec(),
-        });
+        let held = held
+            .iter()
+            .map(|(key, version)| proto::Held { key: Some(key.into()), version: version.to_wire().to_vec() });
         proto::Hello {
             pod_uid: self.settings.pod.to_string(),
             namespace: self.settings.namespace.clone(),
@@ -187,7 +188,7 @@ impl Subscription {
     /// Takes deliveries in until the stream ends. Says whether there was any, and why it ended.
     async fn follow(&mut self, mut stream: Streaming<proto::FromController>) -> (bool, String) {
         let mut delivered = false;
-        let mut parts = Parts::default();
+        let mut gathered = Gathered::default();
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -195,10 +196,10 @@ impl Subscription {
                 message = stream.message() => match message {
                     Ok(Some(message)) => {
                         let more = message.more;
-                        self.refuse_unnamed(parts.add(message));
+                        self.refuse_unnamed(gathered.add(message));
                         if !more {
                             delivered = true;
-                            self.deliver(std::mem::take(&mut parts).delivery);
+                            self.deliver(std::mem::take(&mut gathered).delivery);
                         }
                     }
                     Ok(None) => return (delivered, "it ended the stream".to_owned()),
@@ -325,9 +326,11 @@ impl Subscription {
             Connection::Up { since } => {
                 SubscriptionState::Connected { address, seconds: since.elapsed().as_secs() }
             }
-            Connection::Away { since, reason } => {
-                SubscriptionState::Away { address, seconds: since.elapsed().as_secs(), reason: reason.clone() }
-            }
+            Connection::Away { since, reason } => SubscriptionState::Away {
+                address,
+                seconds: since.elapsed().as_secs(),
+                reason: reason.clone(),
+            },
         };
         TablesStatus { controller, tables: self.view.status(Instant::now()) }
     }
@@ -355,44 +358,6 @@ impl Subscription {
             // Closed: the stream has ended, which `follow` is about to notice.
             let _ = outbox.send(proto::FromProxy { message: Some(message) });
         }
-    }
-}
-
-/// The messages of one delivery as they come in.
-#[derive(Default)]
-struct Parts {
-    delivery: Delivery,
-}
-
-impl Parts {
-    /// Opens a message's resources. Returns refusals for those whose keys can't be read.
-    fn add(&mut self, message: proto::FromController) -> Vec<proto::Refusal> {
-        let delivery = &mut self.delivery;
-        delivery.number = message.delivery;
-        delivery.interest = message.interest;
-        let mut unnamed = Vec::new();
-        for resource in message.resources {
-            let wire_key = resource.key.clone();
-            let key = resource.key.ok_or_else(|| wire::WireError::missing("key")).and_then(Key::try_from);
-            match key {
-                Ok(key) => match Resource::open(key.clone(), &resource.version, &resource.body) {
-                    Ok(resource) => delivery.resources.push(resource),
-                    Err(error) => delivery.unreadable.push((key, error.to_string())),
-                },
-                Err(error) => unnamed.push(proto::Refusal {
-                    delivery: message.delivery,
-                    key: wire_key,
-                    reason: error.to_string(),
-                }),
-            }
-        }
-        // A suggestion of another kind is a newer controller's: there is nothing wrong with not following it.
-        let suggested = message.suggested.into_iter().filter_map(|key| match Key::try_from(key) {
-            Ok(Key::Address(address)) => Some(address),
-            _ => None,
-        });
-        delivery.suggested.extend(suggested);
-        unnamed
     }
 }
 

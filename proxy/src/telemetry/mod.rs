@@ -35,12 +35,12 @@ use std::{
 
 use gamut_route::{BackendId, ServicePort, table::RuleOrigin};
 
-pub(crate) use self::render::rule_text;
 use self::family::Family;
+pub(crate) use self::render::rule_text;
 pub use self::{
     histogram::Histogram,
     inbound::InboundCounters,
-    requests::{Answered, Protocol, BackendCounters, RouteKey, StatusClasses},
+    requests::{Answered, BackendCounters, Protocol, RouteKey, StatusClasses},
     sessions::{SessionCounters, SessionKey, SessionOutcome},
     tcp::TcpConnection,
 };

@@ -8,7 +8,7 @@ use super::{
     Direction, Telemetry,
     histogram::{BOUNDS_MS, Histogram},
     inbound::{Caller, CallerLabels, InboundCounters},
-    requests::{Labels, Protocol, BackendCounters, RouteKey},
+    requests::{BackendCounters, Labels, Protocol, RouteKey},
     tcp::TcpCounters,
     text::{Kind, Page},
 };
@@ -38,7 +38,8 @@ impl Telemetry {
         page.family(NAME, Kind::Counter, "Requests that were answered.");
         self.each_request_series(routes, ports, |common, protocol, own, series| {
             series.each_code(|status, grpc, count| {
-                let (status, grpc) = (status.to_string(), grpc.map_or(String::new(), |code| code.to_string()));
+                let (status, grpc) =
+                    (status.to_string(), grpc.map_or(String::new(), |code| code.to_string()));
                 let mut labels = common.to_vec();
                 labels.push(("request_protocol", protocol_name(protocol)));
                 labels.push(("response_code", &status));
@@ -112,7 +113,11 @@ impl Telemetry {
 
     fn render_sessions(&self, page: &mut Page) {
         const NAME: &str = "gamut_sessions_total";
-        page.family(NAME, Kind::Counter, "Requests of rules with session persistence, by what became of the session.");
+        page.family(
+            NAME,
+            Kind::Counter,
+            "Requests of rules with session persistence, by what became of the session.",
+        );
         for (key, counters) in self.sessions() {
             let (route, rule) = rule_text(key.origin.as_ref());
             let parent = key.parent.to_string();
@@ -132,7 +137,11 @@ impl Telemetry {
             page.sample(OWN, &labels, counter.load(Ordering::Relaxed));
         });
         let directions = [Direction::Outbound, Direction::Inbound];
-        page.family("gamut_connections_opened_total", Kind::Counter, "Connections that the sidecar accepted.");
+        page.family(
+            "gamut_connections_opened_total",
+            Kind::Counter,
+            "Connections that the sidecar accepted.",
+        );
         for direction in directions {
             let opened = self.0.connections(direction).opened.load(Ordering::Relaxed);
             page.sample("gamut_connections_opened_total", &[("direction", direction.as_str())], opened);
@@ -143,7 +152,11 @@ impl Telemetry {
             page.sample("gamut_connections_closed_total", &[("direction", direction.as_str())], closed);
         }
         const DETECT: &str = "gamut_detect_timeouts_total";
-        page.family(DETECT, Kind::Counter, "Connections whose protocol didn't show in time; taken as opaque bytes.");
+        page.family(
+            DETECT,
+            Kind::Counter,
+            "Connections whose protocol didn't show in time; taken as opaque bytes.",
+        );
         for direction in directions {
             let timeouts = self.0.connections(direction).detect_timeouts.load(Ordering::Relaxed);
             page.sample(DETECT, &[("direction", direction.as_str())], timeouts);
@@ -280,7 +293,11 @@ fn render_routes(page: &mut Page, routes: &[(RouteKey, Routes)]) {
         page.sample(RETRIES, &RouteText::of(key).labels(), counters.retries());
     }
     const FAILURES: &str = "gamut_route_connect_failures_total";
-    page.family(FAILURES, Kind::Counter, "Connections to endpoints that didn't come about, by rule and backend.");
+    page.family(
+        FAILURES,
+        Kind::Counter,
+        "Connections to endpoints that didn't come about, by rule and backend.",
+    );
     for (key, counters) in routes {
         page.sample(FAILURES, &RouteText::of(key).labels(), counters.connect_failures());
     }

@@ -189,7 +189,8 @@ impl Series {
                 let status = if (100..600).contains(&answered.status) { answered.status } else { 500 };
                 let (hundreds, rest) = (usize::from(status / 100), usize::from(status % 100));
                 let block = self.statuses.get(hundreds.wrapping_sub(1));
-                let block = block.map(|block| block.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 100])));
+                let block =
+                    block.map(|block| block.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 100])));
                 if let Some(counter) = block.and_then(|block| block.get(rest)) {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }

@@ -6,15 +6,10 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use gamut_controller_api::{AddressAnswer, Key, Version, wire::MAX_KEYS};
 use gamut_route::{BackendId, ServicePort, Uid};
-use tokio::sync::mpsc::error::TryRecvError;
 
-use self::objects::{
-    WEB, canary, deleted, endpoints, route, service, session_keys, slice, sticky_route,
-};
+use self::objects::{WEB, canary, deleted, endpoints, route, service, session_keys, slice, sticky_route};
 use super::{
-    CutOff, Delivery, Interest, Subscribed, SubscriberId, Who,
-    board::Board,
-    status::SubscriberStatus,
+    CutOff, Delivery, Interest, Subscribed, SubscriberId, Who, board::Board, status::SubscriberStatus,
     subscriber::QUEUE,
 };
 use crate::{
@@ -85,10 +80,7 @@ impl Bench {
 
 impl Sidecar {
     fn next(&mut self) -> Option<Delivery> {
-        match self.subscribed.deliveries.try_recv() {
-            Ok(delivery) => Some(delivery),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.subscribed.deliveries.try_recv().ok()
     }
 
     /// The keys of the next delivery, as they print; `none` when there is none.

@@ -110,9 +110,13 @@ mod tests {
 
     #[test]
     fn of_other_kinds_all_but_others_annotations_is_kept() {
-        let mut route = json!({"kind": "HTTPRoute", "metadata": {"annotations": {"a": "b"}}, "spec": {"volumes": 1}});
+        let mut route =
+            json!({"kind": "HTTPRoute", "metadata": {"annotations": {"a": "b"}}, "spec": {"volumes": 1}});
         trim(&mut route);
-        assert_eq!(route, json!({"kind": "HTTPRoute", "metadata": {"annotations": {}}, "spec": {"volumes": 1}}));
+        assert_eq!(
+            route,
+            json!({"kind": "HTTPRoute", "metadata": {"annotations": {}}, "spec": {"volumes": 1}})
+        );
     }
 
     #[test]

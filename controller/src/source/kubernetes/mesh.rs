@@ -78,7 +78,9 @@ async fn make(cluster: &Cluster) -> Result<(), ApiError> {
     match cluster.create(&MESH, &labelled(&mesh)).await? {
         Created::New(_) => info!("created XMesh {DEFAULT_NAME}"),
         Created::Existed => {
-            warn!("XMesh {DEFAULT_NAME} belongs to another mesh; make one with spec.controllerName {CONTROLLER} under another name");
+            warn!(
+                "XMesh {DEFAULT_NAME} belongs to another mesh; make one with spec.controllerName {CONTROLLER} under another name"
+            );
         }
     }
     Ok(())

@@ -27,11 +27,11 @@ use serde_json::Value;
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::{info, warn};
 
+use self::{kinds::Kind, write::Served};
 pub use self::{
     mesh::keep as keep_mesh,
     write::{KubernetesWriteError, KubernetesWriter},
 };
-use self::{kinds::Kind, write::Served};
 use super::SourceEvent;
 
 /// How many tellings of watches wait for the index; each is a page or less.
@@ -170,7 +170,8 @@ impl Troubles {
         for (kind, problem) in &self.by_kind {
             kinds.entry(problem).or_default().push(kind);
         }
-        self.lines = kinds.into_iter().map(|(problem, kinds)| format!("{}: {problem}", kinds.join(", "))).collect();
+        self.lines =
+            kinds.into_iter().map(|(problem, kinds)| format!("{}: {problem}", kinds.join(", "))).collect();
     }
 }
 
@@ -224,7 +225,11 @@ fn applied(mut object: Value, origin: &Origin) -> Option<SourceEvent> {
 }
 
 fn id_of(kind: &str, key: Key) -> ObjectId {
-    ObjectId { kind: kind.to_owned(), namespace: key.namespace.map(String::from), name: String::from(key.name) }
+    ObjectId {
+        kind: kind.to_owned(),
+        namespace: key.namespace.map(String::from),
+        name: String::from(key.name),
+    }
 }
 
 #[cfg(test)]

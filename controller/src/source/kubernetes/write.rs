@@ -43,7 +43,9 @@ pub enum KubernetesWriteError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// Others write all the time.
-    #[error("status of {0}: somebody else has changed it {TRIES} times while it was written; who fights over it?")]
+    #[error(
+        "status of {0}: somebody else has changed it {TRIES} times while it was written; who fights over it?"
+    )]
     Contended(ObjectId),
     /// A programmer's mistake.
     #[error("{0} objects are not created by the controller")]
@@ -87,16 +89,19 @@ impl KubernetesWriter {
             if !self.leadership.holds() {
                 return Ok(());
             }
-            let Some(mut object) = self.cluster.get(&resource, id.namespace.as_deref(), &id.name).await? else {
+            let Some(mut object) = self.cluster.get(&resource, id.namespace.as_deref(), &id.name).await?
+            else {
                 return Ok(());
             };
-            let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
+            let generation =
+                object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
             if generation != said.generation {
                 debug!("{id} has changed since its status was found; the watch will tell");
                 return Ok(());
             }
             let before = object.get("status").cloned().unwrap_or_else(|| json!({}));
-            let Some(status) = merge(&before, said.list, &said.entries, said.generation, Timestamp::now()) else {
+            let Some(status) = merge(&before, said.list, &said.entries, said.generation, Timestamp::now())
+            else {
                 return Ok(());
             };
             if let Some(object) = object.as_object_mut() {
@@ -108,6 +113,7 @@ impl KubernetesWriter {
             {
                 return Ok(());
             }
+            debug!("{id} was changed while its status was written; it is read again");
         }
         Err(KubernetesWriteError::Contended(id.clone()))
     }

@@ -118,7 +118,12 @@ async fn run(args: &Args) -> Result<serde_json::Value, LoadError> {
     }))
 }
 
-async fn connection(args: Args, first: Instant, interval: Duration, end: Instant) -> Result<Measured, LoadError> {
+async fn connection(
+    args: Args,
+    first: Instant,
+    interval: Duration,
+    end: Instant,
+) -> Result<Measured, LoadError> {
     let host = args.url.host().ok_or(LoadError::Url)?;
     let port = args.url.port_u16().unwrap_or(80);
     let path = args.url.path_and_query().map_or("/", |path| path.as_str());
@@ -150,7 +155,11 @@ async fn connection(args: Args, first: Instant, interval: Duration, end: Instant
         while let Some(frame) = body.frame().await {
             frame?;
         }
-        if status == StatusCode::OK { measured.latencies.push(since.elapsed()) } else { measured.errors += 1 }
+        if status == StatusCode::OK {
+            measured.latencies.push(since.elapsed())
+        } else {
+            measured.errors += 1
+        }
         turn += interval;
     }
     drop(sender);

@@ -21,6 +21,8 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) struct Cluster {
     state: PathBuf,
     init: String,
+    /// Kubeconfigs of our service accounts.
+    accounts: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -47,20 +49,55 @@ impl Cluster {
         };
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let init = fs::read_to_string(state.join("init.pid")).expect("the cluster is up");
-        let cluster = Self { state, init: init.trim().to_owned(), _turn: turn };
+        let accounts = tempfile::tempdir().unwrap();
+        let cluster = Self { state, init: init.trim().to_owned(), accounts, _turn: turn };
         cluster.clean();
+        cluster.grant();
         Some(cluster)
     }
 
-    /// Removes what an earlier test left.
+    /// Removes what an earlier test left. Namespaces stay: deleting one takes Kubernetes half a minute.
     fn clean(&self) {
         for namespace in ["gamut-system", "shop", "lab"] {
-            self.kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--wait=true"]);
-            self.kubectl(&["create", "namespace", namespace]);
+            // Fails if it is there.
+            self.try_kubectl(&["create", "namespace", namespace]);
+            self.kubectl(&["label", "namespace", namespace, "gamut.mesh/inject-"]);
+            let ours = "leases.coordination.k8s.io,secrets,services,serviceaccounts,rolebindings";
+            self.kubectl(&["delete", "-n", namespace, "--all", ours]);
+            self.kubectl(&["delete", "-n", namespace, "--all", "pods", "--force", "--grace-period=0"]);
+            self.kubectl(&["delete", "-n", namespace, "configmap/gamut-trust-bundle", "--ignore-not-found"]);
+            if self.try_kubectl(&["get", "-n", namespace, "httproutes"]).status.success() {
+                self.kubectl(&["delete", "-n", namespace, "--all", "httproutes"]);
+            }
         }
         if self.try_kubectl(&["get", "xmeshes"]).status.success() {
             self.kubectl(&["delete", "xmeshes", "--all"]);
         }
+    }
+
+    /// Gives our service accounts the roles that the reference lists, and no more.
+    fn grant(&self) {
+        let page = include_str!("../../../../docs/reference/kubernetes.md");
+        let (_, roles) = page.split_once("```yaml\n").expect("the page lists the roles");
+        let (roles, _) = roles.split_once("```").expect("the list ends");
+        self.apply(&roles.replace("[gamut-ca], verbs: [get", "[gamut-ca, our-pki], verbs: [get"));
+        let admin = fs::read_to_string(self.state.join("admin.conf")).unwrap();
+        let (_, rest) = admin.split_once("token: ").unwrap();
+        let (admin_token, _) = rest.split_once('}').unwrap();
+        for account in ["gamut-controller", "gamut-ca"] {
+            self.kubectl(&["create", "serviceaccount", "-n", "gamut-system", account]);
+            let subject = format!("--serviceaccount=gamut-system:{account}");
+            let (role, cluster_role) = (format!("--role={account}"), format!("--clusterrole={account}"));
+            self.kubectl(&["create", "rolebinding", "-n", "gamut-system", account, &role, &subject]);
+            self.kubectl(&["delete", "clusterrolebinding", account, "--ignore-not-found"]);
+            self.kubectl(&["create", "clusterrolebinding", account, &cluster_role, &subject]);
+            let token = self.kubectl(&["create", "token", "-n", "gamut-system", account]);
+            fs::write(self.kubeconfig(account), admin.replace(admin_token, &token)).unwrap();
+        }
+    }
+
+    fn kubeconfig(&self, account: &str) -> String {
+        self.accounts.path().join(account).to_string_lossy().into_owned()
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
@@ -141,8 +178,18 @@ impl Cluster {
     /// Starts a controller that gets its certificate from a CA on port 15010, if there is one.
     pub(crate) fn controller(&self, name: &str, port: u16, more: &[&str]) -> Process {
         let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
-        let own = ["controller", "--listen", &listen, "--admin", &admin, "--replica", name];
-        self.start(name, &[&own, ["--ca-address", "127.0.0.1:15010"].as_slice(), more].concat())
+        let kubeconfig = self.kubeconfig("gamut-controller");
+        let own = ["controller", "--listen", &listen, "--admin", &admin, "--kubeconfig", &kubeconfig];
+        let mesh = ["--replica", name, "--ca-address", "127.0.0.1:15010"];
+        self.start(name, &[own.as_slice(), &mesh, more].concat())
+    }
+
+    /// Starts a CA.
+    pub(crate) fn ca(&self, port: u16, more: &[&str]) -> Process {
+        let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
+        let kubeconfig = self.kubeconfig("gamut-ca");
+        let own = ["ca", "--listen", &listen, "--admin", &admin, "--kubeconfig", &kubeconfig];
+        self.start("ca", &[own.as_slice(), more].concat())
     }
 
     /// An HTTP answer from inside: its status and body.
@@ -174,6 +221,7 @@ impl Cluster {
         panic!("no API server runs in {}", self.state.display());
     }
 
+    #[allow(clippy::zombie_processes, reason = "it ends with the cluster, which isn't this test's to end")]
     pub(crate) fn start_api_server(&self, Stopped { command }: Stopped) {
         let log = fs::OpenOptions::new().append(true).open(self.state.join("apiserver.log")).unwrap();
         // In the cluster's pid namespace, so that it ends with the cluster.

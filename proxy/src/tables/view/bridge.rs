@@ -11,9 +11,8 @@ use gamut_controller_api::{Endpoint, EndpointSet};
 /// order in which the parts of one delivery are worked off.
 pub(super) fn bridge(old: &EndpointSet, new: &EndpointSet) -> Option<EndpointSet> {
     let kept: HashMap<SocketAddr, &Endpoint> = new.endpoints.iter().map(|e| (e.address, e)).collect();
-    let leaving = |endpoint: &&Endpoint| {
-        endpoint.ready && !kept.get(&endpoint.address).is_some_and(|kept| kept.ready)
-    };
+    let leaving =
+        |endpoint: &&Endpoint| endpoint.ready && !kept.get(&endpoint.address).is_some_and(|kept| kept.ready);
     let leaving: HashMap<SocketAddr, &Endpoint> =
         old.endpoints.iter().filter(leaving).map(|endpoint| (endpoint.address, endpoint)).collect();
     if leaving.is_empty() {

@@ -31,7 +31,12 @@ pub(super) fn limited(limits: Limits) -> View {
 
 pub(super) fn delivery(resources: impl IntoIterator<Item = Resource>) -> Delivery {
     // Confirms every interest.
-    Delivery { number: 1, interest: u64::MAX, resources: resources.into_iter().collect(), ..Delivery::default() }
+    Delivery {
+        number: 1,
+        interest: u64::MAX,
+        resources: resources.into_iter().collect(),
+        ..Delivery::default()
+    }
 }
 
 pub(super) fn address(text: &str) -> SocketAddr {

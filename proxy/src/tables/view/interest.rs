@@ -122,7 +122,8 @@ impl View {
             wanted.insert(self.key_of(service));
             if let Some(table) = self.tables.get(service) {
                 let active = table.active.as_ref().map(|(active, _)| active);
-                wanted.extend(active.into_iter().chain(&table.pending).flat_map(|table| self.parts_of(table)));
+                wanted
+                    .extend(active.into_iter().chain(&table.pending).flat_map(|table| self.parts_of(table)));
             }
         }
         wanted
@@ -165,11 +166,14 @@ impl View {
         sets.chain(session_keys).collect()
     }
 
-    /// Those of them that haven't arrived.
+    /// Those of them that haven't arrived. A scope without a single key is still to get one: the controller makes the
+    /// first keys when it first starts, and tells both.
     pub(super) fn missing_parts(&self, table: &RouteTable) -> impl Iterator<Item = Key> {
         self.parts_of(table).into_iter().filter(|key| match key {
             Key::EndpointSet(id) => !self.clusters.contains_key(id),
-            Key::SessionKeys { scope, .. } => !self.session_keys.contains_key(scope),
+            Key::SessionKeys { scope, .. } => {
+                self.session_keys.get(scope).is_none_or(|session| session.keys.is_empty())
+            }
             _ => false,
         })
     }

@@ -13,8 +13,9 @@
 //! **Refusals.** What can't be used is refused with a reason; the last good one stays in force and stays what we claim
 //! to hold.
 //!
-//! What is wanted, and what leaves, is in [`interest`]; what people are told, in [`report`].
+//! How things come into force is in `activate`; what is wanted, and what leaves, in `interest`; what people are told, in `report`.
 
+mod activate;
 mod bridge;
 #[cfg(test)]
 mod fixture;
@@ -32,18 +33,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use gamut_controller_api::{
     AddressAnswer, Body, EndpointSet, InboundPolicy, Key, Resource, SessionKeys, TrustBundle, Version,
 };
 use gamut_identity::Roots;
 use gamut_route::{BackendId, RouteTable, ServicePort, Uid};
 
-use self::bridge::bridge;
-use super::{Destination, Entry, NoAnswer, Parts, Refusal, ServiceHandle};
+use super::{Destination, Entry, NoAnswer, Refusal, ServiceHandle};
 use crate::{
     balance::{Cluster, PodTarget},
-    outbound::service::Service,
     telemetry::Telemetry,
 };
 
@@ -217,7 +215,8 @@ impl View {
         let mut changes = Changes::default();
         let number = delivery.number;
         // Endpoints of what we have anyway change neither where addresses lead nor what is wanted.
-        let mut unsettled = !self.greeted || !delivery.suggested.is_empty() || !delivery.unreadable.is_empty();
+        let mut unsettled =
+            !self.greeted || !delivery.suggested.is_empty() || !delivery.unreadable.is_empty();
         self.greeted = true;
         let leaving = self.leaving.len();
         self.leaving.retain(|_, interest| *interest > delivery.interest);
@@ -267,7 +266,8 @@ impl View {
         }
 
         // The order that this whole module is about.
-        let removals: Vec<Arc<EndpointSet>> = sets.into_iter().filter_map(|set| self.add_endpoints(set)).collect();
+        let removals: Vec<Arc<EndpointSet>> =
+            sets.into_iter().filter_map(|set| self.add_endpoints(set)).collect();
         self.rekey(rekeyed, &mut changes);
         self.activate(&mut changes);
         removals.iter().for_each(|set| self.cluster(&set.id).update(set));
@@ -318,82 +318,6 @@ impl View {
             AddressAnswer::Service(_) => {}
         }
         known.answer = Some(answer);
-    }
-
-    /// Brings a set into force; if tables wait, without what it takes away. Then it is returned, to be finished.
-    fn add_endpoints(&mut self, set: Arc<EndpointSet>) -> Option<Arc<EndpointSet>> {
-        let waiting = self.tables.values().any(|table| table.pending.is_some());
-        let bridge = self.sets.get(&set.id).filter(|_| waiting).and_then(|old| bridge(old, &set));
-        self.cluster(&set.id).update(bridge.as_ref().unwrap_or(&set));
-        self.sets.insert(set.id.clone(), set.clone());
-        bridge.map(|_| set)
-    }
-
-    fn cluster(&mut self, id: &BackendId) -> &Arc<Cluster> {
-        self.clusters.entry(id.clone()).or_insert_with(|| Cluster::new(id.clone()))
-    }
-
-    /// Takes new session keys in and rebuilds what uses them.
-    fn rekey(&mut self, rekeyed: Vec<(Key, Held, Arc<SessionKeys>)>, changes: &mut Changes) {
-        for (key, held, keys) in rekeyed {
-            let scope = keys.scope.clone();
-            let before = self.session_keys.insert(scope.clone(), keys);
-            let users = self.tables.values().filter_map(|table| {
-                let (active, _) = table.active.as_ref()?;
-                active.scopes().contains(&scope.as_str()).then_some((table.handle.as_ref()?, active))
-            });
-            let parts = Parts::new(&self.clusters, &self.session_keys, &self.telemetry);
-            let rebuilt: Result<Vec<_>, Refusal> = users
-                .map(|(handle, table)| Ok((handle.clone(), Service::new(table.clone(), &parts)?)))
-                .collect();
-            match rebuilt {
-                Ok(rebuilt) => {
-                    rebuilt.into_iter().for_each(|(handle, service)| handle.store(Arc::new(service)));
-                    self.hold(key, held);
-                }
-                Err(Refusal(reason)) => {
-                    match before {
-                        Some(before) => self.session_keys.insert(scope, before),
-                        None => self.session_keys.remove(&scope),
-                    };
-                    self.refuse(key, reason, held.delivery, changes);
-                }
-            }
-        }
-    }
-
-    /// Brings every pending table into force that has all its parts.
-    fn activate(&mut self, changes: &mut Changes) {
-        let complete = |table: &Table| {
-            table.pending.as_ref().is_some_and(|pending| self.missing_parts(pending).next().is_none())
-        };
-        let ready = self.tables.iter().filter(|(_, table)| complete(table));
-        let ready: Vec<ServicePort> = ready.map(|(service, _)| service.clone()).collect();
-        for service in ready {
-            let key = self.key_of(&service);
-            let (Some(table), Some(held)) = (self.tables.get_mut(&service), self.held.get(&key).copied()) else {
-                continue;
-            };
-            let Some(pending) = table.pending.take() else { continue };
-            let parts = Parts::new(&self.clusters, &self.session_keys, &self.telemetry);
-            match Service::new(pending.clone(), &parts) {
-                Ok(built) => {
-                    match &table.handle {
-                        Some(handle) => handle.store(Arc::new(built)),
-                        None => table.handle = Some(Arc::new(ArcSwap::from_pointee(built))),
-                    }
-                    table.active = Some((pending, held));
-                }
-                Err(Refusal(reason)) => {
-                    // What we hold is the last good one again.
-                    match &table.active {
-                        Some((_, good)) => self.held.insert(key.clone(), *good),
-                        None => self.held.remove(&key),
-                    };
-                    self.refuse(key, reason, held.delivery, changes);
-                }
-            }
-        }
     }
 }
 

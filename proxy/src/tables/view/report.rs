@@ -42,24 +42,32 @@ impl View {
     /// Everything in force except the policy, which isn't kept here.
     pub fn dump(&self) -> Dump {
         let answer = |(address, known): (&SocketAddr, &Address)| Some((*address, known.answer.clone()?));
-        let mut tables: Vec<_> = self.tables.values().filter_map(|table| Some(table.active.as_ref()?.0.clone())).collect();
+        let mut tables: Vec<_> =
+            self.tables.values().filter_map(|table| Some(table.active.as_ref()?.0.clone())).collect();
         tables.sort_by(|a, b| a.parent.cmp(&b.parent));
         let mut endpoints: Vec<_> = self.sets.values().cloned().collect();
         endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        Dump { inbound_policy: None, addresses: self.addresses.iter().filter_map(answer).collect(), tables, endpoints }
+        Dump {
+            inbound_policy: None,
+            addresses: self.addresses.iter().filter_map(answer).collect(),
+            tables,
+            endpoints,
+        }
     }
 
     fn status_of(&self, key: &Key, now: Instant) -> TableStatus {
         let held = self.held.get(key);
         let pending = match key {
-            Key::RouteTable { service, .. } => self.tables.get(service).and_then(|table| table.pending.as_ref()),
+            Key::RouteTable { service, .. } => {
+                self.tables.get(service).and_then(|table| table.pending.as_ref())
+            }
             _ => None,
         };
         let state = match (self.refused.get(key), pending) {
             (Some(reason), _) => TableState::Refused { reason: reason.clone() },
-            (None, Some(table)) => {
-                TableState::Pending { missing: self.missing_parts(table).map(|key| key.to_string()).collect() }
-            }
+            (None, Some(table)) => TableState::Pending {
+                missing: self.missing_parts(table).map(|key| key.to_string()).collect(),
+            },
             (None, None) if held.is_some() => TableState::Active,
             (None, None) => TableState::Pending { missing: vec![key.to_string()] },
         };

@@ -1,15 +1,18 @@
 //! Stories of one sidecar's tables.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use gamut_controller_api::{AddressAnswer, Key, Resource, Transport};
+use gamut_controller_api::{AddressAnswer, Body, Key, Resource, Transport};
 use gamut_route::RouteTable;
 
 use super::{
     Changes, Limits, View,
     fixture::{
-        address, answer, backend, broken, delivery, endpoints, leads_to, limited, policy, service, session_key,
-        session_keys, split, sticky, table, table_key, view,
+        address, answer, backend, broken, delivery, endpoints, leads_to, limited, policy, service,
+        session_key, session_keys, split, sticky, table, table_key, view,
     },
 };
 use crate::tables::{Destination, NoAnswer, ServiceHandle, TableState};
@@ -64,14 +67,33 @@ fn a_first_use_leads_from_the_address_to_its_table_and_its_endpoints() {
     assert_eq!(changes.subscribe, [table_key("web")]);
 
     let changes = deliver(&mut view, vec![sticky("web", &[("web-v1", 9), ("web-v2", 1)], "route/x")]);
-    let parts =
-        vec![Key::EndpointSet(backend("web-v1")), Key::EndpointSet(backend("web-v2")), session_key("route/x")];
+    let parts = vec![
+        Key::EndpointSet(backend("web-v1")),
+        Key::EndpointSet(backend("web-v2")),
+        session_key("route/x"),
+    ];
     assert_eq!(sorted(changes.subscribe), parts);
     assert_eq!(sorted(view.missing(address(WEB))), parts);
 
     deliver(&mut view, vec![endpoints("web-v1", &[1]), endpoints("web-v2", &[2])]);
     assert!(view.destination(address(WEB)).is_none(), "without session keys it can't be used");
     deliver(&mut view, vec![session_keys("route/x", 1)]);
+    assert!(in_force(&view).is_some());
+}
+
+#[test]
+fn a_scope_whose_first_key_is_still_to_be_made_is_waited_for_and_not_refused() {
+    let mut view = view();
+    view.connect();
+    view.ask(address(WEB), Instant::now()).unwrap();
+    let mut none = session_keys("route/x", 1);
+    let Body::SessionKeys(keys) = &mut none.body else { panic!("{none:?}") };
+    Arc::make_mut(keys).keys.clear();
+    let table = sticky("web", &[("web-v1", 1)], "route/x");
+    let changes = deliver(&mut view, vec![leads_to(WEB, "web"), table, endpoints("web-v1", &[1]), none]);
+    assert!(changes.refusals.is_empty() && in_force(&view).is_none());
+
+    deliver(&mut view, vec![session_keys("route/x", 2)]);
     assert!(in_force(&view).is_some());
 }
 
@@ -230,12 +252,8 @@ fn a_reconnect_tells_what_is_held_and_asks_for_the_rest() {
 
     let (held, changes) = view.connect();
     let held = sorted(held.into_iter().map(|(key, _)| key).collect());
-    let expected = [
-        Key::Address(address(WEB)),
-        table_key("web"),
-        Key::EndpointSet(backend("web-v1")),
-        policy().key,
-    ];
+    let expected =
+        [Key::Address(address(WEB)), table_key("web"), Key::EndpointSet(backend("web-v1")), policy().key];
     assert_eq!(held, sorted(expected.to_vec()));
     assert_eq!(sorted(changes.subscribe), [Key::Address(address("10.96.0.2:80")), Key::TrustBundle]);
     assert_eq!(changes.interest, 1);
@@ -251,7 +269,10 @@ fn everything_is_loaded_when_policy_roots_and_the_suggested_tables_are_here() {
     assert_eq!(changes.subscribe, [Key::Address(address(WEB))]);
     assert!(!view.loaded());
 
-    deliver(&mut view, vec![leads_to(WEB, "web"), table(split("web", &[("web", 1)])), endpoints("web", &[1])]);
+    deliver(
+        &mut view,
+        vec![leads_to(WEB, "web"), table(split("web", &[("web", 1)])), endpoints("web", &[1])],
+    );
     deliver(&mut view, vec![policy()]);
     assert!(!view.loaded(), "without roots");
     let mut refused = delivery([]);

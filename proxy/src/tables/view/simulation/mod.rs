@@ -5,8 +5,11 @@
 //! told, how late and by whom, its table in force must never lead to a backend without endpoints, and an address that
 //! could be used must stay usable. When the noise ends it must have what the world has.
 
+mod session;
+mod world;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,170 +17,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gamut_controller_api::{Body, Key, Resource, Version};
-use gamut_route::{BackendId, RouteTable};
+use gamut_controller_api::{Key, Resource};
+use gamut_route::{RouteTable, table::BackendTarget};
 use proptest::{prelude::*, sample::Index};
 
+use self::{
+    session::{Said, Session},
+    world::{SERVICES, State, WEB, history},
+};
 use super::{
     Changes, Delivery, View,
-    fixture::{address, delivery, endpoints, leads_to, policy, split, table, view},
+    fixture::{address, backend, delivery, leads_to, table_key, view},
 };
 use crate::tables::Destination;
-
-const WEB: &str = "10.96.0.1:80";
-const SERVICES: [&str; 4] = ["web-v0", "web-v1", "web-v2", "web-v3"];
-
-// ---- The world
-
-/// What is true at one moment.
-#[derive(Clone, Debug, PartialEq)]
-struct State {
-    split: Vec<(&'static str, u32)>,
-    pods: BTreeMap<&'static str, Vec<u8>>,
-}
-
-/// What a person or the cluster does to it.
-#[derive(Clone, Debug)]
-enum Step {
-    /// A Deployment gets these pods, none of which it had.
-    Scale(&'static str, Vec<u8>),
-    /// The route sends everything there.
-    Shift(&'static str),
-    /// The route splits.
-    Split(&'static str, &'static str, u32),
-    /// A Deployment is taken down.
-    Retire(&'static str),
-}
-
-impl State {
-    fn first() -> Self {
-        Self { split: vec![("web-v0", 1)], pods: BTreeMap::from([("web-v0", vec![1])]) }
-    }
-
-    /// The state after a step; the same where the step would be a mistake.
-    fn after(&self, step: &Step) -> Self {
-        let mut next = self.clone();
-        let runs = |name: &str| self.pods.get(name).is_some_and(|pods| !pods.is_empty());
-        let is_named = |name: &str| self.split.iter().any(|(named, _)| *named == name);
-        match step {
-            Step::Scale(name, pods) => drop(next.pods.insert(name, pods.clone())),
-            Step::Shift(to) if runs(to) => next.split = vec![(*to, 1)],
-            Step::Split(a, b, weight) if a != b && runs(a) && runs(b) => {
-                next.split = vec![(*a, *weight), (*b, 100 - weight)];
-            }
-            Step::Retire(name) if !is_named(name) => drop(next.pods.insert(name, Vec::new())),
-            Step::Shift(_) | Step::Split(..) | Step::Retire(_) => {}
-        }
-        next
-    }
-
-    fn table(&self) -> RouteTable {
-        split("web", &self.split)
-    }
-
-    fn resource(&self, key: &Key) -> Option<Resource> {
-        match key {
-            Key::Address(_) => Some(leads_to(WEB, "web")),
-            Key::RouteTable { .. } => Some(table(self.table())),
-            Key::EndpointSet(BackendId::Service(port)) => {
-                let name = SERVICES.into_iter().find(|name| *name == port.service.name)?;
-                Some(endpoints(name, self.pods.get(name).map_or(&[], Vec::as_slice)))
-            }
-            Key::InboundPolicy(_) => Some(policy()),
-            _ => None,
-        }
-    }
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let service = || prop::sample::select(SERVICES.to_vec());
-    let pods = prop::collection::btree_set(1..9_u8, 1..4).prop_map(|pods| pods.into_iter().collect());
-    prop_oneof![
-        3 => (service(), pods).prop_map(|(name, pods)| Step::Scale(name, pods)),
-        2 => service().prop_map(Step::Shift),
-        2 => (service(), service(), 1..100_u32).prop_map(|(a, b, weight)| Step::Split(a, b, weight)),
-        2 => service().prop_map(Step::Retire),
-    ]
-}
-
-fn history() -> impl Strategy<Value = Vec<State>> {
-    prop::collection::vec(step(), 1..25).prop_map(|steps| {
-        let mut states = vec![State::first()];
-        for step in &steps {
-            let next = states[states.len() - 1].after(step);
-            states.push(next);
-        }
-        states
-    })
-}
-
-// ---- A controller's end of one connection
-
-/// What the controller knows of its subscriber; the rules are those of its board.
-struct Session {
-    replica: usize,
-    sent: BTreeMap<Key, Option<Version>>,
-    interest: u64,
-    deliveries: u64,
-}
-
-/// What the sidecar says.
-enum Said {
-    Hello(Vec<(Key, Version)>),
-    Interest(Changes),
-}
-
-impl Session {
-    fn hear(&mut self, said: Said, state: &State) -> Option<Delivery> {
-        let confirm = match said {
-            Said::Hello(held) => {
-                self.sent = held.into_iter().map(|(key, version)| (key, Some(version))).collect();
-                true
-            }
-            Said::Interest(changes) => {
-                self.interest = changes.interest;
-                changes.unsubscribe.iter().for_each(|key| drop(self.sent.remove(key)));
-                for key in changes.subscribe {
-                    self.sent.entry(key).or_insert(None);
-                }
-                !changes.unsubscribe.is_empty()
-            }
-        };
-        self.catch_up(state, confirm)
-    }
-
-    /// Sends what differs, and what that leads to.
-    fn catch_up(&mut self, state: &State, even_if_empty: bool) -> Option<Delivery> {
-        let mut resources = Vec::new();
-        let mut keys: VecDeque<Key> = self.sent.keys().cloned().collect();
-        let mut seen = BTreeSet::new();
-        while let Some(key) = keys.pop_front() {
-            let Some(resource) = state.resource(&key).filter(|_| seen.insert(key.clone())) else { continue };
-            match &resource.body {
-                Body::Address(_) => keys.push_back(super::fixture::table_key("web")),
-                Body::RouteTable(table) => {
-                    keys.extend(table.backends().into_iter().cloned().map(Key::EndpointSet));
-                }
-                _ => {}
-            }
-            if self.sent.insert(key, Some(resource.version)) != Some(Some(resource.version)) {
-                resources.push(resource);
-            }
-        }
-        if resources.is_empty() && !even_if_empty {
-            return None;
-        }
-        self.deliveries += 1;
-        Some(Delivery {
-            number: self.deliveries,
-            interest: self.interest,
-            resources,
-            ..Delivery::default()
-        })
-    }
-}
-
-// ---- The whole
 
 /// What happens next.
 #[derive(Clone, Debug)]
@@ -343,8 +195,7 @@ proptest! {
         let last = mesh.history[mesh.history.len() - 1].clone();
         prop_assert_eq!(mesh.table_in_force(), Some(last.table()));
         for (name, _) in &last.split {
-            let backend = super::fixture::backend(name);
-            let ready = mesh.view.clusters.get(&backend).map(|cluster| cluster.ready());
+            let ready = mesh.view.clusters.get(&backend(name)).map(|cluster| cluster.ready());
             prop_assert_eq!(ready, last.pods.get(name).map(Vec::len));
         }
         prop_assert_eq!(mesh.view.clusters.len(), last.split.len(), "what nothing leads to is gone");
@@ -363,8 +214,8 @@ proptest! {
         let mut was_usable = false;
         for (state, which) in chaos {
             let state = state.get(&history);
-            let mut keys = vec![Key::Address(address(WEB)), super::fixture::table_key("web")];
-            keys.extend(SERVICES.map(|name| Key::EndpointSet(super::fixture::backend(name))));
+            let mut keys = vec![Key::Address(address(WEB)), table_key("web")];
+            keys.extend(SERVICES.map(|name| Key::EndpointSet(backend(name))));
             let resource = state.resource(which.get(&keys)).unwrap();
             let mut alone = delivery([resource]);
             alone.interest = 0;
@@ -394,8 +245,8 @@ fn a_delivery_is_applied_in_an_order_that_nobody_can_see_between() {
     };
     let (blue, green) = (state("web-v0", "web-v1"), state("web-v1", "web-v0"));
     let resources = |state: &State| -> Vec<Resource> {
-        let keys = ["web-v0", "web-v1"].map(|name| Key::EndpointSet(super::fixture::backend(name)));
-        keys.iter().chain([&super::fixture::table_key("web")]).filter_map(|key| state.resource(key)).collect()
+        let keys = ["web-v0", "web-v1"].map(|name| Key::EndpointSet(backend(name)));
+        keys.iter().chain([&table_key("web")]).filter_map(|key| state.resource(key)).collect()
     };
     let mut view = view();
     view.connect();
@@ -413,7 +264,7 @@ fn a_delivery_is_applied_in_an_order_that_nobody_can_see_between() {
             while !done.load(Ordering::Relaxed) {
                 let service = handle.load_full();
                 let to = service.table().tcp.backends.iter().find(|backend| backend.weight > 0).unwrap();
-                let gamut_route::table::BackendTarget::Endpoints { id, .. } = &to.target else { panic!() };
+                let BackendTarget::Endpoints { id, .. } = &to.target else { panic!() };
                 let is_empty = clusters[id].ready() == 0;
                 // Whoever loaded a table just before it was replaced loads again.
                 if is_empty && Arc::ptr_eq(&service, &handle.load_full()) {

@@ -1,0 +1,93 @@
+//! Bringing into force: endpoints at once, session keys with all tables that use them, a table when it has all its parts.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use gamut_controller_api::{EndpointSet, Key, SessionKeys};
+use gamut_route::{BackendId, ServicePort};
+
+use super::{Changes, Held, Table, View, bridge::bridge};
+use crate::{
+    balance::Cluster,
+    outbound::service::Service,
+    tables::{Parts, Refusal},
+};
+
+impl View {
+    /// Brings a set into force; if tables wait, without what it takes away. Then it is returned, to be finished.
+    pub(super) fn add_endpoints(&mut self, set: Arc<EndpointSet>) -> Option<Arc<EndpointSet>> {
+        let waiting = self.tables.values().any(|table| table.pending.is_some());
+        let bridge = self.sets.get(&set.id).filter(|_| waiting).and_then(|old| bridge(old, &set));
+        self.cluster(&set.id).update(bridge.as_ref().unwrap_or(&set));
+        self.sets.insert(set.id.clone(), set.clone());
+        bridge.map(|_| set)
+    }
+
+    pub(super) fn cluster(&mut self, id: &BackendId) -> &Arc<Cluster> {
+        self.clusters.entry(id.clone()).or_insert_with(|| Cluster::new(id.clone()))
+    }
+
+    /// Takes new session keys in and rebuilds what uses them.
+    pub(super) fn rekey(&mut self, rekeyed: Vec<(Key, Held, Arc<SessionKeys>)>, changes: &mut Changes) {
+        for (key, held, keys) in rekeyed {
+            let scope = keys.scope.clone();
+            let before = self.session_keys.insert(scope.clone(), keys);
+            let users = self.tables.values().filter_map(|table| {
+                let (active, _) = table.active.as_ref()?;
+                active.scopes().contains(&scope.as_str()).then_some((table.handle.as_ref()?, active))
+            });
+            let parts = Parts::new(&self.clusters, &self.session_keys, &self.telemetry);
+            let rebuilt: Result<Vec<_>, Refusal> = users
+                .map(|(handle, table)| Ok((handle.clone(), Service::new(table.clone(), &parts)?)))
+                .collect();
+            match rebuilt {
+                Ok(rebuilt) => {
+                    rebuilt.into_iter().for_each(|(handle, service)| handle.store(Arc::new(service)));
+                    self.hold(key, held);
+                }
+                Err(Refusal(reason)) => {
+                    match before {
+                        Some(before) => self.session_keys.insert(scope, before),
+                        None => self.session_keys.remove(&scope),
+                    };
+                    self.refuse(key, reason, held.delivery, changes);
+                }
+            }
+        }
+    }
+
+    /// Brings every pending table into force that has all its parts.
+    pub(super) fn activate(&mut self, changes: &mut Changes) {
+        let complete = |table: &Table| {
+            table.pending.as_ref().is_some_and(|pending| self.missing_parts(pending).next().is_none())
+        };
+        let ready = self.tables.iter().filter(|(_, table)| complete(table));
+        let ready: Vec<ServicePort> = ready.map(|(service, _)| service.clone()).collect();
+        for service in ready {
+            let key = self.key_of(&service);
+            let (Some(table), Some(held)) = (self.tables.get_mut(&service), self.held.get(&key).copied())
+            else {
+                continue;
+            };
+            let Some(pending) = table.pending.take() else { continue };
+            let parts = Parts::new(&self.clusters, &self.session_keys, &self.telemetry);
+            match Service::new(pending.clone(), &parts) {
+                Ok(built) => {
+                    match &table.handle {
+                        Some(handle) => handle.store(Arc::new(built)),
+                        None => table.handle = Some(Arc::new(ArcSwap::from_pointee(built))),
+                    }
+                    table.active = Some((pending, held));
+                }
+                Err(Refusal(reason)) => {
+                    // What we hold is the last good one again.
+                    match &table.active {
+                        Some((_, good)) => self.held.insert(key.clone(), *good),
+                        None => self.held.remove(&key),
+                    };
+                    self.refuse(key, reason, held.delivery, changes);
+                }
+            }
+        }
+    }
+}
