@@ -8,6 +8,9 @@ use gamut_injector::{Config, INJECT, INJECTED, POD_ANNOTATIONS, PREFIX};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/annotations.md");
 
+/// Those of routes, which the controller reads and the injector doesn't know.
+const ROUTE_ANNOTATIONS: [&str; 2] = ["gamut.mesh/session-persistence", "gamut.mesh/session-scope"];
+
 /// The first cell of each row, where it is one of our names.
 fn documented(page: &str) -> BTreeSet<&str> {
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
@@ -17,7 +20,8 @@ fn documented(page: &str) -> BTreeSet<&str> {
 #[test]
 fn every_name_has_its_row_and_every_row_its_name() {
     let page = std::fs::read_to_string(PAGE).unwrap();
-    let known: BTreeSet<&str> = POD_ANNOTATIONS.iter().copied().chain([INJECT, INJECTED]).collect();
+    let known: BTreeSet<&str> =
+        POD_ANNOTATIONS.iter().copied().chain([INJECT, INJECTED]).chain(ROUTE_ANNOTATIONS).collect();
     assert_eq!(documented(&page), known);
 }
 

@@ -4,7 +4,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long anything may take before a test fails instead of hanging.
@@ -26,7 +26,16 @@ pub(crate) fn reach(to: &str) -> Result<u16, ErrorKind> {
 
 /// Answers every connection with this port's number until the process ends.
 pub(crate) fn answer_with_port(address: &str, port: u16) {
-    let listener = TcpListener::bind((address, port)).expect("a listener");
+    // An IPv6 address that was just given to a link isn't there at once: the kernel tells no event in this namespace.
+    let deadline = Instant::now() + PATIENCE;
+    let listener = loop {
+        match TcpListener::bind((address, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {
+                thread::yield_now();
+            }
+            bound => break bound.expect("a listener"),
+        }
+    };
     thread::spawn(move || {
         for stream in listener.incoming() {
             let _ = stream.expect("a connection").write_all(&port.to_be_bytes());
