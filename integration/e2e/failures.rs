@@ -45,7 +45,7 @@ fn restarts(mesh: &Mesh, name: &str) -> u32 {
 #[test]
 fn a_pod_killed_under_load_costs_no_idempotent_request() {
     // What a killed pod may have processed is asked again because the route says so: `retry`.
-    let mesh = Mesh::up(&shop(app("web").replicas(3)));
+    let mut mesh = Mesh::up(&shop(app("web").replicas(3)));
     let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=4"]);
     load.more(200);
     for _ in 0..3 {
@@ -53,6 +53,8 @@ fn a_pod_killed_under_load_costs_no_idempotent_request() {
         let pods = mesh.pods("web");
         let victim = pods.iter().find(|pod| pod.name == victim).unwrap();
         kill(&mesh, victim.containers.iter().filter_map(|container| container.pid));
+        let dead = format!("{}: container \"echo\" ended by signal 9", victim.name);
+        mesh.output.until("the app is dead", |line| line.contains(&dead));
         load.more(200);
         mesh.settle();
     }
@@ -63,10 +65,11 @@ fn a_pod_killed_under_load_costs_no_idempotent_request() {
 
 #[test]
 fn a_crashed_container_is_started_again_and_serves() {
-    let mesh = Mesh::up(&shop(app("web")));
+    let mut mesh = Mesh::up(&shop(app("web")));
     let crash = mesh.try_to_ask("shop/deploy/client", &["http://web/exit?status=3"]);
     let answer = String::from_utf8_lossy(&crash.stdout).into_owned();
     assert!(statuses(&answer).iter().all(|status| *status >= 500), "{answer}");
+    mesh.output.until("it is dead", |line| line.contains("container \"echo\" exited with status 3"));
     mesh.settle();
     let web = &mesh.pods("web")[0];
     let restarts: u32 = web.containers.iter().filter(|c| c.role == "app").map(|c| c.restarts).sum();

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::harness::{GAMUT, Mesh};
+use crate::harness::{Mesh, gamut};
 
 /// A command of the README and what it shows of its output.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ fn the_readmes_walk_through_is_true() {
     // What `gamut up` said meanwhile in its own terminal.
     let said = mesh.output.arrived();
     for line in ["reloaded: changed HTTPRoute shop/web", "in effect everywhere"] {
-        assert!(said.iter().any(|said| said.contains(line)), "{line} in {said:#?}");
+        assert!(said.iter().any(|(_, said)| said.contains(line)), "{line} in {said:#?}");
     }
 }
 
@@ -81,7 +81,7 @@ fn steps(readme: &str) -> Vec<Step> {
 
 /// Runs a command as a reader's second terminal would, on the test's instance and its copy of the example.
 fn run(mesh: &Mesh, command: &str) -> String {
-    let bin = Path::new(GAMUT).parent().unwrap().display().to_string();
+    let bin = gamut().parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
     let command = command.replace("examples/canary", &mesh.directory().display().to_string());
     let output = Command::new("bash")
@@ -96,29 +96,30 @@ fn run(mesh: &Mesh, command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A line without what differs from run to run: every number is `N`, every pod's random ending `*`, columns are one
-/// space apart, and the directory is the README's.
+/// A line without what differs from run to run: every number is `N` (a version too: whom the split chooses is chance),
+/// every pod's random ending `*`, ages have one unit, columns are one space apart.
 fn normal(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
-        for workload in ["client", "web-v1", "web-v2"] {
-            if let Some((before, _)) = word.split_once(&format!("{workload}-")) {
-                return format!("{before}{workload}-*");
-            }
-        }
-        let mut normal = String::new();
-        for c in word.chars() {
-            match c {
-                '0'..='9' if normal.ends_with('N') => {}
-                '0'..='9' => normal.push('N'),
-                '.' if normal.ends_with('N') => {}
-                c => normal.push(c),
-            }
-        }
-        normal
+        let pod = ["client-", "web-v1-", "web-v2-"].into_iter().find_map(|workload| {
+            let (before, _) = word.split_once(workload)?;
+            Some(format!("{before}{workload}*"))
+        });
+        numberless(&pod.unwrap_or_else(|| word.to_owned()))
     });
-    // An age has one unit or two.
     let line = words.collect::<Vec<_>>().join(" ");
     ["NdNh", "NhNm", "NmNs", "Nms", "Nd", "Nh", "Nm"].iter().fold(line, |line, age| line.replace(age, "Ns"))
+}
+
+fn numberless(word: &str) -> String {
+    let mut out = String::new();
+    for c in word.chars() {
+        match c {
+            '0'..='9' | '.' if out.ends_with('N') => {}
+            '0'..='9' => out.push('N'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Whether the lines stand there one below the other, where `...` stands for any others.

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::harness::{GAMUT, Mesh, PATIENCE, app, namespace, route, service, statuses};
+use crate::harness::{Mesh, PATIENCE, app, gamut, namespace, route, service, statuses};
 use tempfile::TempDir;
 
 fn shop() -> Vec<String> {
@@ -27,14 +27,15 @@ fn up_with(manifest: &str, command: &[&str]) -> Output {
     let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
     fs::write(directory.path().join("all.yaml"), manifest).unwrap();
     let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
-    let mut up = Command::new(GAMUT);
+    let mut up = Command::new(gamut());
     up.args(["up", "--name", &name, "-f"]).arg(directory.path()).arg("--").args(command).stdin(Stdio::null());
     up.output().unwrap()
 }
 
 #[test]
 fn a_command_runs_when_all_is_ready_and_its_status_is_ups_own() {
-    let script = format!("{GAMUT} exec -n shop deploy/client -- {GAMUT} echo client http://web/ && exit 7");
+    let gamut = gamut().display();
+    let script = format!("{gamut} exec -n shop deploy/client -- {gamut} echo client http://web/ && exit 7");
     let output = up_with(&shop().concat(), &["sh", "-c", &script]);
     let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(7), "{out}{log}");
@@ -196,7 +197,7 @@ spec: {containers: [{name: nginx, image: nginx}]}
 fn without_root_it_says_so_in_one_line() {
     let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
     let (copy, manifest) = (directory.path().join("gamut"), directory.path().join("all.yaml"));
-    fs::copy(GAMUT, &copy).unwrap();
+    fs::copy(gamut(), &copy).unwrap();
     fs::write(&manifest, shop().concat()).unwrap();
     open_to_all(directory.path());
     let output =
@@ -214,12 +215,12 @@ fn open_to_all(directory: &Path) {
 #[test]
 fn a_name_that_is_taken_and_a_path_that_is_not_there_are_refused_at_once() {
     let mesh = Mesh::up(&shop());
-    let mut again = Command::new(GAMUT);
+    let mut again = Command::new(gamut());
     let again = again.args(["up", "--name", &mesh.name, "-f", "/etc/hostname"]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("running already"), "{again:?}");
 
-    let nowhere = Command::new(GAMUT)
+    let nowhere = Command::new(gamut())
         .args(["up", "--name", "e2e-nowhere", "-f", "/no/such/directory"])
         .output()
         .unwrap();

@@ -197,7 +197,10 @@ async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where
     let (listener, address) = listen().await;
     let opaque = || RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
     for _ in 0..10 {
-        let endpoints = vec![endpoint("web-0", nobody().await), endpoint("web-1", address)];
+        let mut endpoints = vec![endpoint("web-0", address)];
+        for refusing in ["web-1", "web-2", "web-3"] {
+            endpoints.push(endpoint(refusing, nobody().await));
+        }
         let caller = Caller::with(opaque(), &[(WEB, endpoints)]).await;
         let mut client = caller.dial().await;
         let (mut app, _) = listener.accept().await.unwrap();

@@ -66,9 +66,9 @@ impl Lines {
     }
 
     /// Takes lines that have arrived already.
-    pub(crate) fn arrived(&mut self) -> Vec<String> {
-        let lines: Vec<String> = self.receiver.try_iter().map(|(_, line)| line).collect();
-        self.seen.extend(lines.iter().cloned());
+    pub(crate) fn arrived(&mut self) -> Vec<(Instant, String)> {
+        let lines: Vec<(Instant, String)> = self.receiver.try_iter().collect();
+        self.seen.extend(lines.iter().map(|(_, line)| line.clone()));
         lines
     }
 

@@ -23,6 +23,14 @@ pub(crate) struct Answer {
     pub(crate) line: String,
 }
 
+impl Answer {
+    fn read(at: Instant, line: String) -> Self {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap_or_default().to_owned();
+        Self { at, status: word().parse().ok(), version: word(), pod: word(), line }
+    }
+}
+
 /// Running traffic. Dropping it ends it.
 pub(crate) struct Load {
     child: Child,
@@ -40,19 +48,16 @@ impl Load {
         Self { child, lines, answers: Vec::new() }
     }
 
-    /// The next answer; `None` when a load with `--count` is over.
+    /// The next answer that hasn't been looked at; `None` when a load with `--count` is over.
     pub(crate) fn next(&mut self) -> Option<&Answer> {
         let (at, line) = self.lines.next()?;
-        let mut words = line.split(' ');
-        let mut word = || words.next().unwrap_or_default().to_owned();
-        let answer =
-            Answer { at, status: word().parse().ok(), version: word(), pod: word(), line: line.clone() };
-        self.answers.push(answer);
+        self.answers.push(Answer::read(at, line));
         self.answers.last()
     }
 
-    /// Waits for so many more answers.
+    /// Waits for so many answers from now on: those that came while the test did something else don't count.
     pub(crate) fn more(&mut self, count: usize) -> Vec<Answer> {
+        self.answers.extend(self.lines.arrived().into_iter().map(|(at, line)| Answer::read(at, line)));
         let before = self.answers.len();
         for _ in 0..count {
             assert!(self.next().is_some(), "the load ended after {} answers", self.answers.len());

@@ -11,9 +11,12 @@ mod manifests;
 use std::{
     ffi::OsStr,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -27,8 +30,26 @@ pub(crate) use lines::{Lines, PATIENCE};
 pub(crate) use load::{Load, assert_no_failure, by_version};
 pub(crate) use manifests::{App, app, namespace, route, service, service_with};
 
-/// The executable under test.
-pub(crate) const GAMUT: &str = env!("CARGO_BIN_EXE_gamut");
+/// The executable under test, by a name that stays when cargo builds the next one: a mesh goes on starting processes of
+/// it for as long as it runs.
+pub(crate) fn gamut() -> &'static Path {
+    static LINK: LazyLock<PathBuf> = LazyLock::new(|| {
+        // One for each run, in a directory of the target's file system; those of runs that are over make room.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gamut-e2e");
+        fs::create_dir_all(&directory).unwrap();
+        for old in fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap()) {
+            if !Path::new("/proc").join(old.file_name()).exists() {
+                let _ = fs::remove_dir_all(old.path());
+            }
+        }
+        let directory = directory.join(std::process::id().to_string());
+        fs::create_dir_all(&directory).unwrap();
+        let link = directory.join("gamut");
+        fs::hard_link(env!("CARGO_BIN_EXE_gamut"), &link).unwrap();
+        link
+    });
+    &LINK
+}
 
 /// The same executable, where every pod has it.
 pub(crate) const GAMUT_IN_PODS: &str = "/run/gamut/bin/gamut";
@@ -64,7 +85,7 @@ impl Mesh {
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut command = Command::new(GAMUT);
+        let mut command = Command::new(gamut());
         command.args(["up", "--name", &name, "-f"]).arg(directory.path()).args(arguments);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -125,7 +146,7 @@ impl Mesh {
 
     /// A `gamut` command for this instance.
     pub(crate) fn gamut<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
-        let mut command = Command::new(GAMUT);
+        let mut command = Command::new(gamut());
         command.args(arguments).env("GAMUT_INSTANCE", &self.name).stdin(Stdio::null());
         command
     }

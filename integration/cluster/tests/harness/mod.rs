@@ -294,7 +294,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("---- {}\n{}", self.name, self.log.0.lock().unwrap().join("\n"));
+            eprintln!(
+                "---- {}\n{}",
+                self.name,
+                self.log.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+            );
         }
     }
 }

@@ -10,6 +10,9 @@
 //! ended (the server ends each after some minutes, or goes away) is taken up where it was. Only when that isn't possible, all is
 //! listed again, and compared by `resourceVersion` with what is known: whoever follows sees differences, never the list twice.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, mem, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
@@ -322,36 +325,4 @@ fn completed(mut object: Value, resource: &Resource) -> Value {
         metadata.shift_remove("managedFields");
     }
     object
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::core;
-
-    #[test]
-    fn pauses_grow_up_to_a_limit_and_are_never_the_same() {
-        for (failures, longest) in [(1, 200), (2, 400), (5, 3_200), (7, 10_000), (u32::MAX, 10_000)] {
-            let pauses: Vec<Duration> = (0..50).map(|_| pause(failures)).collect();
-            let longest = Duration::from_millis(longest);
-            assert!(
-                pauses.iter().all(|pause| (longest / 2..=longest).contains(pause)),
-                "{failures}: {pauses:?}"
-            );
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]));
-        }
-    }
-
-    #[test]
-    fn items_of_lists_get_their_kind_and_lose_the_servers_bookkeeping() {
-        let item = json!({"metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7", "managedFields": [{}]}});
-        let (key, version) = identified(&item).unwrap();
-        assert_eq!((key.namespace.as_deref(), &*key.name, &*version), (Some("shop"), "web", "7"));
-        let completed = completed(item, &core::SERVICE);
-        assert_eq!(completed["kind"], "Service");
-        assert_eq!(completed["apiVersion"], "v1");
-        assert_eq!(completed["metadata"].get("managedFields"), None);
-    }
 }
