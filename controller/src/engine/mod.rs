@@ -217,8 +217,11 @@ impl Engine {
             Command::Refused { id, delivery, key, reason } => self.board.refused(id, delivery, &key, reason),
             Command::Gone { id } => self.board.leave(id),
             Command::Status { reply } => {
-                let source =
-                    SourceStatus { synced: self.index.synced(), problems: self.source.problems().to_vec() };
+                let source = SourceStatus {
+                    synced: self.index.synced(),
+                    problems: self.source.problems().to_vec(),
+                    resource_version: self.source.resource_version(),
+                };
                 // Whoever asked may have gone.
                 let _ = reply.send(ControllerStatus { source, subscribers: self.board.status() });
             }

@@ -21,6 +21,10 @@ pub struct SourceStatus {
     pub synced: bool,
     /// What can't be read at present, one line each.
     pub problems: Vec<String>,
+    /// The newest `resourceVersion` that was read, from files whose writer numbers them: who has written up to there knows
+    /// that what the subscribers are said to hold follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<u64>,
 }
 
 /// One sidecar.

@@ -79,6 +79,14 @@ impl FilesSource {
         &self.problems
     }
 
+    /// The newest `resourceVersion` among the objects read last; plain manifests have none.
+    pub(super) fn resource_version(&self) -> Option<u64> {
+        let versions = self.known.values().filter_map(|object| {
+            object.raw.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok()
+        });
+        versions.max()
+    }
+
     fn events_of(&mut self, reading: Reading) -> Vec<SourceEvent> {
         self.note_problems(&reading);
         let (mut events, known) = changes(&mut self.known, reading.objects);

@@ -138,6 +138,14 @@ impl Source {
             Self::Kubernetes(kubernetes) => kubernetes.problems(),
         }
     }
+
+    /// The newest `resourceVersion` that was read, where versions are comparable: in files that one writer numbers.
+    pub fn resource_version(&self) -> Option<u64> {
+        match self {
+            Self::Files(files) => files.resource_version(),
+            Self::Kubernetes(_) => None,
+        }
+    }
 }
 
 impl Writer {

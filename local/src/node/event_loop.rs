@@ -34,8 +34,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// What a pod gets to end in when the whole node stops, and what the node then gets.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// A controller that doesn't say what it has read has read everything after so long.
-const SETTLED: Duration = Duration::from_millis(400);
 
 /// What happens to the node.
 pub(crate) struct Inputs {
@@ -45,7 +43,7 @@ pub(crate) struct Inputs {
     pub(crate) components: mpsc::UnboundedReceiver<ComponentState>,
     pub(crate) questions: mpsc::Receiver<Question>,
     /// The controller's status, and when it was asked for.
-    pub(crate) controller: mpsc::Receiver<(Value, Instant)>,
+    pub(crate) controller: mpsc::Receiver<Value>,
 }
 
 /// The loop's state.
@@ -61,9 +59,7 @@ pub(crate) struct Node {
     readings: u64,
     /// Notices that were told.
     notices: BTreeSet<String>,
-    controller: Option<(Value, Instant)>,
-    /// The newest revision, and since when.
-    revision: (u64, Instant),
+    controller: Option<Value>,
     waits: Vec<Pending>,
     /// Whether the controller is to be asked.
     curious: watch::Sender<bool>,
@@ -101,7 +97,6 @@ impl Node {
             readings: 0,
             notices: BTreeSet::new(),
             controller: None,
-            revision: (0, now),
             waits: Vec::new(),
             curious,
             checked,
@@ -198,9 +193,6 @@ impl Node {
     fn follow_up(&mut self) {
         let now = Instant::now();
         self.cluster.reconcile();
-        if self.cluster.revision() != self.revision.0 {
-            self.revision = (self.cluster.revision(), now);
-        }
         let missing_pods = self.missing_pods();
         // Tables change with every pod: as long as pods are missing, they are the answer.
         let missing = if missing_pods.is_empty() { self.missing_tables() } else { missing_pods.clone() };
@@ -243,9 +235,8 @@ impl Node {
     }
 
     fn missing_tables(&self) -> Vec<String> {
-        let view = self.controller.as_ref().map(|(status, _)| ControllerView::read(status));
-        let settled = self.controller.as_ref().is_some_and(|(_, asked)| *asked >= self.revision.1 + SETTLED);
-        sync::missing_tables(&self.cluster, view.as_ref(), settled)
+        let view = self.controller.as_ref().map(ControllerView::read);
+        sync::missing_tables(&self.cluster, view.as_ref())
     }
 
     fn answer(&mut self, Question { request, reply }: Question) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -135,11 +135,10 @@ async fn set_up(
 }
 
 /// Asks the controller about itself for as long as somebody wants to know.
-async fn ask_controller(mut curious: watch::Receiver<bool>, answers: mpsc::Sender<(Value, Instant)>) {
+async fn ask_controller(mut curious: watch::Receiver<bool>, answers: mpsc::Sender<Value>) {
     while curious.wait_for(|curious| *curious).await.is_ok() {
-        let asked = Instant::now();
         if let Ok(status) = http::get_json(CONTROLLER_ADMIN, "/status").await
-            && answers.send((status, asked)).await.is_err()
+            && answers.send(status).await.is_err()
         {
             return;
         }

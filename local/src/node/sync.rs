@@ -47,10 +47,10 @@ impl ControllerView {
         Self::deserialize(status).unwrap_or_default()
     }
 
-    /// What sidecars lack, a line each. `settled`: it was asked so long after the last change that it must have read
-    /// it. `pods`: titles of pods with a sidecar that runs, by UID.
-    pub(crate) fn missing(&self, revision: u64, settled: bool, pods: &BTreeMap<&str, String>) -> Vec<String> {
-        let newest = self.source.resource_version.map_or(settled, |read| read >= revision);
+    /// What sidecars lack, a line each. `revision`: of the newest object. `pods`: titles of pods with a sidecar that runs,
+    /// by UID.
+    pub(crate) fn missing(&self, revision: u64, pods: &BTreeMap<&str, String>) -> Vec<String> {
+        let newest = self.source.resource_version.is_some_and(|read| read >= revision);
         if !self.source.synced || !newest {
             return vec!["the controller to read the newest objects".to_owned()];
         }
@@ -98,16 +98,12 @@ pub(crate) fn missing_pods(cluster: &Cluster, components: &[ComponentState]) -> 
 }
 
 /// What sidecars lack, a line each, by the controller's word.
-pub(crate) fn missing_tables(
-    cluster: &Cluster,
-    controller: Option<&ControllerView>,
-    settled: bool,
-) -> Vec<String> {
+pub(crate) fn missing_tables(cluster: &Cluster, controller: Option<&ControllerView>) -> Vec<String> {
     let meshed =
         cluster.kubelet.iter().filter(|(_, pod)| pod.meshed && pod.deleted.is_none() && pod.state.ready());
     let pods: BTreeMap<&str, String> = meshed.map(|(uid, pod)| (uid, pod.title())).collect();
     match controller {
-        Some(controller) => controller.missing(cluster.revision(), settled, &pods),
+        Some(controller) => controller.missing(cluster.revision(), &pods),
         None => vec!["the controller to answer".to_owned()],
     }
 }
@@ -120,7 +116,7 @@ mod tests {
 
     fn missing(status: Value) -> Vec<String> {
         let pods = BTreeMap::from([("u-1", "Pod demo/web-1".to_owned())]);
-        ControllerView::read(&status).missing(7, false, &pods)
+        ControllerView::read(&status).missing(7, &pods)
     }
 
     fn with_subscriber(subscriber: Value) -> Value {
