@@ -81,9 +81,10 @@ impl FilesSource {
 
     /// The newest `resourceVersion` among the objects read last; plain manifests have none.
     pub(super) fn resource_version(&self) -> Option<u64> {
-        let versions = self.known.values().filter_map(|object| {
-            object.raw.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok()
-        });
+        let versions = self
+            .known
+            .values()
+            .filter_map(|object| object.raw.pointer("/metadata/resourceVersion")?.as_str()?.parse().ok());
         versions.max()
     }
 

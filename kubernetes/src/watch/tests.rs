@@ -186,7 +186,11 @@ async fn a_server_that_goes_away_takes_nothing_away() {
     ]);
     let told = server.told(5).await;
     assert!(told.iter().all(|told| !told.contains("gone")), "{told:?}");
-    assert_eq!(told.iter().filter(|told| *told == "b at 2").count(), 1, "what was known is told again: {told:?}");
+    assert_eq!(
+        told.iter().filter(|told| *told == "b at 2").count(),
+        1,
+        "what was known is told again: {told:?}"
+    );
     assert_eq!(told.last().unwrap(), "complete");
     assert!(server.is_over());
 }
