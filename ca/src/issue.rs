@@ -6,7 +6,7 @@
 
 use std::{ops::Range, time::SystemTime};
 
-use gamut_identity::{SpiffeId, pod_name};
+use gamut_identity::{INJECTOR_SERVICE_ACCOUNT, INJECTOR_SERVICE_NAME, SYSTEM_NAMESPACE, SpiffeId, pod_name};
 use gamut_route::Uid;
 use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
@@ -142,6 +142,9 @@ pub(crate) fn sign(
     if let Some(pod) = pod {
         leaf.subject_alt_names.push(SanType::DnsName(pod_name(pod).try_into().map_err(refused)?));
     }
+    if let Some(name) = service_name(id) {
+        leaf.subject_alt_names.push(SanType::DnsName(name.try_into().map_err(refused)?));
+    }
     leaf.serial_number = Some(serial.clone());
     leaf.not_before = validity.start.into();
     leaf.not_after = validity.end.into();
@@ -151,6 +154,14 @@ pub(crate) fn sign(
     leaf.use_authority_key_identifier_extension = true;
     let leaf = leaf.signed_by(key, issuer).map_err(refused)?;
     Ok(Leaf { der: leaf.into(), serial: serial.to_string(), not_after: validity.end })
+}
+
+/// The name of the Service that an identity is reached by, where that is by somebody who doesn't verify identities: the API
+/// server knows a webhook by the DNS name of its Service alone. So whoever had that name could put anything into any pod,
+/// and it goes to one identity, which no request can name without its token.
+fn service_name(id: &SpiffeId) -> Option<&'static str> {
+    let injector = id.namespace() == SYSTEM_NAMESPACE && id.service_account() == INJECTOR_SERVICE_ACCOUNT;
+    injector.then_some(INJECTOR_SERVICE_NAME)
 }
 
 /// 16 bytes, random but for the first two bits: one is clear (positive), one set (always as long).
@@ -256,6 +267,37 @@ mod tests {
         assert_eq!(usage.to_string(), "Digital Signature");
         let extended = parsed.extended_key_usage().unwrap().unwrap().value;
         assert!(extended.server_auth && extended.client_auth && !extended.any && !extended.code_signing);
+    }
+
+    #[test]
+    fn the_injector_alone_is_certified_for_its_service_and_needs_not_ask() {
+        let service = "gamut-injector.gamut-system.svc";
+        let dns_names = |namespace: &str, account: &str, asked: &str| {
+            let id = SpiffeId::new("cluster.local", namespace, account).unwrap();
+            let csr = request(|wanted| {
+                wanted.subject_alt_names =
+                    vec![uri(id.as_str()), SanType::DnsName(asked.try_into().unwrap())];
+            });
+            let leaf = authority().issue(&csr, &id, Some(Uid::of(POD)), SystemTime::now()).unwrap();
+            assert_eq!(peer(slice::from_ref(&leaf.der)).unwrap().id, id);
+            let (_, parsed) = X509Certificate::from_der(&leaf.der).unwrap();
+            let names = &parsed.subject_alternative_name().unwrap().unwrap().value.general_names;
+            let dns = names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                _ => None,
+            });
+            dns.collect::<Vec<_>>()
+        };
+        let pod = pod_name(Uid::of(POD));
+        assert_eq!(dns_names("gamut-system", "gamut-injector", "anything"), [pod.as_str(), service]);
+        for (namespace, account) in [
+            ("gamut-system", "gamut-ca"),
+            ("gamut-system", "gamut-injector-2"),
+            ("shop", "gamut-injector"),
+            ("gamut-systems", "gamut-injector"),
+        ] {
+            assert_eq!(dns_names(namespace, account, service), [pod.as_str()], "{namespace}/{account}");
+        }
     }
 
     #[test]

@@ -20,9 +20,12 @@ static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
 static ISSUER: LazyLock<LocalIssuer> = LazyLock::new(|| LocalIssuer::generate().unwrap());
 static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
-/// Few names, so that honest requests are among them.
+/// The name by which the API server calls the injector, which nobody else may have.
+const INJECTOR: &str = "gamut-injector.gamut-system.svc";
+
+/// Few names, so that honest requests are among them, and the injector's.
 fn account() -> impl Strategy<Value = (&'static str, &'static str)> {
-    (select(vec!["shop", "bank"]), select(vec!["web", "admin"]))
+    (select(vec!["shop", "gamut-system"]), select(vec!["web", "gamut-injector"]))
 }
 
 fn uri() -> impl Strategy<Value = SanType> {
@@ -43,6 +46,7 @@ fn uri() -> impl Strategy<Value = SanType> {
 fn other_name() -> impl Strategy<Value = SanType> {
     prop_oneof![
         any::<[u8; 16]>().prop_map(|uid| SanType::DnsName(pod_name(Uid(uid)).try_into().unwrap())),
+        Just(SanType::DnsName(INJECTOR.try_into().unwrap())),
         any::<[u8; 4]>().prop_map(|address| SanType::IpAddress(address.into())),
         "[a-z]{1,9}@[a-z]{1,9}".prop_map(|mail| SanType::Rfc822Name(mail.as_str().try_into().unwrap())),
     ]
@@ -122,8 +126,12 @@ proptest! {
 
         let (_, parsed) = X509Certificate::from_der(&leaf.der).unwrap();
         let names = &parsed.subject_alternative_name().unwrap().unwrap().value.general_names;
-        prop_assert_eq!(names.len(), 2);
-        prop_assert!(matches!(names[..], [GeneralName::URI(_), GeneralName::DNSName(_)]));
+        match (namespace, service_account) {
+            ("gamut-system", "gamut-injector") => {
+                prop_assert!(matches!(names[..], [GeneralName::URI(_), GeneralName::DNSName(_), GeneralName::DNSName(INJECTOR)]));
+            }
+            _ => prop_assert!(matches!(names[..], [GeneralName::URI(_), GeneralName::DNSName(_)])),
+        }
         prop_assert!(!parsed.is_ca());
         prop_assert!(!parsed.key_usage().unwrap().unwrap().value.key_cert_sign());
         prop_assert_eq!(parsed.subject().iter().count(), 0);

@@ -22,6 +22,9 @@ pub(crate) enum Component {
     /// The certificate authority
     #[command(hide = true)]
     Ca(gamut_ca::CaArgs),
+    /// The injector: gives pods their sidecars as the API server creates them
+    #[command(hide = true)]
+    Injector(Box<gamut_webhook::InjectorArgs>),
     /// The echo app of examples and tests
     #[command(hide = true, disable_version_flag = true)]
     Echo(gamut_echo::Args),
@@ -38,6 +41,7 @@ pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
         Component::Drain => gamut_proxy::drain::notify()?,
         Component::Controller(args) => runtime()?.block_on(gamut_controller::run(args))?,
         Component::Ca(args) => runtime()?.block_on(gamut_ca::run(args))?,
+        Component::Injector(args) => runtime()?.block_on(gamut_webhook::run(*args))?,
         Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(args))?),
     }
     Ok(ExitCode::SUCCESS)

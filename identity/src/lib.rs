@@ -42,3 +42,7 @@ pub const SYSTEM_NAMESPACE: &str = "gamut-system";
 pub const CA_SERVICE_ACCOUNT: &str = "gamut-ca";
 /// The controller's service account in [`SYSTEM_NAMESPACE`].
 pub const CONTROLLER_SERVICE_ACCOUNT: &str = "gamut-controller";
+/// The injector's service account in [`SYSTEM_NAMESPACE`], and the name of its Service.
+pub const INJECTOR_SERVICE_ACCOUNT: &str = "gamut-injector";
+/// The name by which the API server calls the injector: of the injector's Service, as webhook configurations are dialled.
+pub const INJECTOR_SERVICE_NAME: &str = "gamut-injector.gamut-system.svc";

@@ -11,6 +11,9 @@ use crate::{
     names::INJECT,
 };
 
+/// Kubelets put it on the likenesses of their static pods.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Why a pod gets no sidecar. Its text is for people: `gamut check` and events show it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Skipped {
@@ -28,6 +31,9 @@ pub enum Skipped {
         "the pod uses the host's network (hostNetwork: true): redirecting its traffic would redirect the whole node's"
     )]
     HostNetwork,
+    /// A node's own, of which the API server holds only a likeness.
+    #[error("it is a static pod: its node runs what its own manifest says, whatever is changed here")]
+    StaticPod,
     /// Not Linux.
     #[error("the pod is for {0}; sidecars run on Linux")]
     OperatingSystem(String),
@@ -36,6 +42,7 @@ pub enum Skipped {
 /// Decides by the pod's label, else by the namespace's; then by what can be done at all.
 pub(crate) fn decide(
     labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
     spec: &PodSpec,
     namespace: &NamespaceView,
     config: &Config,
@@ -51,6 +58,9 @@ pub(crate) fn decide(
     }
     if namespace.name == config.system_namespace {
         return Ok(Some(Skipped::SystemNamespace(namespace.name.clone())));
+    }
+    if annotations.contains_key(MIRROR) {
+        return Ok(Some(Skipped::StaticPod));
     }
     if spec.host_network == Some(true) {
         return Ok(Some(Skipped::HostNetwork));

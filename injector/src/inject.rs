@@ -94,10 +94,10 @@ pub fn inject(pod: &Value, namespace: &NamespaceView, config: &Config) -> Result
     let metadata: ObjectMeta = part(pod, "metadata")?;
     let spec: PodSpec = part(pod, "spec")?;
     let labels = metadata.labels.unwrap_or_default();
-    if let Some(reason) = decide(&labels, &spec, namespace, config)? {
+    let annotations = metadata.annotations.unwrap_or_default();
+    if let Some(reason) = decide(&labels, &annotations, &spec, namespace, config)? {
         return Ok(Injection::Skipped(reason));
     }
-    let annotations = metadata.annotations.unwrap_or_default();
     let (settings, mut warnings) =
         Settings::parse(&annotations, spec.termination_grace_period_seconds, config)?;
     let injected_before = labels.get(INJECTED).is_some_and(|value| value == "true");

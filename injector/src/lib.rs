@@ -15,9 +15,10 @@ mod inject;
 mod names;
 mod probes;
 mod settings;
+pub mod values;
 
 pub use config::{Config, NamespaceView, Resources};
 pub use decide::Skipped;
 pub use inject::{InjectError, Injected, Injection, inject};
 pub use names::*;
-pub use settings::{SettingError, Warning};
+pub use settings::{SettingError, Warning, check_namespace};

@@ -14,6 +14,7 @@ use crate::{
         MTLS, OPAQUE_PORTS, PLAINTEXT_PORTS, POD_ANNOTATIONS, PREFIX, SKIP_INBOUND_PORTS,
         SKIP_OUTBOUND_PORTS,
     },
+    values::{self, Expected},
 };
 
 /// How long Kubernetes waits for a pod to end that says nothing about it, in seconds.
@@ -96,44 +97,48 @@ impl Settings {
     ) -> Result<(Self, Vec<Warning>), SettingError> {
         let read = Annotations(annotations);
         let grace = grace_period.unwrap_or(GRACE_PERIOD);
-        let drain = read.parsed(DRAIN_TIME, "a duration such as 30s or 1m30s", duration)?;
+        let drain = read.parsed(DRAIN_TIME, values::duration)?;
+        let defaults = &config.resources;
         let settings = Self {
-            image: read.parsed(IMAGE, "an image", image)?.unwrap_or_else(|| config.image.clone()),
-            log_level: read
-                .parsed(
-                    LOG_LEVEL,
-                    "a level (error, warn, info, debug, trace, off) or a list of TARGET=LEVEL",
-                    log_level,
-                )?
-                .unwrap_or_else(|| config.log_level.clone()),
-            drain_time: drain.as_ref().map_or(&config.drain_time, |(text, _)| text).clone(),
-            skip_outbound_ports: read.ports(SKIP_OUTBOUND_PORTS)?,
-            skip_inbound_ports: read.ports(SKIP_INBOUND_PORTS)?,
-            opaque_ports: read.ports(OPAQUE_PORTS)?,
+            image: read.parsed(IMAGE, values::image)?.unwrap_or_else(|| config.image.clone()),
+            log_level: read.parsed(LOG_LEVEL, values::log_level)?.unwrap_or_else(|| config.log_level.clone()),
+            drain_time: drain.as_ref().unwrap_or(&config.drain_time).clone(),
+            skip_outbound_ports: read.parsed(SKIP_OUTBOUND_PORTS, values::ports)?,
+            skip_inbound_ports: read.parsed(SKIP_INBOUND_PORTS, values::ports)?,
+            opaque_ports: read.parsed(OPAQUE_PORTS, values::ports)?,
             app_stop_delay: read.app_stop_delay(grace)?,
             resources: Resources {
-                cpu_request: read.quantity(CPU_REQUEST)?.or_else(|| config.resources.cpu_request.clone()),
-                memory_request: read
-                    .quantity(MEMORY_REQUEST)?
-                    .or_else(|| config.resources.memory_request.clone()),
-                cpu_limit: read.quantity(CPU_LIMIT)?.or_else(|| config.resources.cpu_limit.clone()),
-                memory_limit: read.quantity(MEMORY_LIMIT)?.or_else(|| config.resources.memory_limit.clone()),
+                cpu_request: read.quantity(CPU_REQUEST, &defaults.cpu_request)?,
+                memory_request: read.quantity(MEMORY_REQUEST, &defaults.memory_request)?,
+                cpu_limit: read.quantity(CPU_LIMIT, &defaults.cpu_limit)?,
+                memory_limit: read.quantity(MEMORY_LIMIT, &defaults.memory_limit)?,
             },
         };
         // These two are the controller's to obey; here they are only checked, where the author sees the answer.
-        read.ports(PLAINTEXT_PORTS)?;
-        read.parsed(MTLS, "strict or permissive", |text| {
-            matches!(text, "strict" | "permissive").then_some(())
-        })?;
+        read.parsed(PLAINTEXT_PORTS, values::ports)?;
+        read.parsed(MTLS, values::mtls)?;
 
         let mut warnings = read.unknown();
-        if let Some((drain, milliseconds)) = drain
-            && milliseconds >= u64::try_from(grace).unwrap_or(0).saturating_mul(1000)
+        let limit = u64::try_from(grace).unwrap_or(0).saturating_mul(1000);
+        if let Some(drain) = drain
+            && values::milliseconds(&drain).is_some_and(|drain| drain >= limit)
         {
             warnings.push(Warning::DrainLongerThanGrace { drain, grace });
         }
         Ok((settings, warnings))
     }
+}
+
+/// What is wrong with a namespace's annotations, which the controller obeys. It shows where nobody creating a pod looks, so
+/// that whoever answers them says it too.
+pub fn check_namespace(annotations: &BTreeMap<String, String>) -> Vec<SettingError> {
+    let read = Annotations(annotations);
+    let checked = [
+        read.parsed(MTLS, values::mtls),
+        read.parsed(PLAINTEXT_PORTS, values::ports),
+        read.parsed(OPAQUE_PORTS, values::ports),
+    ];
+    checked.into_iter().filter_map(Result::err).collect()
 }
 
 struct Annotations<'a>(&'a BTreeMap<String, String>);
@@ -142,30 +147,31 @@ impl Annotations<'_> {
     fn parsed<T>(
         &self,
         annotation: &'static str,
-        expected: &'static str,
-        parse: impl FnOnce(&str) -> Option<T>,
+        parse: impl FnOnce(&str) -> Result<T, Expected>,
     ) -> Result<Option<T>, SettingError> {
         let Some(value) = self.0.get(annotation) else { return Ok(None) };
-        let error = || SettingError { annotation, value: value.clone(), expected };
-        parse(value.trim()).map(Some).ok_or_else(error)
+        let error = |Expected(expected)| SettingError { annotation, value: value.clone(), expected };
+        parse(value.trim()).map(Some).map_err(error)
     }
 
-    fn ports(&self, annotation: &'static str) -> Result<Option<String>, SettingError> {
-        self.parsed(annotation, "a list of ports and ranges such as 3306,9000-9010", ports)
-    }
-
-    fn quantity(&self, annotation: &'static str) -> Result<Option<String>, SettingError> {
-        self.parsed(annotation, "a quantity such as 100m, 1.5 or 64Mi", quantity)
+    fn quantity(
+        &self,
+        annotation: &'static str,
+        default: &Option<String>,
+    ) -> Result<Option<String>, SettingError> {
+        Ok(self.parsed(annotation, values::quantity)?.or_else(|| default.clone()))
     }
 
     /// Kubernetes refuses a `sleep` that doesn't end within the grace period; here the message names the annotation.
     fn app_stop_delay(&self, grace: i64) -> Result<Option<i64>, SettingError> {
-        let expected =
-            "a number of whole seconds such as 5s, shorter than the pod's terminationGracePeriodSeconds";
-        self.parsed(APP_STOP_DELAY, expected, |text| {
-            let (_, milliseconds) = duration(text)?;
-            let seconds = i64::try_from(milliseconds / 1000).ok()?;
-            (milliseconds % 1000 == 0 && (1..grace).contains(&seconds)).then_some(seconds)
+        let expected = Expected(
+            "a number of whole seconds such as 5s, shorter than the pod's terminationGracePeriodSeconds",
+        );
+        self.parsed(APP_STOP_DELAY, |text| {
+            let milliseconds = values::milliseconds(text).ok_or(expected)?;
+            let seconds = i64::try_from(milliseconds / 1000).map_err(|_| expected)?;
+            let fits = milliseconds % 1000 == 0 && (1..grace).contains(&seconds);
+            fits.then_some(seconds).ok_or(expected)
         })
     }
 
@@ -174,80 +180,6 @@ impl Annotations<'_> {
         let unknown = ours.filter(|name| !POD_ANNOTATIONS.contains(&name.as_str()));
         unknown.map(|name| Warning::UnknownAnnotation(name.clone())).collect()
     }
-}
-
-/// Ports from 1 to 65535 and ranges of them, written back without spaces. An empty list is none.
-fn ports(text: &str) -> Option<String> {
-    let port = |text: &str| {
-        let text = text.trim();
-        // `parse` would take a sign.
-        let digits = text.bytes().all(|c| c.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|&port| digits && port != 0)
-    };
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let items = items.map(|item| match item.split_once('-') {
-        Some((first, last)) => {
-            let (first, last) = (port(first)?, port(last)?);
-            (first <= last).then(|| format!("{first}-{last}"))
-        }
-        None => Some(port(item)?.to_string()),
-    });
-    Some(items.collect::<Option<Vec<_>>>()?.join(","))
-}
-
-/// A duration as the Gateway API writes it (GEP-2257), and its milliseconds: up to four numbers of up to five digits with
-/// the units h, m, s, ms.
-fn duration(text: &str) -> Option<(String, u64)> {
-    let mut rest = text;
-    let mut total = 0;
-    for _ in 0..4 {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| (1..=5).contains(end))?;
-        let (digits, unit) = rest.split_at(end);
-        let number: u64 = digits.parse().ok()?;
-        // "ms" before "m", which it begins with.
-        let units = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-        let (unit, milliseconds) =
-            units.into_iter().find_map(|(name, value)| Some((unit.strip_prefix(name)?, value)))?;
-        total += number * milliseconds;
-        rest = unit;
-        if rest.is_empty() {
-            return Some((text.to_owned(), total));
-        }
-    }
-    None
-}
-
-/// A Kubernetes quantity: a decimal number that isn't negative, then a suffix of SI or of powers of two, or an exponent.
-fn quantity(text: &str) -> Option<String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let is_number = number.bytes().any(|c| c.is_ascii_digit()) && number.matches('.').count() <= 1;
-    let is_exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| exponent.parse::<i8>().is_ok());
-    let suffixes = ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    (is_number && (suffixes.contains(&suffix) || is_exponent)).then(|| text.to_owned())
-}
-
-/// Not empty, nothing that could be taken for something else in YAML or a log.
-fn image(text: &str) -> Option<String> {
-    let fits = |c: u8| c.is_ascii_alphanumeric() || b"./:@_-+".contains(&c);
-    (!text.is_empty() && text.bytes().all(fits)).then(|| text.to_owned())
-}
-
-/// `LEVEL` or `TARGET=LEVEL`, separated by commas.
-fn log_level(text: &str) -> Option<String> {
-    let level = |text: &str| {
-        ["off", "error", "warn", "info", "debug", "trace"]
-            .iter()
-            .any(|level| level.eq_ignore_ascii_case(text))
-    };
-    let target = |text: &str| {
-        !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b':' | b'-'))
-    };
-    let directive = |directive: &str| match directive.trim().split_once('=') {
-        Some((name, value)) => target(name) && level(value),
-        None => level(directive.trim()),
-    };
-    text.split(',').all(directive).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -326,6 +258,14 @@ mod tests {
         ] {
             parse(&[(annotation, value)]).unwrap_or_else(|error| panic!("{error}"));
         }
+    }
+
+    #[test]
+    fn a_namespaces_annotations_are_checked_each_for_itself() {
+        let annotations = [(MTLS, "stirct"), (OPAQUE_PORTS, "80"), (PLAINTEXT_PORTS, "http"), (IMAGE, " ")];
+        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let errors = check_namespace(&annotations.into());
+        assert_eq!(errors.iter().map(|error| error.annotation).collect::<Vec<_>>(), [MTLS, PLAINTEXT_PORTS]);
     }
 
     #[test]

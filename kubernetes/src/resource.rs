@@ -110,6 +110,15 @@ pub mod core {
         Resource::namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
     /// Leases.
     pub const LEASE: Resource = Resource::namespaced("coordination.k8s.io", "v1", "Lease", "leases");
+    /// Events: what `kubectl describe` shows.
+    pub const EVENT: Resource = Resource::namespaced("", "v1", "Event", "events");
+    /// Configurations of webhooks that change objects.
+    pub const MUTATING_WEBHOOK_CONFIGURATION: Resource = Resource::cluster(
+        "admissionregistration.k8s.io",
+        "v1",
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+    );
     /// TokenReviews: created, answered, and never stored.
     pub const TOKEN_REVIEW: Resource =
         Resource::cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews");

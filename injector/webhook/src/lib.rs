@@ -1,0 +1,34 @@
+//! The injector: `gamut injector`.
+//!
+//! ```text
+//!  API server ──AdmissionReview (HTTPS)──► serve ─► review ─► admit ─► gamut_injector::inject
+//!    ▲  │ watch                                                 ▲
+//!    │  ├─ Namespaces ──────────────────► namespaces ───────────┤ labels
+//!    │  ├─ pods without a sidecar ──────► reconcile ◄───────────┘ Events, metric, /status
+//!    │  ├─ ConfigMap gamut-trust-bundle ─┐
+//!    │  └─ webhook configuration ────────┴► ca_bundle
+//!    └──────────────── caBundle ────────────────┘
+//! ```
+//! A pod that should have a sidecar gets it or is refused: nothing here lets one through because something is wrong. The
+//! patch itself is a pure function elsewhere ([`gamut_injector::inject`]); this crate brings pods to it and carries out what
+//! it says. Every replica does the same, and what they write is the same.
+//!
+//! Deliberately absent: restarting anything (the reconciler tells, people act), and a webhook configuration of our own making
+//! (the chart makes it; here only its `caBundle` is filled in).
+
+mod admin;
+mod admit;
+mod ca_bundle;
+mod config;
+mod follow;
+mod metrics;
+mod namespaces;
+mod pod_security;
+mod process;
+mod review;
+mod serve;
+mod status;
+
+pub use config::{InjectorArgs, PullPolicy};
+pub use process::{Injector, InjectorError, run};
+pub use status::{CaBundle, ForbiddingNamespace, InjectorStatus, OwnCertificate};

@@ -1,0 +1,59 @@
+//! How it stands with an injector: `/status` on its admin port, for `gamut check` and `gamut status`.
+
+use serde::{Deserialize, Serialize};
+
+/// What one replica says of itself and of the pods that it looks after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InjectorStatus {
+    /// Whether the API server may ask it.
+    pub ready: bool,
+    /// Its serving certificate; none before the first.
+    pub certificate: Option<OwnCertificate>,
+    /// Why the newest try to get a certificate failed.
+    pub certificate_problem: Option<String>,
+    /// What the API server knows it by.
+    pub ca_bundle: CaBundle,
+    /// Namespaces whose Pod Security level refuses sidecars, though they ask for them; by name.
+    pub pod_security: Vec<ForbiddingNamespace>,
+}
+
+/// The injector's own certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnCertificate {
+    /// As the CA's audit log has it.
+    pub serial: String,
+    /// Until when it is good, RFC 3339.
+    pub not_after: String,
+}
+
+/// `caBundle` of our webhook configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum CaBundle {
+    /// Nobody has looked yet.
+    Unknown,
+    /// It holds the published roots.
+    Written {
+        /// How many.
+        roots: usize,
+    },
+    /// Something that others make isn't there.
+    Waiting {
+        /// What, in a sentence.
+        reason: String,
+    },
+    /// Writing failed; it is tried again.
+    Failed {
+        /// Why, in a sentence.
+        reason: String,
+    },
+}
+
+/// A namespace that asks for sidecars and forbids them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForbiddingNamespace {
+    /// Its name.
+    pub namespace: String,
+    /// The level that it enforces.
+    pub level: String,
+}
