@@ -17,6 +17,7 @@ use crate::{
     metrics::{Gauge, Metrics},
     namespaces::{Known, Namespaces},
     pod_security,
+    reconcile::Report,
     serve::{Webhook, ready, text, with_type},
     status::{CaBundle, ForbiddingNamespace, InjectorStatus, OwnCertificate},
 };
@@ -33,6 +34,7 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) namespaces: Namespaces,
     pub(crate) ca_bundle: watch::Receiver<CaBundle>,
+    pub(crate) without_sidecar: watch::Receiver<Report>,
 }
 
 impl Admin {
@@ -84,6 +86,7 @@ impl Admin {
     }
 
     fn status(&self) -> InjectorStatus {
+        let without_sidecar = self.without_sidecar.borrow();
         let own = self.identity.status().borrow().clone();
         InjectorStatus {
             ready: self.webhook.missing(&self.identity).is_empty(),
@@ -93,6 +96,8 @@ impl Admin {
             }),
             certificate_problem: own.problem.map(|problem| problem.to_string()),
             ca_bundle: self.ca_bundle.borrow().clone(),
+            without_sidecar: without_sidecar.listed.clone(),
+            without_sidecar_total: without_sidecar.counts.values().sum(),
             pod_security: forbidding(&self.namespaces.subscribe().borrow()),
         }
     }
@@ -103,7 +108,17 @@ impl Admin {
             (String::new(), until.as_second() as f64)
         });
         let is_written = matches!(*self.ca_bundle.borrow(), CaBundle::Written { .. });
+        let report = self.without_sidecar.borrow();
+        let without_sidecar = report.counts.iter().map(|((namespace, cause), count)| {
+            // A namespace's name needs no escaping.
+            (format!("{{namespace=\"{namespace}\",cause=\"{}\"}}", cause.label()), *count as f64)
+        });
         vec![
+            Gauge {
+                name: "gamut_injector_pods_without_sidecar",
+                help: "Pods that should have a sidecar and don't.",
+                values: without_sidecar.collect(),
+            },
             Gauge {
                 name: "gamut_injector_certificate_expiry_timestamp_seconds",
                 help: "When the serving certificate ends.",

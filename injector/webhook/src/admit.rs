@@ -43,7 +43,7 @@ pub(crate) enum Standing {
 pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -> (Verdict, Standing) {
     let name = request.name();
     let line = |text: &dyn std::fmt::Display| format!("gamut: pod {name}: {text}");
-    if [KUBE_SYSTEM, &config.system_namespace].contains(&request.namespace.as_str()) {
+    if is_exempt(&request.namespace, config) {
         let reason = Skipped::SystemNamespace(request.namespace.clone());
         return (Verdict::Skipped { reason, warnings: Vec::new() }, Standing::Sure);
     }
@@ -74,6 +74,11 @@ pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -
             (Verdict::Refused(format!("pod {name}: {error}")), standing)
         }
     }
+}
+
+/// Whether a namespace's pods are left alone, whatever anybody's labels say.
+pub(crate) fn is_exempt(namespace: &str, config: &Config) -> bool {
+    [KUBE_SYSTEM, &config.system_namespace].contains(&namespace)
 }
 
 /// What is odd about a namespace, for who creates a pod with a sidecar in it.

@@ -25,10 +25,11 @@ mod metrics;
 mod namespaces;
 mod pod_security;
 mod process;
+mod reconcile;
 mod review;
 mod serve;
 mod status;
 
 pub use config::{InjectorArgs, PullPolicy};
 pub use process::{Injector, InjectorError, run};
-pub use status::{CaBundle, ForbiddingNamespace, InjectorStatus, OwnCertificate};
+pub use status::{CaBundle, Cause, ForbiddingNamespace, InjectorStatus, OwnCertificate, WithoutSidecar};

@@ -16,7 +16,8 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    admin::Admin, ca_bundle, config::InjectorArgs, metrics::Metrics, namespaces::Namespaces, serve::Webhook,
+    admin::Admin, ca_bundle, config::InjectorArgs, metrics::Metrics, namespaces::Namespaces, reconcile,
+    serve::Webhook,
 };
 
 /// An injector whose sockets are bound.
@@ -91,10 +92,18 @@ impl Injector {
         let mut tasks = JoinSet::new();
         let namespaces = Namespaces::start(cluster.clone(), &mut tasks);
         let ca_bundle = ca_bundle::start(&cluster, &mut tasks);
+        let without_sidecar =
+            reconcile::start(&cluster, &namespaces, args.sidecars(), args.replica.clone(), &mut tasks);
         let metrics = Arc::new(Metrics::default());
         let webhook = Webhook::new(namespaces.clone(), args.sidecars(), metrics.clone());
-        let admin =
-            Admin { identity: identity.clone(), webhook: webhook.clone(), metrics, namespaces, ca_bundle };
+        let admin = Admin {
+            identity: identity.clone(),
+            webhook: webhook.clone(),
+            metrics,
+            namespaces,
+            ca_bundle,
+            without_sidecar,
+        };
         Ok(Self { https, listener, identity, webhook, admin, tasks })
     }
 

@@ -5,3 +5,4 @@
 mod authority;
 mod controller;
 mod harness;
+mod injector;

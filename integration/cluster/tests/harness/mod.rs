@@ -58,6 +58,8 @@ impl Cluster {
 
     /// Removes what an earlier test left. Namespaces stay: deleting one takes Kubernetes half a minute.
     fn clean(&self) {
+        // First: what follows would ask an injector that is gone.
+        self.kubectl(&["delete", "mutatingwebhookconfiguration", "gamut-injector", "--ignore-not-found"]);
         for namespace in ["gamut-system", "shop", "lab"] {
             // Fails if it is there.
             self.try_kubectl(&["create", "namespace", namespace]);
@@ -84,7 +86,7 @@ impl Cluster {
         let admin = fs::read_to_string(self.state.join("admin.conf")).unwrap();
         let (_, rest) = admin.split_once("token: ").unwrap();
         let (admin_token, _) = rest.split_once('}').unwrap();
-        for account in ["gamut-controller", "gamut-ca"] {
+        for account in ["gamut-controller", "gamut-ca", "gamut-injector"] {
             self.kubectl(&["create", "serviceaccount", "-n", "gamut-system", account]);
             let subject = format!("--serviceaccount=gamut-system:{account}");
             let (role, cluster_role) = (format!("--role={account}"), format!("--clusterrole={account}"));
@@ -118,6 +120,12 @@ impl Cluster {
         let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
         fs::write(file.path(), manifest).unwrap();
         self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.path().to_str().unwrap()]);
+    }
+
+    pub(crate) fn try_apply(&self, manifest: &str, more: &[&str]) -> Output {
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+        fs::write(file.path(), manifest).unwrap();
+        self.try_kubectl(&[&["create", "-f", file.path().to_str().unwrap()], more].concat())
     }
 
     /// Waits until an object has a value, by a watch.
@@ -190,6 +198,13 @@ impl Cluster {
         let kubeconfig = self.kubeconfig("gamut-ca");
         let own = ["ca", "--listen", &listen, "--admin", &admin, "--kubeconfig", &kubeconfig];
         self.start("ca", &[own.as_slice(), more].concat())
+    }
+
+    /// Starts an injector that gets its certificate from a CA on port 15010, and listens where the node does.
+    pub(crate) fn injector(&self, more: &[&str]) -> Process {
+        let kubeconfig = self.kubeconfig("gamut-injector");
+        let own = ["injector", "--kubeconfig", &kubeconfig, "--ca-address", "127.0.0.1:15010"];
+        self.start("injector", &[own.as_slice(), more].concat())
     }
 
     /// An HTTP answer from inside: its status and body.

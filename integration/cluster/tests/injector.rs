@@ -1,0 +1,215 @@
+//! The injector on a real API server: asked through a real webhook configuration, with a certificate from the real CA.
+
+use crate::harness::{Cluster, Process, until};
+
+/// What the chart makes, but for pods: here the injector is a process beside the API server, at the node's address.
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: injector, namespace: gamut-system}
+spec:
+  serviceAccountName: gamut-injector
+  nodeName: none   # it exists, and that is all that a token needs
+  containers: [{name: injector, image: none}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gamut-injector, namespace: gamut-system}
+spec: {ports: [{port: 443, targetPort: 15016}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: gamut-injector, namespace: gamut-system, labels: {kubernetes.io/service-name: gamut-injector}}
+addressType: IPv4
+ports: [{port: 15016}]
+endpoints: [{addresses: [10.0.0.10]}]
+";
+
+/// As docs/reference/kubernetes.md says.
+const CONFIGURATION: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: gamut-injector}
+webhooks:
+  - &webhook
+    name: namespace.injector.gamut.mesh
+    clientConfig: {service: {namespace: gamut-system, name: gamut-injector, path: /inject, port: 443}}
+    rules: [{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods], scope: Namespaced}]
+    failurePolicy: Fail
+    sideEffects: None
+    reinvocationPolicy: IfNeeded
+    timeoutSeconds: 10
+    admissionReviewVersions: [v1]
+    namespaceSelector:
+      matchExpressions:
+        - {key: gamut.mesh/inject, operator: Exists}
+        - {key: gamut.mesh/inject, operator: NotIn, values: [disabled]}
+        - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, gamut-system]}
+    objectSelector: {matchExpressions: [{key: gamut.mesh/inject, operator: NotIn, values: [disabled]}]}
+  - <<: *webhook
+    name: pod.injector.gamut.mesh
+    namespaceSelector:
+      matchExpressions:
+        - {key: gamut.mesh/inject, operator: NotIn, values: [enabled]}
+        - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, gamut-system]}
+    objectSelector:
+      matchExpressions:
+        - {key: gamut.mesh/inject, operator: Exists}
+        - {key: gamut.mesh/inject, operator: NotIn, values: [disabled]}
+";
+
+/// The CA and an injector that the API server asks.
+struct Running {
+    ca: Process,
+    injector: Process,
+    _directory: tempfile::TempDir,
+}
+
+fn start(cluster: &Cluster) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    cluster.apply(OBJECTS);
+    let ca = cluster.ca(15_010, &[]);
+    ca.says("the CA is ready");
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name=injector", "--audience=gamut.mesh/ca"];
+    let token = cluster.kubectl(
+        &[&["create", "token", "gamut-injector", "-n", "gamut-system"], bound.as_slice()].concat(),
+    );
+    let (token_file, roots_file) = (directory.path().join("token"), directory.path().join("root.pem"));
+    std::fs::write(&token_file, token).unwrap();
+    cluster.wait_for("gamut-system", "configmap/gamut-trust-bundle");
+    let roots = cluster.value("gamut-system", "configmap/gamut-trust-bundle", r#".data.root\.pem"#);
+    std::fs::write(&roots_file, roots).unwrap();
+    let files = ["--token-file", token_file.to_str().unwrap(), "--roots-file", roots_file.to_str().unwrap()];
+    let injector = cluster.injector(&files);
+    cluster.apply(CONFIGURATION);
+    injector.says("the API server knows the webhook by the published roots");
+    until("the injector is ready", || cluster.get("http://127.0.0.1:15017/ready").0 == 200);
+    // A dry run is refused for as long as kube-proxy hasn't made the way, and the API server hasn't read the configuration.
+    cluster.kubectl(&["label", "namespace", "shop", "gamut.mesh/inject=enabled"]);
+    until("the API server asks the injector", || {
+        let pod = pod("shop", "probe", "");
+        cluster.try_apply(&pod, &["--dry-run=server"]).status.success() && injector.has_said("injected")
+    });
+    Running { ca, injector, _directory: directory }
+}
+
+fn pod(namespace: &str, name: &str, metadata: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, {metadata}}}
+spec:
+  nodeName: none
+  initContainers: [{{name: migrate, image: none}}]
+  containers: [{{name: web, image: none, readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}}}}}]
+"
+    )
+}
+
+fn init_containers(cluster: &Cluster, namespace: &str, pod: &str) -> String {
+    cluster.value(namespace, &format!("pod/{pod}"), ".spec.initContainers[*].name")
+}
+
+fn refusal(cluster: &Cluster, manifest: &str) -> String {
+    let output = cluster.try_apply(manifest, &[]);
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn pods_get_their_sidecars_by_the_label_of_namespace_or_pod_and_wrong_ones_their_reason() {
+    let Some(cluster) = Cluster::take() else { return };
+    let running = start(&cluster);
+
+    cluster.apply(&pod("shop", "web", ""));
+    assert_eq!(init_containers(&cluster, "shop", "web"), "gamut-init gamut-proxy migrate");
+    let probe = cluster.value("shop", "pod/web", ".spec.containers[0].readinessProbe.httpGet.port");
+    assert_eq!(probe, "15021");
+    cluster.apply(&pod("shop", "out", "labels: {gamut.mesh/inject: disabled}"));
+    assert_eq!(init_containers(&cluster, "shop", "out"), "migrate");
+    cluster.apply(&pod("lab", "in", "labels: {gamut.mesh/inject: enabled}"));
+    assert_eq!(init_containers(&cluster, "lab", "in"), "gamut-init gamut-proxy migrate");
+    cluster.apply(&pod("lab", "plain", ""));
+    assert_eq!(init_containers(&cluster, "lab", "plain"), "migrate");
+
+    let message = refusal(&cluster, &pod("shop", "wrong", "annotations: {gamut.mesh/mtls: stirct}"));
+    assert!(message.contains("pod shop/wrong: annotation gamut.mesh/mtls: \"stirct\" is not strict or permissive"));
+    let message = refusal(&cluster, &pod("lab", "typo", "labels: {gamut.mesh/inject: enalbed}"));
+    assert!(message.contains("label gamut.mesh/inject of the pod is \"enalbed\""), "{message}");
+
+    cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce=baseline"]);
+    let message = refusal(&cluster, &pod("shop", "forbidden", ""));
+    cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce-"]);
+    assert!(message.contains("Warning: gamut: pod shop/forbidden: namespace shop enforces Pod Security level baseline"));
+    assert!(message.contains("violates PodSecurity"), "{message}");
+
+    running.injector.terminate();
+    running.ca.terminate();
+}
+
+#[test]
+fn without_an_injector_meshed_namespaces_wait_and_everybody_else_goes_on() {
+    let Some(cluster) = Cluster::take() else { return };
+    let running = start(&cluster);
+    running.injector.kill();
+
+    let message = refusal(&cluster, &pod("shop", "web", ""));
+    assert!(message.contains("failed calling webhook \"namespace.injector.gamut.mesh\""), "{message}");
+    for namespace in ["lab", "gamut-system", "kube-system"] {
+        cluster.kubectl(&["label", "namespace", namespace, "--overwrite", "gamut.mesh/inject-"]);
+        cluster.apply(&pod(namespace, "bystander", ""));
+        cluster.kubectl(&["delete", "-n", namespace, "pod", "bystander", "--force", "--grace-period=0"]);
+    }
+    // Not even a label can lock out what the mesh and the cluster need to start.
+    for namespace in ["gamut-system", "kube-system"] {
+        cluster.kubectl(&["label", "namespace", namespace, "gamut.mesh/inject=enabled"]);
+        cluster.apply(&pod(namespace, "bystander", ""));
+        cluster.kubectl(&["label", "namespace", namespace, "gamut.mesh/inject-"]);
+        cluster.kubectl(&["delete", "-n", namespace, "pod", "bystander", "--force", "--grace-period=0"]);
+    }
+    running.ca.terminate();
+}
+
+#[test]
+fn the_ca_bundle_is_put_back_when_it_is_wiped() {
+    let Some(cluster) = Cluster::take() else { return };
+    let running = start(&cluster);
+    let bundle = || {
+        let configuration = "mutatingwebhookconfiguration/gamut-injector";
+        cluster.value("gamut-system", configuration, ".webhooks[*].clientConfig.caBundle")
+    };
+    let written = bundle();
+    assert_eq!(written.split(' ').count(), 2, "both webhooks have it: {written}");
+    let wiped = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
+    cluster.kubectl(&["patch", "mutatingwebhookconfiguration", "gamut-injector", "--type=json", "-p", wiped]);
+    until("it is there again", || bundle() == written);
+    // What an upgrade of the chart does: the same manifest, which doesn't have the field.
+    cluster.apply(CONFIGURATION);
+    assert_eq!(bundle(), written);
+    running.injector.terminate();
+    running.ca.terminate();
+}
+
+#[test]
+fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.apply(&pod("lab", "old", ""));
+    let running = start(&cluster);
+    cluster.kubectl(&["label", "namespace", "lab", "gamut.mesh/inject=enabled"]);
+    let network = pod("lab", "agent", "").replace("nodeName: none", "nodeName: none\n  hostNetwork: true");
+    let output = cluster.try_apply(&network, &[]);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("Warning: gamut: pod lab/agent: it gets no sidecar: the pod uses the host's network"));
+
+    for (name, words) in [("old", "kubectl rollout restart"), ("agent", "uses the host's network")] {
+        until("there is an Event", || {
+            let selector = format!("--field-selector=reason=NoSidecar,involvedObject.name={name}");
+            cluster.kubectl(&["get", "events", "-n", "lab", &selector, "-o", "jsonpath={.items[*].message}"]).contains(words)
+        });
+    }
+    let (_, status) = cluster.get("http://127.0.0.1:15017/status");
+    assert!(status.contains("\"withoutSidecarTotal\": 2"), "{status}");
+    running.injector.terminate();
+    running.ca.terminate();
+}
