@@ -156,6 +156,9 @@ fn check_names(spec: &PodSpec) -> Result<(), InjectError> {
 }
 
 fn check_app(spec: &PodSpec, warnings: &mut Vec<Warning>) -> Result<(), InjectError> {
+    if spec.dns_policy.as_deref() == Some("Default") {
+        warnings.push(Warning::NoClusterDns);
+    }
     let of_the_pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
     for container in containers(spec).filter(|container| !is_ours(&container.name)) {
         let own = container.security_context.as_ref().and_then(|context| context.run_as_user);

@@ -64,6 +64,11 @@ pub enum Warning {
         /// Seconds.
         grace: i64,
     },
+    /// The sidecar finds CA and controller by names of the cluster's.
+    #[error(
+        "dnsPolicy is Default: the sidecar can't find the CA and the controller by their names, and the pod won't start, unless the node's own DNS knows them; use ClusterFirst"
+    )]
+    NoClusterDns,
     /// A port that the sidecar takes.
     #[error(
         "container {container} declares port {port}, but ports 15000 to 15021 are the sidecar's: it can't be reached there"

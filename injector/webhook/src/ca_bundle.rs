@@ -68,28 +68,31 @@ async fn keep(
     loop {
         let (now, written) = (roots.borrow_and_update().clone(), configuration.borrow_and_update().clone());
         let state = write(cluster, now, written).await;
-        let failed = matches!(state, CaBundle::Failed { .. });
-        tell.send_if_modified(|before| {
-            let differs = *before != state;
-            if differs {
-                report(&state);
-            }
-            *before = state;
-            differs
-        });
+        let again = matches!(state, None | Some(CaBundle::Failed { .. }));
+        if let Some(state) = state {
+            tell.send_if_modified(|before| {
+                let differs = *before != state;
+                if differs {
+                    report(&state);
+                }
+                *before = state;
+                differs
+            });
+        }
         tokio::select! {
             // Neither closes: the watches end with this task.
             _ = roots.changed() => {}
             _ = configuration.changed() => {}
-            () = sleep(AGAIN), if failed => {}
+            () = sleep(AGAIN), if again => {}
         }
     }
 }
 
-async fn write(cluster: &Cluster, roots: Seen<Roots>, configuration: Seen<Value>) -> CaBundle {
-    let waiting = |reason: String| CaBundle::Waiting { reason };
+/// Writes if it is due, and says how it stands then; `None` if another replica wrote at the same time, most likely the same.
+async fn write(cluster: &Cluster, roots: Seen<Roots>, configuration: Seen<Value>) -> Option<CaBundle> {
+    let waiting = |reason: String| Some(CaBundle::Waiting { reason });
     let (roots, configuration) = match (roots, configuration) {
-        (Seen::NotYet, _) | (_, Seen::NotYet) => return CaBundle::Unknown,
+        (Seen::NotYet, _) | (_, Seen::NotYet) => return Some(CaBundle::Unknown),
         (Seen::Absent, _) => {
             return waiting(format!(
                 "ConfigMap {SYSTEM_NAMESPACE}/{ROOTS_CONFIG_MAP}, which the CA publishes, holds no roots (yet)"
@@ -103,21 +106,17 @@ async fn write(cluster: &Cluster, roots: Seen<Roots>, configuration: Seen<Value>
         (Seen::Is(roots), Seen::Is(configuration)) => (roots, configuration),
     };
     let count = roots.certificates().len();
-    let (webhooks, Some(changed)) = with_bundle(configuration, &STANDARD.encode(roots.to_pem())) else {
-        return CaBundle::Written { roots: count };
-    };
-    if webhooks == 0 {
-        return waiting(format!(
+    let written = Some(CaBundle::Written { roots: count });
+    match with_bundle(configuration, &STANDARD.encode(roots.to_pem())) {
+        (0, _) => waiting(format!(
             "MutatingWebhookConfiguration {CONFIGURATION} calls nothing at Service {SYSTEM_NAMESPACE}/{INJECTOR_SERVICE_ACCOUNT}"
-        ));
-    }
-    match cluster.replace(&core::MUTATING_WEBHOOK_CONFIGURATION, &changed).await {
-        Ok(Replaced::Done(_)) => CaBundle::Written { roots: count },
-        // Another replica's write, most likely the same; the watch tells.
-        Ok(Replaced::Outdated) => {
-            CaBundle::Failed { reason: "somebody else wrote at the same time".to_owned() }
-        }
-        Err(error) => CaBundle::Failed { reason: error.to_string() },
+        )),
+        (_, None) => written,
+        (_, Some(changed)) => match cluster.replace(&core::MUTATING_WEBHOOK_CONFIGURATION, &changed).await {
+            Ok(Replaced::Done(_)) => written,
+            Ok(Replaced::Outdated) => None,
+            Err(error) => Some(CaBundle::Failed { reason: error.to_string() }),
+        },
     }
 }
 
@@ -139,7 +138,7 @@ fn with_bundle(mut configuration: Value, bundle: &str) -> (usize, Option<Value>)
             differ = true;
         }
     }
-    (ours, (differ || ours == 0).then_some(configuration))
+    (ours, differ.then_some(configuration))
 }
 
 fn report(state: &CaBundle) {

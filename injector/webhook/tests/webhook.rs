@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gamut_webhook::{CaBundle, Cause};
+use gamut_webhook::{CaBundle, Cause, WithoutSidecar};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -190,9 +190,7 @@ async fn the_ca_bundle_is_written_and_put_back_when_somebody_wipes_it() {
         town.api_server.put(CONFIGURATIONS, configuration.clone());
         town.api_server.until(CONFIGURATIONS, is_written).await;
     }
-    while town.status().await.ca_bundle != (CaBundle::Written { roots: 1 }) {
-        tokio::task::yield_now().await;
-    }
+    town.until_status(|status| status.ca_bundle == CaBundle::Written { roots: 1 }).await;
 }
 
 #[tokio::test]
@@ -210,10 +208,8 @@ async fn a_pod_without_its_sidecar_is_told_about_once() {
     assert_eq!(events[0]["metadata"]["name"], "node-agent.uid-of-node-agent.no-sidecar");
     assert!(events[0]["message"].as_str().unwrap().contains("uses the host's network"));
     assert!(events[1]["message"].as_str().unwrap().contains("kubectl rollout restart"));
-    while town.status().await.without_sidecar.iter().filter(|pod| pod.cause != Cause::Unexamined).count() < 2
-    {
-        tokio::task::yield_now().await;
-    }
+    let is_known = |pod: &WithoutSidecar| pod.cause != Cause::Unexamined;
+    town.until_status(|status| status.without_sidecar.iter().filter(|pod| is_known(pod)).count() == 2).await;
     let metrics = town.page("/metrics").await;
     assert!(
         metrics.contains("pods_without_sidecar{namespace=\"shop\",cause=\"host_network\"} 1\n"),

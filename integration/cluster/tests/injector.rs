@@ -62,7 +62,20 @@ webhooks:
 struct Running {
     ca: Process,
     injector: Process,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+impl Running {
+    /// Another injector with the same token.
+    fn replica(&self, cluster: &Cluster, more: &[&str]) -> Process {
+        replica(cluster, &self.directory, more)
+    }
+}
+
+fn replica(cluster: &Cluster, directory: &tempfile::TempDir, more: &[&str]) -> Process {
+    let (token, roots) = (directory.path().join("token"), directory.path().join("root.pem"));
+    let files = ["--token-file", token.to_str().unwrap(), "--roots-file", roots.to_str().unwrap()];
+    cluster.injector(&[files.as_slice(), more].concat())
 }
 
 fn start(cluster: &Cluster) -> Running {
@@ -71,16 +84,13 @@ fn start(cluster: &Cluster) -> Running {
     let ca = cluster.ca(15_010, &[]);
     ca.says("the CA is ready");
     let bound = ["--bound-object-kind=Pod", "--bound-object-name=injector", "--audience=gamut.mesh/ca"];
-    let token = cluster.kubectl(
-        &[&["create", "token", "gamut-injector", "-n", "gamut-system"], bound.as_slice()].concat(),
-    );
-    let (token_file, roots_file) = (directory.path().join("token"), directory.path().join("root.pem"));
-    std::fs::write(&token_file, token).unwrap();
+    let token = cluster
+        .kubectl(&[&["create", "token", "gamut-injector", "-n", "gamut-system"], bound.as_slice()].concat());
+    std::fs::write(directory.path().join("token"), token).unwrap();
     cluster.wait_for("gamut-system", "configmap/gamut-trust-bundle");
     let roots = cluster.value("gamut-system", "configmap/gamut-trust-bundle", r#".data.root\.pem"#);
-    std::fs::write(&roots_file, roots).unwrap();
-    let files = ["--token-file", token_file.to_str().unwrap(), "--roots-file", roots_file.to_str().unwrap()];
-    let injector = cluster.injector(&files);
+    std::fs::write(directory.path().join("root.pem"), roots).unwrap();
+    let injector = replica(cluster, &directory, &[]);
     cluster.apply(CONFIGURATION);
     injector.says("the API server knows the webhook by the published roots");
     until("the injector is ready", || cluster.get("http://127.0.0.1:15017/ready").0 == 200);
@@ -90,7 +100,7 @@ fn start(cluster: &Cluster) -> Running {
         let pod = pod("shop", "probe", "");
         cluster.try_apply(&pod, &["--dry-run=server"]).status.success() && injector.has_said("injected")
     });
-    Running { ca, injector, _directory: directory }
+    Running { ca, injector, directory }
 }
 
 fn pod(namespace: &str, name: &str, metadata: &str) -> String {
@@ -134,14 +144,21 @@ fn pods_get_their_sidecars_by_the_label_of_namespace_or_pod_and_wrong_ones_their
     assert_eq!(init_containers(&cluster, "lab", "plain"), "migrate");
 
     let message = refusal(&cluster, &pod("shop", "wrong", "annotations: {gamut.mesh/mtls: stirct}"));
-    assert!(message.contains("pod shop/wrong: annotation gamut.mesh/mtls: \"stirct\" is not strict or permissive"));
+    assert!(
+        message
+            .contains("pod shop/wrong: annotation gamut.mesh/mtls: \"stirct\" is not strict or permissive")
+    );
     let message = refusal(&cluster, &pod("lab", "typo", "labels: {gamut.mesh/inject: enalbed}"));
     assert!(message.contains("label gamut.mesh/inject of the pod is \"enalbed\""), "{message}");
 
     cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce=baseline"]);
     let message = refusal(&cluster, &pod("shop", "forbidden", ""));
     cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce-"]);
-    assert!(message.contains("Warning: gamut: pod shop/forbidden: namespace shop enforces Pod Security level baseline"));
+    assert!(
+        message.contains(
+            "Warning: gamut: pod shop/forbidden: namespace shop enforces Pod Security level baseline"
+        )
+    );
     assert!(message.contains("violates PodSecurity"), "{message}");
 
     running.injector.terminate();
@@ -172,21 +189,26 @@ fn without_an_injector_meshed_namespaces_wait_and_everybody_else_goes_on() {
 }
 
 #[test]
-fn the_ca_bundle_is_put_back_when_it_is_wiped() {
+fn the_ca_bundle_is_put_back_when_it_is_wiped_and_two_replicas_agree_on_it() {
     let Some(cluster) = Cluster::take() else { return };
     let running = start(&cluster);
-    let bundle = || {
-        let configuration = "mutatingwebhookconfiguration/gamut-injector";
-        cluster.value("gamut-system", configuration, ".webhooks[*].clientConfig.caBundle")
-    };
+    let second = running.replica(&cluster, &["--listen", "127.0.0.1:15026", "--admin", "127.0.0.1:15027"]);
+    second.says("the API server knows the webhook by the published roots");
+    let value =
+        |path: &str| cluster.value("gamut-system", "mutatingwebhookconfiguration/gamut-injector", path);
+    let bundle = || value(".webhooks[*].clientConfig.caBundle");
     let written = bundle();
+    let generation = || value(".metadata.generation").parse::<u64>().unwrap();
+    let before = generation();
     assert_eq!(written.split(' ').count(), 2, "both webhooks have it: {written}");
     let wiped = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
     cluster.kubectl(&["patch", "mutatingwebhookconfiguration", "gamut-injector", "--type=json", "-p", wiped]);
     until("it is there again", || bundle() == written);
+    assert_eq!(generation(), before + 2, "it was wiped once, and written once");
     // What an upgrade of the chart does: the same manifest, which doesn't have the field.
     cluster.apply(CONFIGURATION);
     assert_eq!(bundle(), written);
+    second.terminate();
     running.injector.terminate();
     running.ca.terminate();
 }
@@ -200,12 +222,17 @@ fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
     let network = pod("lab", "agent", "").replace("nodeName: none", "nodeName: none\n  hostNetwork: true");
     let output = cluster.try_apply(&network, &[]);
     let warning = String::from_utf8(output.stderr).unwrap();
-    assert!(warning.contains("Warning: gamut: pod lab/agent: it gets no sidecar: the pod uses the host's network"));
+    assert!(
+        warning
+            .contains("Warning: gamut: pod lab/agent: it gets no sidecar: the pod uses the host's network")
+    );
 
     for (name, words) in [("old", "kubectl rollout restart"), ("agent", "uses the host's network")] {
         until("there is an Event", || {
             let selector = format!("--field-selector=reason=NoSidecar,involvedObject.name={name}");
-            cluster.kubectl(&["get", "events", "-n", "lab", &selector, "-o", "jsonpath={.items[*].message}"]).contains(words)
+            cluster
+                .kubectl(&["get", "events", "-n", "lab", &selector, "-o", "jsonpath={.items[*].message}"])
+                .contains(words)
         });
     }
     let (_, status) = cluster.get("http://127.0.0.1:15017/status");

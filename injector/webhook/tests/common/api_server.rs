@@ -19,7 +19,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{net::TcpListener, sync::broadcast, time::timeout};
+
+use super::PATIENCE;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -78,7 +80,8 @@ impl ApiServer {
     pub(crate) async fn until(&self, list: &str, mut holds: impl FnMut(&[Value]) -> bool) {
         let mut changes = self.store.changes.subscribe();
         while !holds(&self.list(list)) {
-            changes.recv().await.unwrap();
+            let changed = timeout(PATIENCE, changes.recv()).await;
+            changed.unwrap_or_else(|_| panic!("{list} stays as it is: {:?}", self.list(list))).unwrap();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(crate) use self::api_server::ApiServer;
 
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What the API server calls us.
 const SERVICE: &str = "gamut-injector.gamut-system.svc";
 
@@ -83,9 +85,7 @@ impl Town {
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(injector.serve(async move { stopped.await.unwrap_or_default() }));
         let town = Self { directory, api_server, https, admin, stop, ended };
-        while !town.status().await.ready {
-            tokio::task::yield_now().await;
-        }
+        town.until_status(|status| status.ready).await;
         town
     }
 
@@ -115,6 +115,18 @@ impl Town {
 
     pub(crate) async fn status(&self) -> InjectorStatus {
         serde_json::from_str(&self.page("/status").await).unwrap()
+    }
+
+    /// Waits until the injector says so of itself.
+    pub(crate) async fn until_status(&self, holds: impl Fn(&InjectorStatus) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if holds(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited {} s in vain: {status:?}", PATIENCE.as_secs());
+        }
     }
 
     /// A page of the admin port.
