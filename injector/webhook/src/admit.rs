@@ -5,7 +5,7 @@ use gamut_injector::{Config, InjectError, Injection, Skipped, check_namespace, i
 use crate::{
     namespaces::{Namespace, Namespaces},
     pod_security,
-    review::{Request, Verdict},
+    review::{Request, Verdict, message},
 };
 
 /// Where Kubernetes' own pods are. Neither one of them nor one of ours may be kept from starting by us, whatever the webhook's
@@ -42,7 +42,7 @@ pub(crate) enum Standing {
 /// Decides about a pod of this namespace.
 pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -> (Verdict, Standing) {
     let name = request.name();
-    let line = |text: &dyn std::fmt::Display| format!("gamut: pod {name}: {text}");
+    let line = |text: &dyn std::fmt::Display| message(&format!("gamut: pod {name}: {text}"));
     if is_exempt(&request.namespace, config) {
         let reason = Skipped::SystemNamespace(request.namespace.clone());
         return (Verdict::Skipped { reason, warnings: Vec::new() }, Standing::Sure);
@@ -71,7 +71,7 @@ pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -
                 InjectError::Label { object: "namespace", .. } => Standing::HangsOnNamespace,
                 _ => Standing::Sure,
             };
-            (Verdict::Refused(format!("pod {name}: {error}")), standing)
+            (Verdict::Refused(message(&format!("pod {name}: {error}"))), standing)
         }
     }
 }
@@ -163,6 +163,19 @@ mod tests {
         let (verdict, _) = judged(pod, &namespace(&[(INJECT, "enabled")]));
         let expected = r#"pod shop/web-5d4f-…: annotation gamut.mesh/drain-time: "30" is not a duration such as 30s or 1m30s"#;
         assert_eq!(verdict, Verdict::Refused(expected.to_owned()));
+    }
+
+    #[test]
+    fn a_refusal_is_short_however_much_the_pod_has_to_say() {
+        let mut pod = pod();
+        pod["metadata"]["annotations"] = json!({"gamut.mesh/image": "no image \n".repeat(20_000)});
+        let (Verdict::Refused(message), _) = judged(pod, &namespace(&[(INJECT, "enabled")])) else {
+            panic!()
+        };
+        assert!(
+            message.starts_with("pod shop/web: annotation gamut.mesh/image: ") && message.len() < 1024,
+            "{message}"
+        );
     }
 
     #[test]

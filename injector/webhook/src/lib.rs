@@ -30,6 +30,6 @@ mod review;
 mod serve;
 mod status;
 
-pub use config::{InjectorArgs, PullPolicy};
+pub use config::{InjectorArgs, LogFormat, PullPolicy};
 pub use process::{Injector, InjectorError, run};
 pub use status::{CaBundle, Cause, ForbiddingNamespace, InjectorStatus, OwnCertificate, WithoutSidecar};

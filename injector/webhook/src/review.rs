@@ -11,8 +11,10 @@ use thiserror::Error;
 
 /// The only version that is spoken.
 const VERSION: &str = "admission.k8s.io/v1";
-/// The longest message about what came, in characters: some of it is the sender's words.
+/// The most that is repeated of a stranger's words, in characters.
 const LONGEST: usize = 300;
+/// The longest message to who creates a pod, in characters. Events have at most 1024 bytes.
+const LONGEST_MESSAGE: usize = 800;
 
 /// A pod that is about to be created.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,10 +172,20 @@ impl Request {
     }
 }
 
-/// Words of a stranger's, for a log or a message: on one line, and not too long.
+/// Words of a stranger's, for a log: on one line, and short.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-    if line.len() < text.len() && text.chars().count() > LONGEST {
+    bounded(text, LONGEST)
+}
+
+/// A message for people, into which a stranger's words have gone: on one line, and no longer than people read.
+pub(crate) fn message(text: &str) -> String {
+    bounded(text, LONGEST_MESSAGE)
+}
+
+fn bounded(text: &str, longest: usize) -> String {
+    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = characters.by_ref().take(longest).collect();
+    if characters.next().is_some() {
         line.push('…');
     }
     line

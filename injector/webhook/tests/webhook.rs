@@ -5,9 +5,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gamut_ca::Authority;
 use gamut_webhook::{CaBundle, Cause, WithoutSidecar};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -174,23 +175,46 @@ async fn a_new_certificate_serves_new_connections_and_fails_no_request_of_an_old
     }
 }
 
+fn configuration() -> Value {
+    let service = json!({"namespace": "gamut-system", "name": "gamut-injector", "path": "/inject"});
+    json!({
+        "metadata": {"name": "gamut-injector"},
+        "webhooks": [{"name": "namespace.injector.gamut.mesh", "clientConfig": {"service": service}}],
+    })
+}
+
+/// Whether the API server would know the injector by these roots, PEM.
+fn knows_by(roots: &str) -> impl Fn(&[Value]) -> bool {
+    let bundle = STANDARD.encode(roots);
+    move |all| all[0]["webhooks"][0]["clientConfig"]["caBundle"] == bundle.as_str()
+}
+
 #[tokio::test]
 async fn the_ca_bundle_is_written_and_put_back_when_somebody_wipes_it() {
     let town = Town::new(DAY).await;
     assert!(matches!(town.status().await.ca_bundle, CaBundle::Waiting { .. } | CaBundle::Unknown));
-    let service = json!({"namespace": "gamut-system", "name": "gamut-injector", "path": "/inject"});
-    let configuration = json!({
-        "metadata": {"name": "gamut-injector"},
-        "webhooks": [{"name": "namespace.injector.gamut.mesh", "clientConfig": {"service": service}}],
-    });
-    let bundle = STANDARD.encode(town.roots());
-    let is_written = |all: &[Value]| all[0]["webhooks"][0]["clientConfig"]["caBundle"] == json!(bundle);
     // The second time is an upgrade that knows nothing of the field.
     for _ in 0..2 {
-        town.api_server.put(CONFIGURATIONS, configuration.clone());
-        town.api_server.until(CONFIGURATIONS, is_written).await;
+        town.api_server.put(CONFIGURATIONS, configuration());
+        town.api_server.until(CONFIGURATIONS, knows_by(&town.roots())).await;
     }
     town.until_status(|status| status.ca_bundle == CaBundle::Written { roots: 1 }).await;
+}
+
+#[tokio::test]
+async fn a_root_that_comes_is_known_beside_the_old_one_and_a_broken_one_changes_nothing() {
+    let town = Town::new(DAY).await;
+    town.api_server.put(CONFIGURATIONS, configuration());
+    town.api_server.until(CONFIGURATIONS, knows_by(&town.roots())).await;
+
+    let new = Authority::make("cluster.local", SystemTime::now()).unwrap().chain;
+    let both = format!("{new}{}", town.roots());
+    town.publish(&both);
+    town.api_server.until(CONFIGURATIONS, knows_by(&both)).await;
+
+    town.publish("-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n");
+    town.api_server.put(CONFIGURATIONS, configuration());
+    town.api_server.until(CONFIGURATIONS, knows_by(&both)).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::pods::Missing;
-use crate::status::Cause;
+use crate::{review, status::Cause};
 
 /// The longest part of a pod's name that an Event's name begins with: that may have 253 characters.
 const LONGEST_PREFIX: usize = 200;
@@ -25,8 +25,8 @@ impl Finding {
         Self { cause: Cause::Unexamined, message }
     }
 
-    /// Looks at the pod as if it were created now.
-    pub(super) fn of(pod: &Value, namespace: &NamespaceView, config: &Config) -> Self {
+    /// Looks at the pod as if it were created now; `None` if it needs no sidecar any more, as the watch will soon say.
+    pub(super) fn of(pod: &Value, namespace: &NamespaceView, config: &Config) -> Option<Self> {
         let (cause, message) = match inject(pod, namespace, config) {
             Ok(Injection::Injected(_)) => (
                 Cause::NotInjected,
@@ -39,16 +39,15 @@ impl Finding {
                     Skipped::HostNetwork => Cause::HostNetwork,
                     Skipped::StaticPod => Cause::StaticPod,
                     Skipped::OperatingSystem(_) => Cause::OperatingSystem,
-                    // What is read is newer than what was watched.
                     Skipped::NotSelected(_) | Skipped::Disabled(_) | Skipped::SystemNamespace(_) => {
-                        Cause::Unexamined
+                        return None;
                     }
                 };
                 (cause, format!("it gets no sidecar: {reason}; to say so yourself, label it gamut.mesh/inject=disabled"))
             }
             Err(error) => (Cause::Refused, format!("it has no sidecar, and created again it would be refused: {error}")),
         };
-        Self { cause, message }
+        Some(Self { cause, message: review::message(&message) })
     }
 }
 
@@ -87,7 +86,7 @@ mod tests {
     }
 
     fn found(pod: Value) -> Finding {
-        Finding::of(&pod, &namespace(), &Config::default())
+        Finding::of(&pod, &namespace(), &Config::default()).unwrap()
     }
 
     #[test]
@@ -120,6 +119,13 @@ mod tests {
             assert_eq!(finding.cause, cause, "{finding:?}");
             assert!(finding.message.contains(words), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn of_a_pod_that_was_opted_out_meanwhile_nothing_is_told() {
+        let pod =
+            json!({"metadata": {"labels": {"gamut.mesh/inject": "disabled"}}, "spec": {"containers": []}});
+        assert_eq!(Finding::of(&pod, &namespace(), &Config::default()), None);
     }
 
     #[test]

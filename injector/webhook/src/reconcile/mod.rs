@@ -12,7 +12,7 @@ mod finding;
 mod pods;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
     time::Duration,
 };
@@ -121,7 +121,8 @@ impl Reconciler {
 
     /// Looks at some of the pods that are due, and returns when to go on.
     async fn look(&mut self, missing: &[Missing]) -> Option<Instant> {
-        self.findings.retain(|uid, _| missing.iter().any(|pod| pod.uid == *uid));
+        let uids: HashSet<&str> = missing.iter().map(|pod| &*pod.uid).collect();
+        self.findings.retain(|uid, _| uids.contains(&**uid));
         let now = Instant::now();
         let due =
             missing.iter().filter(|pod| self.findings.get(&pod.uid).is_none_or(|told| told.again <= now));
@@ -129,7 +130,7 @@ impl Reconciler {
         for pod in &due {
             match self.look_at(pod).await {
                 Some(told) => drop(self.findings.insert(pod.uid.clone(), told)),
-                // It is gone, and the watch will say so.
+                // The watch will say so.
                 None => drop(self.findings.remove(&pod.uid)),
             }
         }
@@ -139,29 +140,32 @@ impl Reconciler {
         self.findings.values().map(|told| told.again).min()
     }
 
+    /// Reads a pod and tells about it; `None` if there is nothing to tell any more.
     async fn look_at(&self, pod: &Missing) -> Option<Told> {
-        let failed = |what: String| {
-            debug!(pod = %pod.key(), "{what}");
-            Some(Told { finding: Finding::unexamined(), again: Instant::now() + AGAIN })
-        };
+        let known = self.findings.get(&pod.uid).map(|told| &told.finding);
+        let told = |finding, after| Some(Told { finding, again: Instant::now() + after });
         let object = match self.cluster.get(&core::POD, Some(&pod.namespace), &pod.name).await {
             Ok(object) => object?,
-            Err(error) => return failed(format!("it has no sidecar, and can't be read: {error}")),
-        };
-        let finding = Finding::of(&object, &pod.view, &self.config);
-        let event = event(pod, &finding, &self.replica, jiff::Timestamp::now());
-        // One that exists was written by another replica, or by us.
-        let again = match self.cluster.create(&core::EVENT, &event).await {
-            Ok(_) => TELL_AGAIN,
             Err(error) => {
-                warn!(pod = %pod.key(), "an Event about its missing sidecar can't be written: {error}");
-                AGAIN
+                debug!(pod = %pod.key(), "it has no sidecar, and can't be read: {error}");
+                return told(known.cloned().unwrap_or_else(Finding::unexamined), AGAIN);
             }
         };
-        if !self.findings.contains_key(&pod.uid) {
+        let finding = Finding::of(&object, &pod.view, &self.config)?;
+        let is_news = known != Some(&finding);
+        if is_news {
             warn!(pod = %pod.key(), "{}", finding.message);
         }
-        Some(Told { finding, again: Instant::now() + again })
+        let event = event(pod, &finding, &self.replica, jiff::Timestamp::now());
+        match self.cluster.create(&core::EVENT, &event).await {
+            // One that exists was written by another replica, or by us.
+            Ok(_) => told(finding, TELL_AGAIN),
+            Err(error) if is_news => {
+                warn!(pod = %pod.key(), "an Event about its missing sidecar can't be written: {error}");
+                told(finding, AGAIN)
+            }
+            Err(_) => told(finding, AGAIN),
+        }
     }
 
     fn report_on(&self, missing: &[Missing]) -> Report {

@@ -31,9 +31,12 @@ pub(crate) struct ApiServer {
     store: Arc<Store>,
 }
 
+/// Objects, by their list's path, and their namespace and name.
+type Objects = BTreeMap<(String, String), Value>;
+
 struct Store {
-    /// Every object: its list's path, its namespace and name; and the version of the newest.
-    objects: Mutex<(BTreeMap<(String, String), Value>, u64)>,
+    /// Every object, and the version of the newest.
+    objects: Mutex<(Objects, u64)>,
     /// What changes: the list's path, and the event.
     changes: broadcast::Sender<(String, Value)>,
 }

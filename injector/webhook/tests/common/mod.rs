@@ -73,11 +73,6 @@ impl Town {
         fs::write(path("token"), token(&issuer)).unwrap();
 
         let api_server = ApiServer::start().await;
-        let roots = fs::read_to_string(path("root.pem")).unwrap();
-        api_server.put(
-            "/api/v1/configmaps",
-            json!({"metadata": {"namespace": "gamut-system", "name": "gamut-trust-bundle"}, "data": {"root.pem": roots}}),
-        );
         fs::write(path("kubeconfig"), api_server.kubeconfig()).unwrap();
         let args = args(&path("kubeconfig"), &path("token"), &path("root.pem"), &ca_address.to_string());
         let injector = Injector::start(&args, Clock::system()).await.unwrap();
@@ -85,6 +80,7 @@ impl Town {
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(injector.serve(async move { stopped.await.unwrap_or_default() }));
         let town = Self { directory, api_server, https, admin, stop, ended };
+        town.publish(&town.roots());
         town.until_status(|status| status.ready).await;
         town
     }
@@ -92,6 +88,12 @@ impl Town {
     /// The roots that are published, PEM.
     pub(crate) fn roots(&self) -> String {
         fs::read_to_string(self.directory.path().join("root.pem")).unwrap()
+    }
+
+    /// Publishes roots, PEM, as the CA does on a cluster.
+    pub(crate) fn publish(&self, roots: &str) {
+        let metadata = json!({"namespace": "gamut-system", "name": "gamut-trust-bundle"});
+        self.api_server.put("/api/v1/configmaps", json!({"metadata": metadata, "data": {"root.pem": roots}}));
     }
 
     pub(crate) async fn connect(&self) -> Connection {
