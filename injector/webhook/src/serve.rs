@@ -114,13 +114,20 @@ impl Webhook {
             );
             sleep(LAME_DUCK).await;
         });
-        // The semaphore is never closed.
-        while let Ok(slot) = slots.clone().acquire_owned().await {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = connections.next() => accepted,
+        loop {
+            let next = async {
+                let slot = slots.clone().acquire_owned().await;
+                (slot, connections.next().await)
             };
-            let Some(Ok(stream)) = accepted else { continue };
+            let (slot, stream) = tokio::select! {
+                () = &mut stop => break,
+                next = next => match next {
+                    (Ok(slot), Some(Ok(stream))) => (slot, stream),
+                    (_, Some(Err(_))) => continue,
+                    // Neither the semaphore nor the listener is ever closed before the end.
+                    (Err(_), _) | (_, None) => break,
+                },
+            };
             let (webhook, identity, leaving) = (self.clone(), identity.clone(), leaving.clone());
             tokio::spawn(async move {
                 webhook.connection(stream, identity, leaving).await;
