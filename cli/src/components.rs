@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::cleanup;
+
 /// A process of the mesh. Settings come from flags or the environment, and logs go to standard error.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Component {
@@ -22,6 +24,9 @@ pub(crate) enum Component {
     /// The certificate authority
     #[command(hide = true)]
     Ca(gamut_ca::CaArgs),
+    /// The end of an uninstallation: deletes what the control plane has created by itself
+    #[command(hide = true)]
+    Cleanup(cleanup::Args),
     /// The injector: gives pods their sidecars as the API server creates them
     #[command(hide = true)]
     Injector(Box<gamut_webhook::InjectorArgs>),
@@ -41,6 +46,7 @@ pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
         Component::Drain => gamut_proxy::drain::notify()?,
         Component::Controller(args) => runtime()?.block_on(gamut_controller::run(args))?,
         Component::Ca(args) => runtime()?.block_on(gamut_ca::run(args))?,
+        Component::Cleanup(args) => runtime()?.block_on(cleanup::run(args))?,
         Component::Injector(args) => runtime()?.block_on(gamut_webhook::run(*args))?,
         Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(args))?),
     }

@@ -6,9 +6,11 @@
 //! runtime before a command does.
 
 mod check;
+mod cleanup;
 mod components;
 mod exec;
 mod explain;
+mod failure;
 mod inject;
 mod instance;
 mod internal;
@@ -83,28 +85,11 @@ fn main() -> ExitCode {
         Command::Component(component) => components::run(component),
         Command::Internal(args) => internal::run(args),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("gamut: {}", one_line(&error));
-        ExitCode::FAILURE
-    })
-}
-
-/// An error and its causes on one line, each said once: many errors repeat their cause in their own text.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(|cause| cause.to_string()) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    done.unwrap_or_else(|error| failure::report(&error))
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context;
     use clap::CommandFactory;
 
     use super::*;
@@ -117,14 +102,5 @@ mod tests {
     #[test]
     fn help_shows_what_people_use_and_nothing_else() {
         insta::assert_snapshot!(Cli::command().term_width(100).render_help());
-    }
-
-    #[test]
-    fn errors_are_one_line_and_say_things_once() {
-        let error =
-            anyhow::anyhow!("no such file").context("reading a: no such file").context("loading\nmanifests");
-        assert_eq!(one_line(&error), "loading; manifests: reading a: no such file");
-        let same = Err::<(), _>(anyhow::anyhow!("x")).context("y").unwrap_err();
-        assert_eq!(one_line(&same), "y: x");
     }
 }

@@ -1,4 +1,7 @@
-//! `/ready` and `/status`, on loopback.
+//! `/ready`, and on loopback `/status`.
+//!
+//! On a cluster the port is open to the pod's network, for the kubelet's probes. What sidecars talk to is nobody else's business: `/status` is
+//! for callers from the pod itself, as port forwards are.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -23,8 +26,8 @@ type Answer = Response<Full<Bytes>>;
 /// Serves for as long as it is polled.
 pub(crate) async fn serve(listener: TcpListener, engine: Handle, identity: Identity) -> Infallible {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!("can't accept a connection on the admin port: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -32,9 +35,10 @@ pub(crate) async fn serve(listener: TcpListener, engine: Handle, identity: Ident
             }
         };
         let (engine, identity) = (engine.clone(), identity.clone());
+        let local = from.ip().to_canonical().is_loopback();
         let service = service_fn(move |request: Request<Incoming>| {
             let (engine, identity) = (engine.clone(), identity.clone());
-            async move { Ok::<_, Infallible>(answer(&request, &engine, &identity).await) }
+            async move { Ok::<_, Infallible>(answer(&request, local, &engine, &identity).await) }
         });
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
@@ -46,10 +50,13 @@ pub(crate) async fn serve(listener: TcpListener, engine: Handle, identity: Ident
     }
 }
 
-async fn answer(request: &Request<Incoming>, engine: &Handle, identity: &Identity) -> Answer {
+async fn answer(request: &Request<Incoming>, local: bool, engine: &Handle, identity: &Identity) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/ready") => ready(engine, identity),
-        (&Method::GET | &Method::HEAD, "/status") => status(engine).await,
+        (&Method::GET | &Method::HEAD, "/status") if local => status(engine).await,
+        (&Method::GET | &Method::HEAD, "/status") => {
+            text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward\n")
+        }
         (&Method::GET | &Method::HEAD, _) => text(StatusCode::NOT_FOUND, "there are /ready and /status\n"),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"),
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a container image without a container engine: a docker-archive tar with one layer, for `ctr images import`.
 
-    image.py NAME OUT --entrypoint PATH [--user UID] [--cmd ARG]... SRC:DST[:MODE]...
+    image.py NAME OUT --entrypoint PATH [--user UID] [--cmd ARG]... [--also NAME]... [--link PATH:TARGET]... SRC:DST[:MODE]...
 
 Every SRC is copied to DST (mode 0755 unless given, in octal). The same inputs give the same bytes: no times, no owners.
 """
@@ -14,7 +14,7 @@ import pathlib
 import tarfile
 
 
-def layer_of(files: list[str]) -> bytes:
+def layer_of(files: list[str], links: list[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         made = set()
@@ -37,6 +37,11 @@ def layer_of(files: list[str]) -> bytes:
             entry = tarfile.TarInfo(destination)
             entry.size, entry.mode = len(content), int(mode[0], 8) if mode else 0o755
             layer.addfile(entry, io.BytesIO(content))
+        for item in links:
+            path, target = item.split(":")
+            entry = tarfile.TarInfo(path.strip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            layer.addfile(entry)
     return buffer.getvalue()
 
 
@@ -47,10 +52,12 @@ def main() -> None:
     parser.add_argument("--entrypoint", required=True)
     parser.add_argument("--cmd", action="append", default=[])
     parser.add_argument("--user", default="")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME", help="another name of the same image")
+    parser.add_argument("--link", action="append", default=[], metavar="PATH:TARGET")
     parser.add_argument("files", nargs="+", metavar="SRC:DST[:MODE]")
     arguments = parser.parse_args()
 
-    layer = layer_of(arguments.files)
+    layer = layer_of(arguments.files, arguments.link)
     layer_digest = hashlib.sha256(layer).hexdigest()
     config = json.dumps({
         "architecture": "amd64",
@@ -67,7 +74,7 @@ def main() -> None:
     config_digest = hashlib.sha256(config).hexdigest()
     manifest = json.dumps([{
         "Config": f"{config_digest}.json",
-        "RepoTags": [arguments.name],
+        "RepoTags": [arguments.name, *arguments.also],
         "Layers": [f"{layer_digest}/layer.tar"],
     }]).encode()
     with tarfile.open(arguments.out, "w") as archive:

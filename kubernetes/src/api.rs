@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Request;
 use kube::{
     Client,
-    api::{GetParams, ListParams, PostParams},
+    api::{DeleteParams, GetParams, ListParams, PostParams},
     core::request,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -18,6 +18,9 @@ use crate::{ApiError, Problem, Resource, Selection};
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long over a write: a holder of a Lease must know the outcome before the Lease could be another's.
 const WRITTEN: Duration = Duration::from_secs(4);
+
+/// How many objects a list asks for at a time.
+pub(crate) const PAGE: u32 = 500;
 
 /// A way to a cluster's API server. Clones share connections.
 #[derive(Clone)]
@@ -131,6 +134,45 @@ impl Cluster {
         let request =
             request::Request::new(&path).replace_subresource("status", name, &PostParams::default(), content);
         self.replaced(format!("{path}/{name}/status"), request).await
+    }
+
+    /// Deletes an object; `false` where there is none.
+    ///
+    /// # Errors
+    /// If there is no answer, or the answer is no.
+    pub async fn delete(
+        &self,
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<bool, ApiError> {
+        let path = resource.path(namespace);
+        let request = request::Request::new(&path).delete(name, &DeleteParams::default());
+        match self.answer::<Value>(WRITTEN, request).await {
+            Ok(_) => Ok(true),
+            Err(Problem::NotFound) => Ok(false),
+            Err(problem) => Err(ApiError { verb: "DELETE", path: format!("{path}/{name}"), problem }),
+        }
+    }
+
+    /// All objects of a selection, as they are now.
+    ///
+    /// # Errors
+    /// If there is no answer, or the answer is no.
+    pub async fn list(&self, resource: &Resource, selection: &Selection) -> Result<Vec<Value>, ApiError> {
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.page(resource, selection, PAGE, from).await.map_err(|problem| ApiError {
+                verb: "LIST",
+                path: resource.path(selection.namespace.as_deref()),
+                problem,
+            })?;
+            all.extend(page.items.into_iter().flatten());
+            if page.metadata.r#continue.is_empty() {
+                return Ok(all);
+            }
+            from = Some(page.metadata.r#continue);
+        }
     }
 
     /// Any document of the API, such as a list of what is served; `None` where there is none.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{ApiError, Cluster, Created, Replaced, core};
+use crate::{ApiError, Cluster, Created, MANAGED_BY, Replaced, core};
 
 /// How long a Lease is its holder's without renewal.
 const TERM: Duration = Duration::from_secs(15);
@@ -156,7 +156,7 @@ impl Candidate {
                 json!({
                     "apiVersion": core::LEASE.api_version(),
                     "kind": core::LEASE.kind,
-                    "metadata": {"namespace": namespace, "name": name},
+                    "metadata": {"namespace": namespace, "name": name, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
                 }),
             );
             if let Created::New(_) = self.cluster.create(&core::LEASE, &taken).await? {

@@ -1,7 +1,7 @@
 //! The boundary to an API server: connect, ask, watch, hold a Lease. Objects stay JSON.
 //!
 //! ```text
-//! kubeconfig | service account ─connect→ Cluster ─┬─ api: get, list, create, replace    (one request each, bounded in time)
+//! kubeconfig | service account ─connect→ Cluster ─┬─ api: get, list, create, replace, delete (one request each, bounded in time)
 //!                                                 ├─ Watch: list, then follow           (forever, through every failure)
 //!                                                 └─ Campaign: a Lease, held or awaited (who writes what everybody could write)
 //! ```
@@ -27,3 +27,7 @@ pub use self::{
     resource::{Resource, Selection, core},
     watch::{Event, Key, Watch},
 };
+
+/// The label that is on everything that the control plane creates, so that it can be found and deleted after an
+/// uninstallation.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gamut");

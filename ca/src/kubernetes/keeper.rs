@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use gamut_identity::{Clock, Roots, SYSTEM_NAMESPACE};
-use gamut_kubernetes::{ApiError, Cluster, Created, Event, Key, Replaced, Resource, Selection, Watch, core};
+use gamut_kubernetes::{
+    ApiError, Cluster, Created, Event, Key, MANAGED_BY, Replaced, Resource, Selection, Watch, core,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
@@ -12,7 +14,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{MANAGED_BY, SecretError, SecretStore};
+use super::{SecretError, SecretStore};
 use crate::{
     authority::{Authority, AuthorityError},
     bundle::{TRUST_BUNDLE, TRUST_BUNDLE_KEY},

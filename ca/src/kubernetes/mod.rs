@@ -23,6 +23,3 @@ pub(crate) use self::{
     review::ClusterTokens,
     secret::{OWN, SecretStore},
 };
-
-/// Found on everything that we create, so that it can be found and deleted after an uninstallation.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gamut");

@@ -10,7 +10,7 @@ use std::{
 
 use gamut_identity::SYSTEM_NAMESPACE;
 use gamut_kubernetes::{
-    ApiError, Cluster, Created, Event, Problem, Replaced, Resource, Selection, Watch, core,
+    ApiError, Cluster, Created, Event, MANAGED_BY, Problem, Replaced, Resource, Selection, Watch, core,
 };
 use serde_json::Value;
 use tokio::{
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{MANAGED_BY, keeper::empty};
+use super::keeper::empty;
 use crate::bundle::{TRUST_BUNDLE, TRUST_BUNDLE_KEY};
 
 /// Namespaces and pods that say that they want sidecars.

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use gamut_identity::SYSTEM_NAMESPACE;
-use gamut_kubernetes::{ApiError, Cluster, Created, core};
+use gamut_kubernetes::{ApiError, Cluster, Created, MANAGED_BY, core};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::info;
 
-use super::MANAGED_BY;
 use crate::{
     authority::{Authority, AuthorityError},
     store::{CHAIN, KEY, ROOTS, Stored},

@@ -14,7 +14,7 @@ mod sniff;
 mod tests;
 mod websocket;
 
-use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
 use thiserror::Error;
@@ -52,6 +52,14 @@ pub enum EchoError {
         address: SocketAddr,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// The certificate of the ports that speak TLS.
+    #[error("{}: {reason}; --crt and --key take a certificate and its key, PEM", file.display())]
+    Certificate {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The URL can't be asked.
     #[error("{url:?}: {reason}; use http://, ws://, grpc:// or tcp:// and a host")]

@@ -24,10 +24,8 @@ use rand::RngExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{ApiError, Cluster, Problem, Resource, Selection};
+use crate::{ApiError, Cluster, Problem, Resource, Selection, api::PAGE};
 
-/// How many objects are asked for at once.
-const PAGE: u32 = 500;
 /// How many events are told at once at most.
 const BATCH: usize = 500;
 /// How long the server keeps a stream, in seconds: some time in this range, so that not all end at once.

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use gamut_kubernetes::{ApiError, Cluster, Created, Leadership, Replaced, Resource, core};
+use gamut_kubernetes::{ApiError, Cluster, Created, Leadership, MANAGED_BY, Replaced, Resource, core};
 use gamut_manifest::ObjectId;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -20,9 +20,6 @@ use crate::status::merge;
 
 /// How often a status is read again because somebody else was faster.
 const TRIES: usize = 8;
-
-/// Found on everything that we create, so that it can be found and deleted after an uninstallation.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gamut");
 
 /// Which resource, in which version, each kind is at present.
 #[derive(Clone, Debug, Default)]

@@ -4,11 +4,13 @@ mod http;
 mod knobs;
 mod report;
 mod tcp;
+mod tls;
 
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, atomic::AtomicU16},
     time::Duration,
@@ -16,13 +18,18 @@ use std::{
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::EchoError;
 
@@ -42,6 +49,15 @@ pub(crate) struct Args {
     /// A port that greets with a line before it sends every byte back, as SMTP or MySQL do
     #[arg(long, value_name = "PORT")]
     server_first: Vec<u16>,
+    /// A port, also given as --port or not, that speaks TLS
+    #[arg(long, value_name = "PORT", requires = "crt", requires = "key")]
+    tls: Vec<u16>,
+    /// The certificate chain of the --tls ports, PEM
+    #[arg(long, value_name = "FILE")]
+    crt: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// What to answer as ServiceVersion
     #[arg(long = "version", value_name = "TEXT", env = "VERSION", default_value = "")]
     service_version: String,
@@ -70,19 +86,17 @@ pub(crate) struct Arrival {
 }
 
 /// What a port speaks.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Protocol {
     Http,
+    Https(TlsAcceptor),
     Tcp,
     ServerFirst,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
-    let http = args.ports.iter().chain(&args.grpc).map(|port| (*port, Protocol::Http));
-    let tcp = args.tcp.iter().map(|port| (*port, Protocol::Tcp));
-    let server_first = args.server_first.iter().map(|port| (*port, Protocol::ServerFirst));
     let mut listeners = Vec::new();
-    for (port, protocol) in http.chain(tcp).chain(server_first) {
+    for (port, protocol) in args.protocols()? {
         listeners.push((listen(port).await?, protocol));
     }
     let mut terminate = signal(SignalKind::terminate())?;
@@ -94,6 +108,21 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
     }
     server.stop(args.grace).await;
     Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// Each port, once, and what it speaks.
+    fn protocols(&self) -> Result<Vec<(u16, Protocol)>, EchoError> {
+        let plain = self.ports.iter().chain(&self.grpc).filter(|port| !self.tls.contains(port));
+        let mut all: Vec<_> = plain.map(|port| (*port, Protocol::Http)).collect();
+        all.extend(self.tcp.iter().map(|port| (*port, Protocol::Tcp)));
+        all.extend(self.server_first.iter().map(|port| (*port, Protocol::ServerFirst)));
+        if let (false, Some(crt), Some(key)) = (self.tls.is_empty(), &self.crt, &self.key) {
+            let acceptor = tls::acceptor(crt, key)?;
+            all.extend(self.tls.iter().map(|port| (*port, Protocol::Https(acceptor.clone()))));
+        }
+        Ok(all)
+    }
 }
 
 impl App {
@@ -162,23 +191,43 @@ async fn accept(listener: TcpListener, protocol: Protocol, app: Arc<App>, gracef
         };
         let port = stream.local_addr().map_or(0, |address| address.port());
         let arrival = Arrival { from: from.ip().to_canonical(), port };
-        match protocol {
-            Protocol::Http => serve_http(stream, arrival, &app, &graceful),
+        match &protocol {
+            Protocol::Http => {
+                drop(tokio::spawn(serve_http(stream, arrival, app.clone(), graceful.watcher())))
+            }
+            Protocol::Https(acceptor) => {
+                let (acceptor, app, watcher) = (acceptor.clone(), app.clone(), graceful.watcher());
+                drop(tokio::spawn(serve_https(stream, acceptor, arrival, app, watcher)));
+            }
             Protocol::Tcp => drop(tokio::spawn(tcp::echo(stream))),
             Protocol::ServerFirst => drop(tokio::spawn(tcp::greet_and_echo(stream, app.hostname.clone()))),
         }
     }
 }
 
-fn serve_http(stream: TcpStream, arrival: Arrival, app: &Arc<App>, graceful: &GracefulShutdown) {
-    let app = Arc::clone(app);
+async fn serve_https(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    arrival: Arrival,
+    app: Arc<App>,
+    watcher: Watcher,
+) {
+    match acceptor.accept(stream).await {
+        Ok(stream) => serve_http(stream, arrival, app, watcher).await,
+        Err(error) => tracing::debug!(%error, "handshake"),
+    }
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    arrival: Arrival,
+    app: Arc<App>,
+    watcher: Watcher,
+) {
     let service = hyper::service::service_fn(move |request| http::answer(Arc::clone(&app), arrival, request));
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error, "connection");
-        }
-    });
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error, "connection");
+    }
 }

@@ -1,0 +1,61 @@
+//! `gamut cleanup`: the end of an uninstallation. Helm knows what it made; this removes what the control plane has made by itself.
+//!
+//! By then the control plane and its roles are gone, so that nobody puts anything back.
+
+use std::path::PathBuf;
+
+use gamut_kubernetes::{ApiError, Cluster, MANAGED_BY, Resource, Selection, core};
+use serde_json::Value;
+use tracing::info;
+
+/// The namespace of the control plane.
+const SYSTEM_NAMESPACE: &str = "gamut-system";
+
+/// What there can be, by kind and name. The trust bundle is in every namespace that had sidecars.
+const MADE: [(Resource, &str); 5] = [
+    (core::CONFIG_MAP, "gamut-trust-bundle"),
+    (core::SECRET, "gamut-ca"),
+    (core::SECRET, "gamut-session-keys"),
+    (core::LEASE, "gamut-controller"),
+    (Resource::cluster("gateway.networking.x-k8s.io", "v1alpha1", "XMesh", "xmeshes"), "gamut"),
+];
+
+/// Where to clean up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The cluster, if not the one that this pod runs in, or KUBECONFIG's
+    #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Deletes all of it. What is gone already is no error, so that it can be tried again.
+///
+/// # Errors
+/// If there is no cluster, or it refuses.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
+    for (resource, name) in &MADE {
+        for object in ours(&cluster, resource, name).await? {
+            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+            if cluster.delete(resource, namespace, name).await? {
+                info!(kind = resource.kind, namespace, name, "deleted");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The objects of a name that are ours; none where the kind isn't served.
+async fn ours(cluster: &Cluster, resource: &Resource, name: &str) -> Result<Vec<Value>, ApiError> {
+    // Its role allows lists of these names alone. Only the trust bundle is looked for in all namespaces.
+    let everywhere = !resource.namespaced || *resource == core::CONFIG_MAP;
+    let namespace = (!everywhere).then_some(SYSTEM_NAMESPACE);
+    let selection = Selection {
+        labels: Some(format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)),
+        ..Selection::named(namespace, name)
+    };
+    match cluster.list(resource, &selection.metadata_only()).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        listed => listed,
+    }
+}
