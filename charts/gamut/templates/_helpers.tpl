@@ -1,0 +1,95 @@
+{{- /* Labels of every object: (dict "root" $ "component" "ca"). */ -}}
+{{- define "gamut.labels" -}}
+{{ include "gamut.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end -}}
+
+{{- define "gamut.selector" -}}
+app.kubernetes.io/name: gamut
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- /* An image: (dict "root" $ "name" "gamut"). */ -}}
+{{- define "gamut.image" -}}
+{{ .root.Values.image.registry }}/{{ .name }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+
+{{- /* What every pod of the control plane has; it meets the restricted Pod Security Standard. */ -}}
+{{- define "gamut.pod" -}}
+serviceAccountName: gamut-{{ .component }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- with .root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+nodeSelector:
+  kubernetes.io/os: linux
+{{- with .root.Values.nodeSelector }}
+{{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.tolerations }}
+tolerations:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+# Replicas on different nodes, where there are several.
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "gamut.selector" . | nindent 12 }}
+{{- end -}}
+
+{{- /* What every container of the control plane has. */ -}}
+{{- define "gamut.container" -}}
+image: {{ include "gamut.image" (dict "root" .root "name" "gamut") }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: [{{ .component }}]
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "gamut.log" -}}
+- {name: GAMUT_LOG, value: {{ printf "%s,kube_client=off" .Values.log.level | quote }}}
+- {name: GAMUT_LOG_FORMAT, value: {{ .Values.log.format }}}
+{{- end -}}
+
+{{- /* Where the CA is, and what proves to it who this pod is: the environment, the mounts and the volumes. */ -}}
+{{- define "gamut.identity.env" -}}
+- {name: GAMUT_TRUST_DOMAIN, value: {{ .Values.trustDomain | quote }}}
+- {name: GAMUT_CA_ADDRESS, value: "gamut-ca.{{ .Release.Namespace }}.svc:15010"}
+{{- end -}}
+
+{{- define "gamut.identity.mounts" -}}
+- {name: token, mountPath: /var/run/secrets/gamut.mesh/token, readOnly: true}
+- {name: roots, mountPath: /var/run/secrets/gamut.mesh/roots, readOnly: true}
+{{- end -}}
+
+{{- define "gamut.identity.volumes" -}}
+- name: token
+  projected:
+    sources:
+    - serviceAccountToken: {audience: gamut.mesh/ca, expirationSeconds: 3600, path: token}
+# The CA publishes them; until then the pod waits.
+- name: roots
+  configMap:
+    name: gamut-trust-bundle
+    items: [{key: root.pem, path: root.pem}]
+{{- end -}}
