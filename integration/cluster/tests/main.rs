@@ -6,3 +6,4 @@ mod authority;
 mod controller;
 mod harness;
 mod injector;
+mod install;

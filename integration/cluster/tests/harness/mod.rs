@@ -39,8 +39,20 @@ pub(crate) struct Stopped {
 }
 
 impl Cluster {
-    /// The cluster, for this test alone; `None`, said, where there is none.
+    /// The chart.
+    pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/gamut");
+    /// The example that the README begins with.
+    pub(crate) const CANARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/canary");
+
+    /// The cluster, for this test alone, with our service accounts and their roles; `None`, said, where there is none.
     pub(crate) fn take() -> Option<Self> {
+        let cluster = Self::take_empty()?;
+        cluster.grant();
+        Some(cluster)
+    }
+
+    /// As [`Cluster::take`], without anything of ours.
+    pub(crate) fn take_empty() -> Option<Self> {
         let Some(state) = env::var_os("GAMUT_TEST_CLUSTER").map(PathBuf::from) else {
             println!(
                 "skipped: GAMUT_TEST_CLUSTER doesn't name the state directory of a running test cluster"
@@ -52,24 +64,31 @@ impl Cluster {
         let accounts = tempfile::tempdir().unwrap();
         let cluster = Self { state, init: init.trim().to_owned(), accounts, _turn: turn };
         cluster.clean();
-        cluster.grant();
         Some(cluster)
     }
 
     /// Removes what an earlier test left. Namespaces stay: deleting one takes Kubernetes half a minute.
     fn clean(&self) {
+        let release = ["uninstall", "gamut", "--namespace=gamut-system", "--no-hooks", "--ignore-not-found"];
+        self.run("helm", &[release.as_slice(), &["--wait", "--timeout=1m"]].concat());
         // First: what follows would ask an injector that is gone.
         self.kubectl(&["delete", "mutatingwebhookconfiguration", "gamut-injector", "--ignore-not-found"]);
         for namespace in ["gamut-system", "shop", "lab"] {
             // Fails if it is there.
             self.try_kubectl(&["create", "namespace", namespace]);
-            self.kubectl(&["label", "namespace", namespace, "gamut.mesh/inject-"]);
-            let ours = "leases.coordination.k8s.io,secrets,services,serviceaccounts,rolebindings";
+            let labels = ["gamut.mesh/inject-", "pod-security.kubernetes.io/enforce-"];
+            self.kubectl(&[&["label", "namespace", namespace], labels.as_slice()].concat());
+            let ours = "leases.coordination.k8s.io,secrets,services,serviceaccounts,roles,rolebindings";
             self.kubectl(&["delete", "-n", namespace, "--all", ours]);
             self.kubectl(&["delete", "-n", namespace, "--all", "pods", "--force", "--grace-period=0"]);
             self.kubectl(&["delete", "-n", namespace, "configmap/gamut-trust-bundle", "--ignore-not-found"]);
             if self.try_kubectl(&["get", "-n", namespace, "httproutes"]).status.success() {
                 self.kubectl(&["delete", "-n", namespace, "--all", "httproutes"]);
+            }
+        }
+        for account in ["gamut-controller", "gamut-ca", "gamut-injector"] {
+            for kind in ["clusterrole", "clusterrolebinding"] {
+                self.kubectl(&["delete", kind, account, "--ignore-not-found"]);
             }
         }
         if self.try_kubectl(&["get", "xmeshes"]).status.success() {
@@ -91,7 +110,6 @@ impl Cluster {
             let subject = format!("--serviceaccount=gamut-system:{account}");
             let (role, cluster_role) = (format!("--role={account}"), format!("--clusterrole={account}"));
             self.kubectl(&["create", "rolebinding", "-n", "gamut-system", account, &role, &subject]);
-            self.kubectl(&["delete", "clusterrolebinding", account, "--ignore-not-found"]);
             self.kubectl(&["create", "clusterrolebinding", account, &cluster_role, &subject]);
             let token = self.kubectl(&["create", "token", "-n", "gamut-system", account]);
             fs::write(self.kubeconfig(account), admin.replace(admin_token, &token)).unwrap();
@@ -103,12 +121,14 @@ impl Cluster {
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self.try_kubectl(arguments);
-        assert!(
-            output.status.success(),
-            "kubectl {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        self.run("kubectl", arguments)
+    }
+
+    /// What a program that talks to the cluster prints.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.inside(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -250,7 +270,8 @@ impl Cluster {
         until("the API server is ready", || self.try_kubectl(&["get", "--raw", "/readyz"]).status.success());
     }
 
-    fn inside(&self, program: &str) -> Command {
+    /// A command inside, with the cluster's programs and its KUBECONFIG.
+    pub(crate) fn inside(&self, program: &str) -> Command {
         let cache = env::var_os("GAMUT_CLUSTER_CACHE").map(PathBuf::from);
         let cache = cache.unwrap_or_else(|| {
             let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
