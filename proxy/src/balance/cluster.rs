@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use gamut_controller_api::EndpointSet;
+use gamut_controller_api::{self as api, EndpointSet};
 use gamut_route::{BackendId, Uid, table::AppProtocol};
 use tokio::time::Instant;
 
@@ -33,9 +33,21 @@ struct Snapshot {
     eligible: Vec<Arc<Endpoint>>,
     /// All that answer, by pod: a session may lead to one that terminates.
     serving: HashMap<Uid, Arc<Endpoint>>,
-    all: Vec<Arc<Endpoint>>,
+    /// All that were said, for the next update to find those that stay.
+    all: HashMap<Who, Arc<Endpoint>>,
     protocol: AppProtocol,
     affinity: bool,
+}
+
+/// What finds an endpoint again in a later set: address and pod. There may be thousands, and most updates are
+/// about one.
+#[derive(PartialEq, Eq, Hash)]
+struct Who(SocketAddr, Option<Uid>);
+
+impl Who {
+    fn of(said: &api::Endpoint) -> Self {
+        Self(said.address, said.pod.as_ref().map(|pod| pod.uid))
+    }
 }
 
 impl Cluster {
@@ -71,7 +83,7 @@ impl Cluster {
         };
         let mut terminating = Vec::new();
         for said in &set.endpoints {
-            let known = earlier.all.iter().find(|endpoint| endpoint.is(said));
+            let known = earlier.all.get(&Who::of(said)).filter(|endpoint| endpoint.is(said));
             let endpoint = known.map_or_else(|| Endpoint::new(said, newcomer), Arc::clone);
             if said.ready {
                 next.eligible.push(Arc::clone(&endpoint));
@@ -81,7 +93,7 @@ impl Cluster {
             if let (true, Some(uid)) = (said.ready || said.serving, endpoint.pod_uid()) {
                 next.serving.insert(uid, Arc::clone(&endpoint));
             }
-            next.all.push(endpoint);
+            next.all.insert(Who::of(said), endpoint);
         }
         if next.eligible.is_empty() {
             next.eligible = terminating;
@@ -136,7 +148,7 @@ impl Snapshot {
     /// aside.
     fn typical_latency(&self) -> Duration {
         let now = Instant::now();
-        let sum: Duration = self.all.iter().map(|endpoint| endpoint.load.estimate(now)).sum();
+        let sum: Duration = self.all.values().map(|endpoint| endpoint.load.estimate(now)).sum();
         u32::try_from(self.all.len()).ok().and_then(|count| sum.checked_div(count)).unwrap_or(load::UNKNOWN)
     }
 }

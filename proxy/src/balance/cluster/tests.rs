@@ -223,3 +223,38 @@ async fn under_random_updates_picks_are_always_of_the_newest_set() {
 fn pods(endpoints: &[api::Endpoint], which: impl Fn(&api::Endpoint) -> bool) -> HashSet<u8> {
     endpoints.iter().filter(|endpoint| which(endpoint)).map(|e| e.pod.as_ref().unwrap().uid.0[0]).collect()
 }
+
+/// The processor time of an update, taking the best of several for the machine's noise.
+fn cost_of_update(endpoints: u16) -> Duration {
+    use nix::sys::{
+        resource::{UsageWho, getrusage},
+        time::TimeValLike,
+    };
+    let clock = || {
+        let used = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+        Duration::from_micros((used.user_time() + used.system_time()).num_microseconds().cast_unsigned())
+    };
+    let numbered = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        let mut endpoint = endpoint(low);
+        endpoint.address = SocketAddr::from(([10, 2, high, low], 8080));
+        endpoint.pod.as_mut().unwrap().uid = Uid([[high, low]; 8].concat().try_into().unwrap());
+        endpoint
+    };
+    let set = set((0..endpoints).map(numbered).collect());
+    let cluster = cluster(set.endpoints.clone());
+    let once = || {
+        let begin = clock();
+        cluster.update(&set);
+        clock() - begin
+    };
+    let best = (0..5).map(|_| once()).min().unwrap();
+    assert_eq!(cluster.ready(), usize::from(endpoints));
+    best
+}
+
+#[test]
+fn an_update_of_ten_times_the_endpoints_costs_some_ten_times_as_much() {
+    let (few, many) = (cost_of_update(500), cost_of_update(5000));
+    assert!(many < few * 30, "500 endpoints: {few:?}, 5000: {many:?}");
+}
