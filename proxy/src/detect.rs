@@ -13,7 +13,7 @@
 //! ClientHello with an ML-KEM key share is larger than a segment, so all of it is waited for.
 //!
 //! Two prices are paid knowingly. A server that speaks first, on a port that neither `appProtocol` nor
-//! [`speaks_first`] tells about, is reached a second late. And a client that opens an HTTP connection
+//! [`AppProtocol::assumed`](gamut_route::table::AppProtocol::assumed) tells about, is reached a second late. And a client that opens an HTTP connection
 //! long before it uses it is taken for opaque, which `appProtocol: http` prevents.
 
 use std::{
@@ -73,15 +73,6 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// What it would speak (ALPN), the preferred first.
     pub alpn: Vec<Vec<u8>>,
-}
-
-/// Ports whose protocols let the server speak first: FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, submission,
-/// MySQL, NATS, Galera (4444, 4567, 4568), VNC. Looking at a client's first bytes would only delay these.
-///
-/// Where the client speaks first, as with PostgreSQL, Redis, MongoDB or Kafka, the first bytes are seen to be
-/// no HTTP at once, so those ports aren't listed.
-pub fn speaks_first(port: u16) -> bool {
-    matches!(port, 21 | 22 | 23 | 25 | 110 | 119 | 143 | 587 | 3306 | 4222 | 4444 | 4567 | 4568 | 5900)
 }
 
 /// Reads until it is clear what the connection speaks, for [`PATIENCE`] at most and `silence` while nothing

@@ -43,6 +43,22 @@ pub enum AppProtocol {
     Opaque,
 }
 
+/// Ports of protocols in which the server speaks first: waiting for the client's first bytes there would only
+/// cost time. FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, SMTP submission, MySQL, NATS, Galera's three, VNC.
+///
+/// Where the client speaks first, as with PostgreSQL, Redis, MongoDB or Kafka, the first bytes are seen to be
+/// no HTTP at once, so those ports aren't listed.
+const SERVER_SPEAKS_FIRST: [u16; 14] =
+    [21, 22, 23, 25, 110, 119, 143, 587, 3306, 4222, 4444, 4567, 4568, 5900];
+
+impl AppProtocol {
+    /// What a port is taken for whose owner says nothing. The controller attaches routes by it, and sidecars
+    /// look at bytes by it.
+    pub fn assumed(port: u16) -> Self {
+        if SERVER_SPEAKS_FIRST.contains(&port) { Self::Opaque } else { Self::Detect }
+    }
+}
+
 /// HTTP rules and, in order of precedence, what selects them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HttpRules {

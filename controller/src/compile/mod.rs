@@ -49,4 +49,3 @@ pub use world::{Dependency, World};
 
 pub(crate) use backends::xbackend_protocol;
 pub(crate) use ports::{OPAQUE_PORTS, PortList};
-pub(crate) use protocol::assumed;

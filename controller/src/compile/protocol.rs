@@ -1,13 +1,7 @@
-//! What the bytes of a port are: `appProtocol`, and ports that everybody knows.
+//! What the bytes of a port are, as their owner declares it. What is assumed of the others:
+//! [`AppProtocol::assumed`].
 
 use gamut_route::table::AppProtocol;
-
-/// Ports of protocols in which the server speaks first: waiting for the client's first bytes there would only
-/// cost time. FTP, SSH, Telnet, SMTP, POP3, NNTP, IMAP, SMTP submission, MySQL, NATS, Galera's three, VNC.
-/// Sidecars take a port of these for opaque by themselves; the list here must not be shorter than theirs, or
-/// a route would be accepted that they don't look at.
-const SERVER_SPEAKS_FIRST: [u16; 14] =
-    [21, 22, 23, 25, 110, 119, 143, 587, 3306, 4222, 4444, 4567, 4568, 5900];
 
 /// What an `appProtocol` says: Kubernetes' own values (KEP-3726), and the field's habit. `None` for a value
 /// that says nothing to us: the port is looked at like one without.
@@ -30,14 +24,6 @@ pub(crate) fn of_xbackend(value: &str) -> Option<AppProtocol> {
         "WSS" => AppProtocol::Tls,
         _ => return None,
     })
-}
-
-/// What a port is whose owner says nothing.
-pub(crate) fn assumed(port: u16) -> AppProtocol {
-    match SERVER_SPEAKS_FIRST.contains(&port) {
-        true => AppProtocol::Opaque,
-        false => AppProtocol::Detect,
-    }
 }
 
 /// The protocol's name in messages.

@@ -159,7 +159,7 @@ impl Port {
         Some(Self {
             number,
             name: port.name.clone().unwrap_or_default(),
-            protocol: declared.unwrap_or_else(|| protocol::assumed(number)),
+            protocol: declared.unwrap_or_else(|| AppProtocol::assumed(number)),
             declared: declared.is_some(),
             target,
         })

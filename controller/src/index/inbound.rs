@@ -7,7 +7,7 @@ use gamut_controller_api::{InboundPolicy, InboundPort, MtlsMode};
 use gamut_route::table::AppProtocol;
 
 use super::{Settings, pod::Pod};
-use crate::compile::{OPAQUE_PORTS, PortList, Service, Target, assumed};
+use crate::compile::{OPAQUE_PORTS, PortList, Service, Target};
 
 const MTLS: &str = "gamut.mesh/mtls";
 const PLAINTEXT_PORTS: &str = "gamut.mesh/plaintext-ports";
@@ -27,11 +27,11 @@ pub(super) fn inbound_policy<'a>(
 
     let mut protocols = protocols_of_services(pod, services);
     for port in &pod.ports {
-        protocols.entry(*port).or_insert_with(|| assumed(*port));
+        protocols.entry(*port).or_insert_with(|| AppProtocol::assumed(*port));
     }
     protocols.extend(opaque.iter().map(|port| (port, AppProtocol::Opaque)));
     for port in plaintext.iter() {
-        protocols.entry(port).or_insert_with(|| assumed(port));
+        protocols.entry(port).or_insert_with(|| AppProtocol::assumed(port));
     }
     let ports = protocols.into_iter().map(|(port, protocol)| {
         let mode = if plaintext.contains(port) { MtlsMode::Permissive } else { mode };

@@ -1,6 +1,7 @@
 //! Connections that aren't HTTP, or that routes don't apply to.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -15,6 +16,7 @@ use tokio::{
 use super::{
     Outbound,
     listener::reset,
+    request::newer,
     service::{Forward, Service},
 };
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
     detect::Prefixed,
     http::{DialError, Io, Reason},
     inbound::MeshProtocol,
+    tables::ServiceHandle,
     tcp,
     telemetry::{Direction, TcpConnection},
 };
@@ -32,32 +35,58 @@ const MAX_CALLED: usize = 4;
 /// the app's own would have.
 const UNTOUCHED_TIMEOUT: Duration = Duration::from_secs(130);
 
+/// An endpoint that took a connection.
+struct Reached {
+    upstream: Io,
+    picked: Picked,
+    counters: TcpConnection,
+}
+
+/// Why a connection goes nowhere.
+struct Refused {
+    reason: Reason,
+    why: String,
+}
+
 impl Outbound {
-    /// Carries a connection to one of a split's backends.
+    /// Carries a connection to one of the backends of the split that `choose` finds in the Service's table.
     pub(super) async fn forward(
         &self,
         stream: Prefixed<TcpStream>,
         client: IpAddr,
-        service: &Service,
-        forward: &Forward,
+        service: &ServiceHandle,
+        choose: impl Fn(&Service) -> &Forward,
     ) {
-        let refuse = |reason: Reason, why: &str| {
-            let (service, reason) = (service.parent(), reason.as_str());
-            self.0.telemetry.own_answer(Direction::Outbound, reason);
-            tracing::debug!(%service, reason, "a connection of the app is reset: {why}");
-        };
-        let Some(backend) = forward.draw(rand::random()) else {
-            refuse(Reason::NoBackend, "no backend has a weight");
-            return reset(stream.get_ref());
-        };
-        let target = match &backend.target {
-            Ok(target) => target,
-            Err(why) => {
-                refuse(Reason::InvalidBackend, why);
-                return reset(stream.get_ref());
+        let mut table = service.load_full();
+        let mut reached = self.reach(client, choose(&table)).await;
+        // Nothing of the connection has been sent: a table that came meanwhile may know somebody who takes it.
+        while reached.is_err()
+            && let Some(newer) = newer(service, &table)
+        {
+            table = newer;
+            reached = self.reach(client, choose(&table)).await;
+        }
+        match reached {
+            Ok(Reached { upstream, picked, counters }) => {
+                carry(stream, upstream, picked, Some(counters)).await;
             }
-        };
-        // Nothing has been sent before there is a connection, so that others may be called freely.
+            Err(Refused { reason, why }) => {
+                let (service, reason) = (table.parent(), reason.as_str());
+                self.0.telemetry.own_answer(Direction::Outbound, reason);
+                tracing::debug!(%service, reason, "a connection of the app is reset: {why}");
+                reset(stream.get_ref());
+            }
+        }
+    }
+
+    /// A connection to an endpoint of one of a split's backends. Nothing is sent before there is one, so that
+    /// others may be called freely.
+    async fn reach(&self, client: IpAddr, forward: &Forward) -> Result<Reached, Refused> {
+        let refused = |reason: Reason, why: &dyn fmt::Display| Refused { reason, why: why.to_string() };
+        let backend = forward
+            .draw(rand::random())
+            .ok_or_else(|| refused(Reason::NoBackend, &"no backend has a weight"))?;
+        let target = backend.target.as_ref().map_err(|why| refused(Reason::InvalidBackend, why))?;
         let mut called: SmallVec<[SocketAddr; MAX_CALLED]> = SmallVec::new();
         let mut failed = None;
         while called.len() < MAX_CALLED
@@ -66,7 +95,7 @@ impl Outbound {
             match self.dial(&picked).await {
                 Ok(upstream) => {
                     let counters = backend.counters.tcp(&picked.endpoint().said);
-                    return carry(stream, upstream, picked, Some(counters)).await;
+                    return Ok(Reached { upstream, picked, counters });
                 }
                 Err(error) => {
                     backend.counters.connect_failed();
@@ -75,15 +104,14 @@ impl Outbound {
                 }
             }
         }
-        match failed {
-            None => refuse(
-                Reason::NoEndpoint,
-                &format!("{} has no endpoint that takes traffic", target.cluster.id()),
-            ),
-            Some(error @ DialError::NoCertificate(_)) => refuse(Reason::NoCertificate, &error.to_string()),
-            Some(error) => refuse(Reason::UpstreamConnect, &error.to_string()),
-        }
-        reset(stream.get_ref());
+        Err(match failed {
+            None => {
+                let why = format_args!("{} has no endpoint that takes traffic", target.cluster.id());
+                refused(Reason::NoEndpoint, &why)
+            }
+            Some(error @ DialError::NoCertificate(_)) => refused(Reason::NoCertificate, &error),
+            Some(error) => refused(Reason::UpstreamConnect, &error),
+        })
     }
 
     /// Carries a connection to a pod that the app dialled by its own address.

@@ -11,7 +11,7 @@ use gamut_route::table::AppProtocol;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
-use super::{Outbound, listener::reset, request::Connection};
+use super::{Outbound, Service, listener::reset, request::Connection};
 use crate::{
     detect::{self, Detected, Prefixed, Why},
     http::{HttpVersion, Reason, server},
@@ -68,12 +68,10 @@ impl Outbound {
                 }
             }
             Speaks::Tls(server_name, stream) => {
-                let service = service.load_full();
-                self.forward(stream, client, &service, service.tls(server_name.as_deref())).await;
+                self.forward(stream, client, &service, |table| table.tls(server_name.as_deref())).await;
             }
             Speaks::Bytes(stream) => {
-                let service = service.load_full();
-                self.forward(stream, client, &service, service.tcp()).await;
+                self.forward(stream, client, &service, Service::tcp).await;
             }
         }
     }
@@ -88,7 +86,10 @@ impl Outbound {
         let port = destination.port();
         let opaque = match said {
             AppProtocol::Opaque => true,
-            AppProtocol::Detect => self.0.settings.opaque_ports.contains(port) || detect::speaks_first(port),
+            AppProtocol::Detect => {
+                self.0.settings.opaque_ports.contains(port)
+                    || AppProtocol::assumed(port) == AppProtocol::Opaque
+            }
             AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Tls => false,
         };
         if opaque {

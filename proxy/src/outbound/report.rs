@@ -84,6 +84,11 @@ impl Call {
 }
 
 impl<'s> Own<'s> {
+    /// Why there is no backend's answer.
+    pub(super) fn reason(&self) -> Reason {
+        self.answer.reason()
+    }
+
     /// No rule matches.
     pub(super) fn no_route(service: &'s Service) -> Self {
         let why = format!("no rule for {} matches the request", service.parent());

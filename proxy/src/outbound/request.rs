@@ -12,6 +12,7 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -60,6 +61,21 @@ pub(super) struct Connection {
     authority: String,
 }
 
+/// What is to become of a request.
+enum Plan<'s> {
+    /// The rule is an answer by itself.
+    Answer(&'s Rule, Response<Body>),
+    /// A backend answers.
+    Forward(Route<'s>),
+}
+
+/// The rule of a request and whom it goes to.
+struct Route<'s> {
+    rule: &'s Rule,
+    matched: Matched,
+    choice: Choice<'s>,
+}
+
 /// What is kept of a request for the edits of its answer.
 struct Exchange<'s> {
     rule: &'s Rule,
@@ -95,36 +111,61 @@ impl Connection {
     pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let call = Call::begin(request.headers());
         let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.
-        let service = self.service.load_full();
-        match self.route(&service, call, head, Body::from(body), offer).await {
-            Ok(response) => response,
-            Err(own) => call.own(&self.outbound.0.telemetry, &own),
+        let mut service = self.service.load_full();
+        let normalized = normalize_request(&mut head).map_err(|error| Own::bad_request(&service, error));
+        let normalized = normalized
+            .and_then(|wishes| canonicalize(&mut head).map(|()| wishes).map_err(|e| Own::bad_path(&service, e)));
+        let wishes = match normalized {
+            Ok(wishes) => wishes,
+            Err(own) => return call.own(&self.outbound.0.telemetry, &own),
+        };
+        let mut plan = self.plan(&service, &head);
+        // A table that was replaced since it was loaded may lead to a backend that has been emptied since: then
+        // everything is decided anew. It ends with a table that is still the newest.
+        while let Err(own) = &plan
+            && own.reason() == Reason::NoEndpoint
+            && let Some(newer) = newer(&self.service, &service)
+        {
+            drop(plan);
+            service = newer;
+            plan = self.plan(&service, &head);
         }
+        let answered = match plan {
+            Ok(Plan::Answer(rule, response)) => {
+                call.count(&rule.counters, &response, Reason::Rule.as_str());
+                return response;
+            }
+            Ok(Plan::Forward(route)) => self.forward(route, call, wishes, head, Body::from(body), offer).await,
+            Err(own) => Err(own),
+        };
+        answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &own))
     }
 
-    async fn route<'s>(
+    /// What a table makes of a request in normal form. Nothing of the request is changed or sent.
+    fn plan<'s>(&self, service: &'s Service, head: &Parts) -> Result<Plan<'s>, Own<'s>> {
+        let (rule, matched) = find(service, head).ok_or_else(|| Own::no_route(service))?;
+        if let Some(response) = self.answer_of(rule, matched, head)? {
+            return Ok(Plan::Answer(rule, response));
+        }
+        let forward = rule.forward.as_ref().map_err(|why| Own::of_rule(rule, Reason::InvalidRule, why))?;
+        let choice = choose(rule, forward, &head.headers, self.client, SystemTime::now())
+            .map_err(|no_choice| Own::no_choice(rule, no_choice))?;
+        Ok(Plan::Forward(Route { rule, matched, choice }))
+    }
+
+    /// Carries out what was planned.
+    async fn forward<'s>(
         &self,
-        service: &'s Service,
+        Route { rule, matched, choice }: Route<'s>,
         call: Call,
+        wishes: Wishes,
         mut head: Parts,
         body: Body,
         offer: Option<Offer>,
     ) -> Result<Response<Body>, Own<'s>> {
-        let wishes = normalize_request(&mut head).map_err(|error| Own::bad_request(service, error))?;
-        canonicalize(&mut head).map_err(|error| Own::bad_path(service, error))?;
-        let (rule, matched) = find(service, &head).ok_or_else(|| Own::no_route(service))?;
-        if let Some(response) = self.answer_of(rule, matched, &head)? {
-            call.count(&rule.counters, &response, Reason::Rule.as_str());
-            return Ok(response);
-        }
-
-        let forward = rule.forward.as_ref().map_err(|why| Own::of_rule(rule, Reason::InvalidRule, why))?;
-        let choice = choose(rule, forward, &head.headers, self.client, SystemTime::now())
-            .map_err(|no_choice| Own::no_choice(rule, no_choice))?;
         let Choice { backend, target, picked, sessions } = choice;
-
         let origin = rule.filters.cors.as_ref().and_then(|cors| cors.allowed_origin(&head.headers));
         edit(&mut head, [&rule.filters, &backend.filters], matched)
             .map_err(|error| Own::of_rule(rule, Reason::InvalidRule, &error.to_string()))?;
@@ -236,6 +277,12 @@ impl<'s> Exchange<'s> {
             None => body.guarded(count),
         }))
     }
+}
+
+/// The table in force, if it is another than `seen` by now.
+pub(super) fn newer(handle: &ServiceHandle, seen: &Arc<Service>) -> Option<Arc<Service>> {
+    let newest = handle.load();
+    (!Arc::ptr_eq(&newest, seen)).then(|| Arc::clone(&newest))
 }
 
 /// One path to match, to edit and to forward.

@@ -160,8 +160,12 @@ impl Caller {
 
     /// A new table takes the place of the old one.
     pub(crate) fn replace(&self, rules: Vec<Rule>) {
+        self.replace_with(table(rules));
+    }
+
+    pub(crate) fn replace_with(&self, table: RouteTable) {
         let parts = Parts::new(&self.clusters, &self.keys, &self.telemetry);
-        self.handle.store(Arc::new(Service::new(Arc::new(table(rules)), &parts).unwrap()));
+        self.handle.store(Arc::new(Service::new(Arc::new(table), &parts).unwrap()));
     }
 
     /// The controller says what a backend's port speaks.
