@@ -111,16 +111,19 @@ impl Reason {
         self.row().1
     }
 
-    /// The gRPC status (<https://grpc.io/docs/guides/status-codes/>).
+    /// The gRPC status. What the Gateway API says of GRPCRoutes goes first: UNAVAILABLE where a rule leads nowhere,
+    /// also where that is 500 in HTTP, and UNIMPLEMENTED where no rule matches. A limit of time has gRPC's own
+    /// status. Everything else is what clients would make of the HTTP status (gRPC's "HTTP to gRPC Status Code
+    /// Mapping").
     pub fn grpc_status(self) -> u16 {
         self.row().2
     }
 
     fn row(self) -> (&'static str, StatusCode, u16) {
-        const INVALID_ARGUMENT: u16 = 3;
         const DEADLINE_EXCEEDED: u16 = 4;
         const PERMISSION_DENIED: u16 = 7;
         const UNIMPLEMENTED: u16 = 12;
+        const INTERNAL: u16 = 13;
         const UNAVAILABLE: u16 = 14;
         match self {
             Self::NoRoute => ("no-route", StatusCode::NOT_FOUND, UNIMPLEMENTED),
@@ -133,7 +136,7 @@ impl Reason {
             Self::UpstreamReset => ("upstream-reset", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::UpstreamRefused => ("upstream-refused", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
-            Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INVALID_ARGUMENT),
+            Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INTERNAL),
             Self::Connect => ("connect", StatusCode::METHOD_NOT_ALLOWED, UNIMPLEMENTED),
             Self::Rule => ("rule", StatusCode::OK, UNAVAILABLE),
             Self::NoTable => ("no-table", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
@@ -301,6 +304,34 @@ mod tests {
             );
             let said = matches!(reason, Reason::Rule | Reason::NoTable) || reference.contains(&row);
             assert!(said, "docs/reference/requests.md should have a row {row}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_status_is_what_clients_make_of_the_http_status_but_for_what_the_specifications_say() {
+        // https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+        let mapped = |status: StatusCode| match status.as_u16() {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502 | 503 | 504 => 14,
+            _ => 2,
+        };
+        for reason in Reason::ALL {
+            let expected = match reason {
+                // GRPCRouteRule.backendRefs: "MUST receive an UNAVAILABLE status", whether the reference is invalid or
+                // there is none.
+                Reason::InvalidRule | Reason::InvalidBackend | Reason::NoBackend => 14,
+                // A deadline that somebody other than the client keeps.
+                Reason::Timeout => 4,
+                // No gRPC is made with CONNECT: a method that isn't implemented.
+                Reason::Connect => 12,
+                // In no answer.
+                Reason::Rule => 14,
+                _ => mapped(reason.status()),
+            };
+            assert_eq!(reason.grpc_status(), expected, "{reason:?}");
         }
     }
 
