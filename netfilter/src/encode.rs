@@ -71,7 +71,8 @@ pub(crate) fn new_chain(table: &str, chain: &Chain) -> NfTablesMessage {
 
 pub(crate) fn new_rule(table: &str, chain: &str, rule: &Rule) -> NfTablesMessage {
     let matches = rule.matches.iter().flat_map(expressions_of_match);
-    let expressions = matches.chain(expressions_of_verdict(&rule.verdict));
+    let is_tcp = rule.matches.contains(&Match::Protocol(Protocol::Tcp));
+    let expressions = matches.chain(expressions_of_verdict(&rule.verdict, is_tcp));
     NfTablesMessage::NewRule(RuleMessage {
         attributes: vec![
             RuleAttribute::Table(table.to_owned()),
@@ -98,7 +99,7 @@ fn expressions_of_match(each: &Match) -> Vec<Expressions> {
     }
 }
 
-fn expressions_of_verdict(verdict: &Verdict) -> Vec<Expressions> {
+fn expressions_of_verdict(verdict: &Verdict, is_tcp: bool) -> Vec<Expressions> {
     match verdict {
         Verdict::Accept => vec![decide(vec![VerdictAttribute::Code(WireVerdict::Other(NF_ACCEPT))])],
         Verdict::Drop => vec![decide(vec![VerdictAttribute::Code(WireVerdict::Other(NF_DROP))])],
@@ -107,6 +108,9 @@ fn expressions_of_verdict(verdict: &Verdict) -> Vec<Expressions> {
             VerdictAttribute::Code(WireVerdict::Jump),
             VerdictAttribute::Chain(chain.clone()),
         ])],
+        Verdict::Reject if is_tcp => {
+            vec![other("reject", [(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST.to_be_bytes().to_vec())])]
+        }
         Verdict::Reject => vec![other(
             "reject",
             [
@@ -140,6 +144,7 @@ fn expressions_of_verdict(verdict: &Verdict) -> Vec<Expressions> {
 
 const NFTA_REJECT_TYPE: u16 = 1;
 const NFTA_REJECT_ICMP_CODE: u16 = 2;
+const NFT_REJECT_TCP_RST: u32 = 1;
 const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
 const NFT_REJECT_ICMPX_PORT_UNREACH: u8 = 1;
 

@@ -116,8 +116,9 @@ pub enum Verdict {
     Return,
     /// To this chain, and on with the next rule if that decides nothing.
     Jump(String),
-    /// Refused with ICMP "port unreachable", which a connecting socket sees as "connection refused" (filter
-    /// chains).
+    /// Refused (filter chains): with a reset where the rule matches TCP, else with ICMP "port unreachable". A
+    /// connecting socket sees "connection refused" either way; but what ICMP says it may take for passing and dial
+    /// again a second later (RFC 5461), a reset it believes at once.
     Reject,
     /// To this port of this machine: of the loopback address in output, of the incoming interface in
     /// prerouting.

@@ -6,7 +6,7 @@ mod netns;
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gamut_netfilter::{
@@ -272,7 +272,12 @@ fn a_service_without_backends_refuses_at_once() {
     let cluster = Cluster::new();
     for vip in ["10.96.0.10:80", "[fd96::10]:80"] {
         cluster.serve(vip, &[]);
-        assert_eq!(cluster.client.run(|| reach(vip)), Err(ErrorKind::ConnectionRefused), "{vip}");
+        for from in [&cluster.client, &cluster.node] {
+            let begin = Instant::now();
+            assert_eq!(from.run(|| reach(vip)), Err(ErrorKind::ConnectionRefused), "{vip}");
+            // The kernel dials again after a second.
+            assert!(begin.elapsed() < Duration::from_secs(1), "{vip}: {:?}", begin.elapsed());
+        }
     }
 }
 
