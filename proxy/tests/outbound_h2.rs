@@ -87,6 +87,37 @@ async fn a_hundred_streams_of_one_connection_are_balanced_one_by_one() {
     assert!(first.requests() > 20 && second.requests() > 20, "{} {}", first.requests(), second.requests());
 }
 
+/// Takes calls, bodies and all, and says then that it did nothing about them.
+async fn refuse(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((mut request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    while request.body_mut().data().await.is_some() {}
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                });
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_refused_is_made_elsewhere_with_all_that_it_had_said() {
+    let ((refusing, refuses), (listener, address)) = (listen().await, listen().await);
+    tokio::spawn(refuse(refusing));
+    tokio::spawn(echo(listener, "0"));
+    let endpoints = vec![endpoint("web-0", refuses), endpoint("web-1", address)];
+    let caller = Caller::new(Vec::new(), &[(WEB, endpoints)]).await;
+    let sender = caller.h2().await;
+    for _ in 0..20 {
+        let response = sender.clone().send_request(call("hello")).await.unwrap();
+        let answer = response.into_body().collect().await.unwrap();
+        assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+        assert_eq!(answer.to_bytes(), "hello");
+    }
+}
+
 #[tokio::test]
 async fn both_sides_of_a_stream_talk_at_once() {
     let (listener, address) = listen().await;

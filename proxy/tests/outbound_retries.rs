@@ -176,6 +176,49 @@ async fn all_attempts_end_with_the_requests_time() {
     assert!(app.requests() < 5);
 }
 
+/// A server that answers the first request of each connection, and closes it when it has read the second. Says how many
+/// requests it dropped so.
+async fn forgetful() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let dropped = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = dropped.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                read_head(&mut stream).await;
+                mesh::say(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                read_head(&mut stream).await;
+                counted.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (address, dropped)
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_without_a_byte_is_replaced_for_idempotent_methods_alone() {
+    for (method, again) in [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)]
+    {
+        let (address, dropped) = forgetful().await;
+        let caller = Caller::new(Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
+        assert_eq!(caller.get("/").await.1, "ok");
+        let request =
+            Request::builder().method(method).uri("/").header("host", "web").body(Body::Empty).unwrap();
+        let (response, _) = read(caller.send(request).await).await;
+        assert_eq!(response.status(), if again { 200 } else { 502 }, "{method}");
+        assert_eq!(dropped.load(Ordering::SeqCst), 1, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn zero_attempts_leave_a_stale_connections_request_where_it_is() {
+    let (address, _) = forgetful().await;
+    let caller = Caller::new(vec![retrying(0)], &[(WEB, vec![endpoint("web-0", address)])]).await;
+    assert_eq!(caller.get("/").await.1, "ok");
+    assert_eq!(reason(&caller.get("/").await.0), Some("upstream-reset"));
+}
+
 /// The race between an idle connection's end and the next request, over and over: none may fail, for none was
 /// written.
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! To an app, such an answer carries `gamut-answer: <reason>` and a one-line body that names route, rule and
 //! cause; gRPC callers get a trailers-only status. Between sidecars it carries `gamut-proxy-answer:
-//! <reason>`, with `; not-processed` where the app has not seen the request: only then may somebody else be
-//! asked. An app can't forge either: [`strip_signals`] takes both out of what apps send, on both sides.
+//! <reason>`, with what the app has seen of the request ([`Seen`]), by which it may be sent again. An app can't
+//! forge either: [`strip_signals`] takes both out of what apps send, on both sides.
 
 use std::fmt;
 
@@ -17,7 +17,17 @@ pub const ANSWER: HeaderName = HeaderName::from_static("gamut-answer");
 /// Tells a sidecar the same about the other sidecar's.
 pub const PROXY_ANSWER: HeaderName = HeaderName::from_static("gamut-proxy-answer");
 
-const NOT_PROCESSED: &str = "not-processed";
+/// What the app behind a sidecar has seen of a request that the sidecar answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing: anybody else may be asked.
+    Nothing,
+    /// A kept connection to it ended without a byte of an answer: if doing it twice is the same as doing it once, it
+    /// may be asked again (RFC 9112 section 9.3.1).
+    NoAnswer,
+    /// Perhaps all of it.
+    Perhaps,
+}
 
 /// Why the proxy answers instead of an app. Documented in `docs/reference/requests.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,8 +83,19 @@ pub struct Answer<'a> {
 /// What a believed [`PROXY_ANSWER`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// The app has seen nothing of the request.
-    pub not_processed: bool,
+    /// What the app has seen of the request.
+    pub seen: Seen,
+}
+
+impl Seen {
+    /// The signal's parameter.
+    fn parameter(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => Some("not-processed"),
+            Self::NoAnswer => Some("stale"),
+            Self::Perhaps => None,
+        }
+    }
 }
 
 impl Reason {
@@ -171,16 +192,14 @@ impl<'a> Answer<'a> {
         self.response(grpc, ANSWER, HeaderValue::from_static(self.reason.as_str()))
     }
 
-    /// The answer to another sidecar. `processed`: whether the app may have seen the request.
-    pub fn to_sidecar(&self, grpc: bool, processed: bool) -> Response<Body> {
+    /// The answer to another sidecar.
+    pub fn to_sidecar(&self, grpc: bool, seen: Seen) -> Response<Body> {
         let reason = self.reason.as_str();
-        let signal = if processed {
-            HeaderValue::from_static(reason)
-        } else {
-            // A reason is a token, and so the value is one too.
-            HeaderValue::try_from(format!("{reason}; {NOT_PROCESSED}"))
-                .unwrap_or(HeaderValue::from_static(reason))
-        };
+        // Both are tokens, and so the value is one too.
+        let signal = seen
+            .parameter()
+            .and_then(|parameter| HeaderValue::try_from(format!("{reason}; {parameter}")).ok())
+            .unwrap_or(HeaderValue::from_static(reason));
         self.response(grpc, PROXY_ANSWER, signal)
     }
 
@@ -240,8 +259,8 @@ pub fn strip_signals(headers: &mut HeaderMap) {
 /// Reads what a sidecar says about its answer. Only for answers over mesh TLS: anybody can write the header.
 pub fn signal(headers: &HeaderMap) -> Option<Signal> {
     let value = headers.get(PROXY_ANSWER)?.to_str().ok()?;
-    let not_processed = value.split(';').skip(1).any(|parameter| parameter.trim() == NOT_PROCESSED);
-    Some(Signal { not_processed })
+    let has = |seen: &Seen| value.split(';').skip(1).any(|said| Some(said.trim()) == seen.parameter());
+    Some(Signal { seen: [Seen::Nothing, Seen::NoAnswer].into_iter().find(has).unwrap_or(Seen::Perhaps) })
 }
 
 /// Turns another sidecar's own answer into ours, for the app to read.
@@ -346,18 +365,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_learns_whether_the_app_saw_the_request() {
-        let unseen = Answer::new(Reason::AppConnect, "connection refused").to_sidecar(false, false);
-        assert_eq!(unseen.headers()[PROXY_ANSWER], "app-connect; not-processed");
-        assert_eq!(signal(unseen.headers()), Some(Signal { not_processed: true }));
-
-        let seen = Answer::new(Reason::AppReset, "broken pipe").to_sidecar(false, true);
-        assert_eq!(signal(seen.headers()), Some(Signal { not_processed: false }));
+    fn a_sidecar_learns_what_the_app_saw_of_the_request() {
+        for (seen, value) in [
+            (Seen::Nothing, "app-reset; not-processed"),
+            (Seen::NoAnswer, "app-reset; stale"),
+            (Seen::Perhaps, "app-reset"),
+        ] {
+            let answer = Answer::new(Reason::AppReset, "broken pipe").to_sidecar(false, seen);
+            assert_eq!(answer.headers()[PROXY_ANSWER], value);
+            assert_eq!(signal(answer.headers()), Some(Signal { seen }));
+        }
     }
 
     #[test]
     fn an_app_reads_the_other_sidecars_reason_as_ours() {
-        let mut response = Answer::new(Reason::AppConnect, "connection refused").to_sidecar(false, false);
+        let mut response =
+            Answer::new(Reason::AppConnect, "connection refused").to_sidecar(false, Seen::Nothing);
         adopt(response.headers_mut());
         assert_eq!(response.headers()[ANSWER], "app-connect");
         assert!(!response.headers().contains_key(PROXY_ANSWER));
@@ -366,7 +389,7 @@ mod tests {
     #[test]
     fn what_an_app_forges_is_taken_out() {
         let mut headers =
-            Answer::new(Reason::AppConnect, "forged").to_sidecar(false, false).headers().clone();
+            Answer::new(Reason::AppConnect, "forged").to_sidecar(false, Seen::Nothing).headers().clone();
         headers.insert(ANSWER, HeaderValue::from_static("forged"));
         strip_signals(&mut headers);
         assert_eq!(signal(&headers), None);

@@ -10,7 +10,9 @@
 //!   while the client doesn't read; such a connection does get a task ([`H1::send`]).
 
 use std::{
+    error::Error,
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
@@ -31,6 +33,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     body::{Body, FramePoll, Guard},
     expect::Expectation,
+    heard::{Anything, Heard},
     io::Io,
     pool::Pool,
 };
@@ -38,8 +41,14 @@ use super::{
 /// An upstream connection with nothing in flight.
 pub struct H1 {
     sender: SendRequest<Body>,
-    driver: http1::Connection<TokioIo<Io>, Body>,
+    /// `None` once the connection has ended.
+    driver: Option<Driver>,
+    heard: Anything,
+    /// It has carried a request before.
+    used: bool,
 }
+
+type Driver = http1::Connection<TokioIo<Heard>, Body>;
 
 /// The body of an answer, and the connection that it comes over.
 pub struct Driven {
@@ -52,21 +61,29 @@ pub struct Driven {
 
 /// A connection behind the head of a 101: it isn't HTTP any more.
 pub struct Upgraded {
-    driver: http1::Connection<TokioIo<Io>, Body>,
+    driver: Driver,
     closed: bool,
 }
 
 /// A request that got no answer.
 pub type NotSent = TrySendError<Request<Body>>;
 
+/// A request that got no answer, and whether nothing at all came back over a connection that had carried others
+/// before.
+pub(super) struct Unanswered {
+    pub(super) failed: NotSent,
+    pub(super) stale: bool,
+}
+
 impl H1 {
     /// Makes an HTTP/1.1 connection of a byte stream. Nothing is sent yet.
     pub async fn handshake(io: Io) -> hyper::Result<Box<Self>> {
+        let heard = Anything::default();
         let (sender, driver) = http1::Builder::new()
             .max_header_size(super::server::MAX_HEADER_BYTES)
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(Heard::new(io, heard.clone())))
             .await?;
-        let mut connection = Box::new(Self { sender, driver });
+        let mut connection = Box::new(Self { sender, driver: Some(driver), heard, used: false });
         // The first poll tells the sender that the connection wants a request.
         connection.is_usable();
         Ok(connection)
@@ -74,8 +91,12 @@ impl H1 {
 
     /// Whether another request can be sent, after looking at what the server has done meanwhile.
     pub(super) fn is_usable(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.driver).poll(&mut cx).is_pending() && self.sender.is_ready()
+        !self.has_ended(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+    }
+
+    /// Moves the connection on; true once it has ended.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        self.driver.as_mut().is_none_or(|driver| Pin::new(driver).poll(cx).is_ready())
     }
 
     /// Sends a request (origin-form URI, `Host` header) and waits for the answer's head. The connection goes
@@ -86,24 +107,38 @@ impl H1 {
         request: Request<Body>,
         upload: &Upload,
         home: &Arc<Pool>,
-    ) -> Result<Response<Body>, NotSent> {
+    ) -> Result<Response<Body>, Unanswered> {
+        let reused = std::mem::replace(&mut self.used, true);
+        self.heard.forget();
         let mut sent = pin!(self.sender.try_send_request(request));
         let mut closed = false;
-        let response = poll_fn(|cx| {
-            if !closed {
-                closed = Pin::new(&mut self.driver).poll(cx).is_ready();
+        let answered = poll_fn(|cx| {
+            closed = closed || self.has_ended(cx);
+            let polled = sent.as_mut().poll(cx);
+            if !closed || polled.is_ready() {
+                return polled;
             }
+            // The server closed the connection just before it took the request out of its queue, where it would
+            // lie for ever: with the driver goes the queue, and the request comes back.
+            self.driver = None;
             sent.as_mut().poll(cx)
-        })
-        .await?;
+        });
+        let response = answered.await.map_err(|failed| {
+            let is_end = failed.error().is_incomplete_message()
+                || failed.error().source().is_some_and(|cause| cause.is::<io::Error>());
+            Unanswered { stale: reused && is_end && !self.heard.was_heard(), failed }
+        })?;
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgraded = Upgraded { driver: self.driver, closed };
-            return Ok(response.map(|_| Body::Upgraded(Box::new(upgraded))));
+            let upgraded = self.driver.take().map(|driver| Box::new(Upgraded { driver, closed }));
+            return Ok(response.map(|_| upgraded.map_or(Body::Empty, Body::Upgraded)));
         }
-        if !closed && !upload.is_over() {
+        if !closed
+            && !upload.is_over()
+            && let Some(driver) = self.driver.take()
+        {
             // hyper finishes the exchange in a task of its own.
-            tokio::spawn(self.driver);
+            tokio::spawn(driver);
             return Ok(response.map(Body::from));
         }
         Ok(response.map(|incoming| {
@@ -125,7 +160,7 @@ impl Upgraded {
             poll_fn(|cx| self.driver.poll_without_shutdown(cx)).await?;
         }
         let parts = self.driver.into_parts();
-        Ok((parts.read_buf, parts.io.into_inner()))
+        Ok((parts.read_buf, parts.io.into_inner().into_inner()))
     }
 }
 
@@ -136,7 +171,7 @@ impl Driven {
             && let Some(connection) = &mut self.connection
         {
             // Whatever the connection reads goes into `incoming`, so that is asked again.
-            if Pin::new(&mut connection.driver).poll(cx).is_ready() {
+            if connection.has_ended(cx) {
                 self.connection = None;
             }
             polled = http_body::Body::poll_frame(Pin::new(&mut self.incoming), cx);
@@ -203,5 +238,67 @@ impl Upload {
     fn is_over(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_refused)
             || self.unsent.as_ref().is_none_or(|token| Arc::strong_count(token) == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::http::{PoolLimits, testing::read_head};
+
+    async fn connection() -> (Box<H1>, tokio::io::DuplexStream) {
+        let (near, far) = duplex(64 * 1024);
+        (H1::handshake(Io::Local(near)).await.unwrap(), far)
+    }
+
+    fn request() -> Request<Body> {
+        Request::get("/").header("host", "web").body(Body::Empty).unwrap()
+    }
+
+    async fn send(connection: Box<H1>, home: &Arc<Pool>) -> Result<Response<Body>, Unanswered> {
+        let mut request = request();
+        let upload = Upload::of(&mut request);
+        connection.send(request, &upload, home).await
+    }
+
+    /// What `kill -9` of a server under load does now and then.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_closes_between_the_last_look_at_it_and_the_request_gives_the_request_back() {
+        let pool = Pool::new(PoolLimits::APP);
+        let (connection, mut server) = connection().await;
+        let answering = async {
+            read_head(&mut server).await;
+            server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(send(connection, &pool), answering);
+        assert_eq!(answer.ok().unwrap().status(), 200);
+
+        let kept = pool.take().unwrap();
+        drop(server);
+        let sent = tokio::time::timeout(std::time::Duration::from_secs(60), send(kept, &pool)).await;
+        let mut unanswered = sent.expect("an answer or an error, not silence").err().unwrap();
+        assert_eq!(unanswered.failed.take_message().unwrap().uri(), "/");
+    }
+
+    #[tokio::test]
+    async fn only_a_used_connection_that_ends_without_a_byte_is_stale() {
+        for (used, said, stale) in [
+            (false, "", false),
+            (true, "", true),
+            (true, "HTTP/1.1 2", false),
+            (true, "no HTTP\r\n\r\n", false),
+        ] {
+            let (mut connection, mut server) = connection().await;
+            connection.used = used;
+            let pool = Pool::new(PoolLimits::APP);
+            let sending = tokio::spawn(async move { send(connection, &pool).await });
+            read_head(&mut server).await;
+            server.write_all(said.as_bytes()).await.unwrap();
+            drop(server);
+            let unanswered = sending.await.unwrap().err().unwrap();
+            assert_eq!(unanswered.stale, stale, "used: {used}, said: {said:?}");
+        }
     }
 }

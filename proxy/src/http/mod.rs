@@ -15,6 +15,7 @@ pub mod expect;
 pub mod h1;
 pub mod h2;
 pub mod headers;
+mod heard;
 pub mod io;
 pub mod pool;
 pub mod replay;

@@ -5,7 +5,8 @@
 //!
 //! The race between "we send on an idle connection" and "the server closes it" can't be won, only made rare
 //! and harmless: connections leave the pool before servers usually close them ([`PoolLimits`]), each is
-//! looked at before its use, and a request of which nothing was written goes over another connection.
+//! looked at before its use, a request of which nothing was written goes over another connection, and one that
+//! was written to a connection which then ended without a byte is told apart ([`SendError::Stale`]).
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use tokio::{
 
 use super::{
     body::Body,
-    h1::{H1, NotSent, Upload},
+    h1::{H1, NotSent, Unanswered, Upload},
     h2::{self, H2, Place},
     headers::HttpVersion,
     io::{DialError, Io},
@@ -99,6 +100,10 @@ pub enum SendError {
     /// The peer says that it did nothing about the request (REFUSED_STREAM, GOAWAY).
     #[error("the server did not take the request: {0}")]
     Refused(hyper::Error),
+    /// A connection that had carried other requests ended without a byte of an answer to this one. Most likely the
+    /// server closed it as idle when the request was on its way; but it may have died of the request.
+    #[error("a kept connection ended without an answer: {0}")]
+    Stale(hyper::Error),
     /// The connection broke, or what came back was no HTTP. The server may or may not have done what was
     /// asked.
     #[error("the connection broke before the answer: {0}")]
@@ -152,8 +157,13 @@ impl Pool {
         while let Some(connection) = self.take() {
             match connection.send(request, &upload, self).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => match SendError::of(failed) {
+                Err(unanswered) => match SendError::of_h1(unanswered) {
                     SendError::Unsent { request: unsent, .. } => request = *unsent,
+                    error @ SendError::Stale(_) => {
+                        // Those that have been idle for longer are no better.
+                        self.lock().idle.clear();
+                        return Err(error);
+                    }
                     error => return Err(error),
                 },
             }
@@ -165,7 +175,7 @@ impl Pool {
         let failed = match connection {
             Ok(connection) => match connection.send(request, &upload, self).await {
                 Ok(response) => return Ok(response),
-                Err(failed) => SendError::of(failed),
+                Err(unanswered) => SendError::of_h1(unanswered),
             },
             Err(error) => SendError::Dial { error, request: Box::new(request) },
         };
@@ -247,7 +257,7 @@ impl Pool {
         Next::Wait(dialing)
     }
 
-    fn take(&self) -> Option<Box<H1>> {
+    pub(super) fn take(&self) -> Option<Box<H1>> {
         loop {
             let Idle { mut connection, since } = self.lock().idle.pop_back()?;
             if since.elapsed() < self.limits.idle && connection.is_usable() {
@@ -313,9 +323,16 @@ impl SendError {
     fn map_request(mut self, change: impl FnOnce(&mut Request<Body>)) -> Self {
         match &mut self {
             Self::Dial { request, .. } | Self::Unsent { request, .. } => change(request),
-            Self::Refused(_) | Self::Broken(_) => {}
+            Self::Refused(_) | Self::Stale(_) | Self::Broken(_) => {}
         }
         self
+    }
+
+    fn of_h1(Unanswered { failed, stale }: Unanswered) -> Self {
+        match Self::of(failed) {
+            Self::Broken(error) if stale => Self::Stale(error),
+            error => error,
+        }
     }
 
     fn of(mut failed: NotSent) -> Self {

@@ -1,9 +1,12 @@
-//! Request bodies that can be sent again, for rules with a `retry` stanza.
+//! Request bodies that can be sent again: to another endpoint, where one did nothing about the request, or as a
+//! rule's `retry` stanza has it.
 //!
-//! What one attempt reads is kept for the next, up to [`MAX_REPLAY_BYTES`]. A longer body streams on, unkept:
-//! the attempt that is under way is then the last. Nothing is read ahead of the attempt that sends it.
+//! What one attempt reads is kept for the next, up to [`MAX_REPLAY_BYTES`] and until an answer is settled on. A
+//! longer body streams on, unkept: the attempt that is under way is then the last. Nothing is read ahead of the
+//! attempt that sends it.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -19,7 +22,8 @@ use super::body::{Body, BodyError, FramePoll};
 /// between services, fits; and a hundred such requests in flight cost a sidecar 6 MiB.
 pub const MAX_REPLAY_BYTES: usize = 64 * 1024;
 
-/// A request's body, and what of it has been read so far.
+/// A request's body, and what of it has been read so far. Dropping it says that there will be no other attempt:
+/// what was kept for one is let go, and the attempt under way streams on by itself.
 pub struct Replayable(Arc<Mutex<Kept>>);
 
 /// One attempt's reading of a [`Replayable`].
@@ -28,19 +32,22 @@ pub struct Replay {
     /// Which attempt this is. Only the newest may read: an older one may live on for a moment in a
     /// connection's task, and would take the wake-ups that the newest waits for.
     attempt: u32,
-    next: usize,
     remaining: Option<u64>,
     ended: bool,
 }
 
 struct Kept {
     source: Body,
-    chunks: Vec<Bytes>,
+    chunks: VecDeque<Bytes>,
+    /// The chunk that the newest attempt reads next.
+    next: usize,
     bytes: usize,
     trailers: Option<HeaderMap>,
     state: State,
     length: Option<u64>,
     attempt: u32,
+    /// Nobody can make another attempt.
+    is_last: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -49,8 +56,8 @@ enum State {
     Reading,
     /// All of it is in `chunks` and `trailers`.
     Complete,
-    /// It was too long to be kept.
-    TooLong,
+    /// It was too long to be kept, or there is nobody to keep it for.
+    Passing,
     /// The client broke off.
     Broken,
 }
@@ -61,12 +68,14 @@ impl Replayable {
         let length = source.size_hint().exact();
         Self(Arc::new(Mutex::new(Kept {
             source,
-            chunks: Vec::new(),
+            chunks: VecDeque::new(),
+            next: 0,
             bytes: 0,
             trailers: None,
             state: State::Reading,
             length,
             attempt: 0,
+            is_last: false,
         })))
     }
 
@@ -79,17 +88,30 @@ impl Replayable {
     /// had again.
     pub fn attempt(&self) -> Option<Body> {
         let mut kept = lock(&self.0);
-        if matches!(kept.state, State::TooLong | State::Broken) {
+        if matches!(kept.state, State::Passing | State::Broken) {
             return None;
         }
         kept.attempt += 1;
+        kept.next = 0;
         Some(Body::Replay(Box::new(Replay {
             kept: Arc::clone(&self.0),
             attempt: kept.attempt,
-            next: 0,
             remaining: kept.length,
             ended: kept.length == Some(0),
         })))
+    }
+}
+
+impl Drop for Replayable {
+    fn drop(&mut self) {
+        let mut kept = lock(&self.0);
+        let read = kept.next;
+        kept.chunks.drain(..read);
+        kept.next = 0;
+        if kept.state == State::Reading {
+            kept.state = State::Passing;
+        }
+        kept.is_last = true;
     }
 }
 
@@ -102,12 +124,9 @@ impl Replay {
         if kept.attempt != self.attempt {
             return Poll::Ready(Some(Err(BodyError::Broken)));
         }
-        let polled = match kept.chunks.get(self.next) {
-            Some(chunk) => {
-                self.next += 1;
-                Poll::Ready(Some(Ok(Frame::data(chunk.clone()))))
-            }
-            None => kept.read_on(&mut self.next, cx),
+        let polled = match kept.next_chunk() {
+            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            None => kept.read_on(cx),
         };
         drop(kept);
         match &polled {
@@ -133,12 +152,22 @@ impl Replay {
 }
 
 impl Kept {
+    /// What is kept and the newest attempt hasn't read.
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        if self.is_last {
+            return self.chunks.pop_front();
+        }
+        let chunk = self.chunks.get(self.next)?.clone();
+        self.next += 1;
+        Some(chunk)
+    }
+
     /// What comes after the kept chunks: from the source, or its remembered end.
-    fn read_on(&mut self, next: &mut usize, cx: &mut Context<'_>) -> FramePoll {
+    fn read_on(&mut self, cx: &mut Context<'_>) -> FramePoll {
         match self.state {
             State::Complete => return Poll::Ready(self.trailers.clone().map(|t| Ok(Frame::trailers(t)))),
             State::Broken => return Poll::Ready(Some(Err(BodyError::Broken))),
-            State::Reading | State::TooLong => {}
+            State::Reading | State::Passing => {}
         }
         let polled = Pin::new(&mut self.source).poll_frame(cx);
         match &polled {
@@ -147,7 +176,7 @@ impl Kept {
             Poll::Ready(Some(Err(_))) => self.state = State::Broken,
             Poll::Ready(Some(Ok(frame))) => match (frame.data_ref(), frame.trailers_ref()) {
                 (Some(data), _) => {
-                    self.keep(data, next);
+                    self.keep(data);
                     if self.source.is_end_stream() {
                         self.complete(None);
                     }
@@ -159,15 +188,18 @@ impl Kept {
         polled
     }
 
-    fn keep(&mut self, data: &Bytes, next: &mut usize) {
+    fn keep(&mut self, data: &Bytes) {
+        if self.state != State::Reading {
+            return;
+        }
         self.bytes += data.len();
         if self.bytes > MAX_REPLAY_BYTES {
-            self.state = State::TooLong;
-            self.chunks = Vec::new();
-            *next = 0;
+            self.state = State::Passing;
+            self.chunks = VecDeque::new();
+            self.next = 0;
         } else {
-            self.chunks.push(data.clone());
-            *next += 1;
+            self.chunks.push_back(data.clone());
+            self.next += 1;
         }
     }
 
@@ -250,6 +282,28 @@ mod tests {
         client.end().await;
         read(replayable.attempt().unwrap()).await.unwrap();
         assert_eq!(read(replayable.attempt().unwrap()).await.unwrap().0.len(), MAX_REPLAY_BYTES);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_let_go_when_there_will_be_no_other_attempt() {
+        let (mut client, body) = Uploading::begin().await;
+        let replayable = Replayable::new(body);
+        client.say(b"hello ").await;
+        client.say(b"wide ").await;
+        let mut first = replayable.attempt().unwrap();
+        for _ in 0..2 {
+            first.frame().await.unwrap().unwrap();
+        }
+        let mut second = replayable.attempt().unwrap();
+        assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "hello ");
+
+        let kept = replayable.0.clone();
+        drop(replayable);
+        assert_eq!(lock(&kept).chunks, ["wide "], "only what the attempt has yet to read");
+        client.say(b"world").await;
+        client.end().await;
+        assert_eq!(read(second).await.unwrap().0, "wide world");
+        assert!(lock(&kept).chunks.is_empty());
     }
 
     #[tokio::test]

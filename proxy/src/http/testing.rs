@@ -1,9 +1,10 @@
-//! What tests of bodies need: a body that really comes over a connection, part by part.
+//! What tests of bodies and connections need: a body that really comes over a connection, part by part, and a server's
+//! eye for what it is sent.
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc,
 };
 
@@ -48,4 +49,13 @@ impl Uploading {
 
     /// Goes away without an end.
     pub(crate) fn break_off(self) {}
+}
+
+/// Reads a message's head, up to and with its empty line.
+pub(crate) async fn read_head(stream: &mut DuplexStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }

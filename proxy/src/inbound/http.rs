@@ -14,7 +14,7 @@ use super::{Inbound, Refusal, app::App};
 use crate::{
     http::{
         Answer, Body, HttpVersion, Reason, SendError,
-        answer::{is_grpc, strip_signals},
+        answer::{Seen, is_grpc, strip_signals},
         body::Guard,
         headers::{BadRequest, normalize_request, normalize_response, prepare_request},
         server,
@@ -62,11 +62,10 @@ struct Connection {
     counters: Arc<InboundCounters>,
 }
 
-/// An answer in place of the app's. `processed`: the app may have seen the request, so nobody else may be
-/// asked.
+/// An answer in place of the app's, and what the app has seen of the request.
 struct Own {
     answer: Answer<'static>,
-    processed: bool,
+    seen: Seen,
 }
 
 impl Connection {
@@ -75,11 +74,11 @@ impl Connection {
         let grpc = is_grpc(request.headers());
         let (response, own) = match self.forward(request).await {
             Ok(response) => (response, None),
-            Err(Own { answer, processed }) => {
+            Err(Own { answer, seen }) => {
                 let reason = answer.reason().as_str();
                 self.inbound.0.telemetry.own_answer(Direction::Inbound, reason);
-                tracing::debug!(destination = self.authority, peer = %self.peer.id, processed, "{answer}");
-                (answer.to_sidecar(grpc, processed), Some(reason))
+                tracing::debug!(destination = self.authority, peer = %self.peer.id, ?seen, "{answer}");
+                (answer.to_sidecar(grpc, seen), Some(reason))
             }
         };
         let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
@@ -117,28 +116,29 @@ impl Connection {
 impl Own {
     fn refused(refusal: Refusal) -> Self {
         let reason = if refusal == Refusal::NoPolicy { Reason::NoPolicy } else { Reason::Policy };
-        Self { answer: Answer::new(reason, refusal), processed: false }
+        Self { answer: Answer::new(reason, refusal), seen: Seen::Nothing }
     }
 
     /// Nobody would take it: not to be tried elsewhere, though the app hasn't seen it.
     fn bad_request(error: BadRequest) -> Self {
         let reason = if matches!(error, BadRequest::Connect) { Reason::Connect } else { Reason::BadRequest };
-        Self { answer: Answer::new(reason, error), processed: true }
+        Self { answer: Answer::new(reason, error), seen: Seen::Perhaps }
     }
 
     /// RFC 9110 section 15.2.2: a 101 answers an `Upgrade`, and this request had none.
     fn unasked_upgrade() -> Self {
         let why = "the app switched protocols, which the request hadn't asked for";
-        Self { answer: Answer::new(Reason::AppReset, why), processed: true }
+        Self { answer: Answer::new(Reason::AppReset, why), seen: Seen::Perhaps }
     }
 
     fn of_app(error: SendError) -> Self {
-        let (reason, processed) = match &error {
-            SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::AppConnect, false),
-            SendError::Refused(_) => (Reason::AppReset, false),
-            SendError::Broken(_) => (Reason::AppReset, true),
+        let (reason, seen) = match &error {
+            SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::AppConnect, Seen::Nothing),
+            SendError::Refused(_) => (Reason::AppReset, Seen::Nothing),
+            SendError::Stale(_) => (Reason::AppReset, Seen::NoAnswer),
+            SendError::Broken(_) => (Reason::AppReset, Seen::Perhaps),
         };
-        Self { answer: Answer::new(reason, format_args!("the app behind this sidecar: {error}")), processed }
+        Self { answer: Answer::new(reason, format_args!("the app behind this sidecar: {error}")), seen }
     }
 }
 

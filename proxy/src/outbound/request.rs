@@ -34,7 +34,7 @@ use super::{
     choose::{Choice, Sessions, choose},
     mirror::{mirror, upstream_version},
     report::{Call, Own},
-    retry::{Delivered, deliver},
+    retry::{Delivered, are_on, deliver},
     send::{Failure, Hop, Outgoing},
     service::{Backend, Rule, Service, Target},
 };
@@ -115,8 +115,9 @@ impl Connection {
         // The newest table, for all of this request.
         let mut service = self.service.load_full();
         let normalized = normalize_request(&mut head).map_err(|error| Own::bad_request(&service, error));
-        let normalized = normalized
-            .and_then(|wishes| canonicalize(&mut head).map(|()| wishes).map_err(|e| Own::bad_path(&service, e)));
+        let normalized = normalized.and_then(|wishes| {
+            canonicalize(&mut head).map(|()| wishes).map_err(|e| Own::bad_path(&service, e))
+        });
         let wishes = match normalized {
             Ok(wishes) => wishes,
             Err(own) => return call.own(&self.outbound.0.telemetry, &own),
@@ -137,7 +138,9 @@ impl Connection {
                 call.count(&rule.counters, &response, Reason::Rule.as_str());
                 return response;
             }
-            Ok(Plan::Forward(route)) => self.forward(route, call, wishes, head, Body::from(body), offer).await,
+            Ok(Plan::Forward(route)) => {
+                self.forward(route, call, wishes, head, Body::from(body), offer).await
+            }
             Err(own) => Err(own),
         };
         answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &own))
@@ -229,7 +232,7 @@ impl Connection {
             wishes,
             authority: &self.authority,
         };
-        let outgoing = Outgoing::new(head, body, rule.retry.as_ref().is_some_and(|retry| retry.attempts > 0));
+        let outgoing = Outgoing::new(head, body, are_on(rule));
         let delivering = deliver(self, rule, (backend, target), picked, &hop, outgoing);
         match exchange.deadline {
             Some(deadline) => timeout_at(deadline, delivering).await.unwrap_or_else(|_| {

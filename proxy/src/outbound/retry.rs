@@ -1,9 +1,11 @@
 //! Whether, where and when a request is tried again.
 //!
 //! Without a `retry` stanza, only what was provably not processed, at once, at another endpoint of the same
-//! backend: nobody can tell the difference but by the missing error. With a stanza, also its status codes,
-//! and for idempotent methods (RFC 9110 section 9.2.2) broken connections and attempts that ran into
-//! `backendRequest`; after a pause, at another endpoint if there is one. `attempts: 0` turns all of it off.
+//! backend: nobody can tell the difference but by the missing error. Besides, a kept connection that ended without
+//! a byte of an answer is replaced by a new one to the same endpoint, once and for idempotent methods (RFC 9110
+//! section 9.2.2), which is as far as RFC 9112 section 9.3.1 lets a proxy go. With a stanza, also its status codes,
+//! and for idempotent methods broken connections and attempts that ran into `backendRequest`; after a pause, at
+//! another endpoint if there is one. `attempts: 0` turns all of it off.
 
 use std::time::Duration;
 
@@ -19,7 +21,10 @@ use super::{
 };
 use crate::{
     balance::Picked,
-    http::{Body, HttpVersion, answer},
+    http::{
+        Body, HttpVersion,
+        answer::{self, Seen},
+    },
 };
 
 /// How often a request that wasn't processed is taken elsewhere. Each of these endpoints was said to be
@@ -54,9 +59,13 @@ pub(super) async fn deliver(
     loop {
         tried.push(picked.address());
         let until = rule.timeouts.backend_request.map(|limit| Instant::now() + limit);
-        // Only a sidecar or HTTP/2 can say that it did nothing; then a copy of the head is worth its price.
-        let keep = retries.are_on()
-            && (rule.retry.is_some() || picked.endpoint().is_meshed() || hop.version == HttpVersion::H2);
+        // A copy of the head is worth its price where the request may be wanted again: only a sidecar or HTTP/2 can
+        // say that it did nothing.
+        let keep = are_on(rule)
+            && (rule.retry.is_some()
+                || retries.idempotent
+                || picked.is_meshed()
+                || hop.version == HttpVersion::H2);
         let attempt = hop.send(&mut outgoing, &picked, keep);
         let attempted = match until {
             Some(until) => timeout_at(until, attempt).await.unwrap_or_else(|_| {
@@ -85,6 +94,7 @@ pub(super) async fn deliver(
         drop(attempted);
         backend.counters.retried();
         picked = match next {
+            Next::Afresh => picked.again(),
             Next::Elsewhere(other) => other,
             Next::After(pause) => {
                 sleep(pause).await;
@@ -105,6 +115,8 @@ enum Outcome {
     Answered(StatusCode),
     /// Provably nothing was done about the request.
     Unprocessed,
+    /// A kept connection ended without a byte of an answer, the endpoint's or the one to the app behind it.
+    Stale,
     /// Nobody knows.
     Unknown,
     /// Trying again is useless.
@@ -114,12 +126,13 @@ enum Outcome {
 impl Outcome {
     fn of(response: &Response<Body>, picked: &Picked) -> Self {
         let signal = if picked.endpoint().is_meshed() { answer::signal(response.headers()) } else { None };
-        match signal {
-            Some(signal) if signal.not_processed => {
+        match signal.map(|signal| signal.seen) {
+            Some(Seen::Nothing) => {
                 picked.failed();
                 Self::Unprocessed
             }
-            _ => Self::Answered(response.status()),
+            Some(Seen::NoAnswer) => Self::Stale,
+            Some(Seen::Perhaps) | None => Self::Answered(response.status()),
         }
     }
 }
@@ -128,6 +141,7 @@ impl From<Kind> for Outcome {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Unconnected | Kind::Unprocessed => Self::Unprocessed,
+            Kind::Stale => Self::Stale,
             Kind::Unknown => Self::Unknown,
             Kind::Anywhere => Self::Final,
         }
@@ -137,6 +151,8 @@ impl From<Kind> for Outcome {
 /// Where to next.
 #[derive(Debug)]
 enum Next<P> {
+    /// To the same endpoint, over a new connection.
+    Afresh,
     Elsewhere(P),
     After(Duration),
 }
@@ -145,22 +161,27 @@ enum Next<P> {
 struct Retries<'a> {
     stanza: Option<&'a Retry>,
     idempotent: bool,
+    renewed: bool,
     elsewhere: u32,
     attempts: u32,
 }
 
+/// Whether anything is ever tried again under a rule.
+pub(super) fn are_on(rule: &Rule) -> bool {
+    rule.retry.as_ref().is_none_or(|stanza| stanza.attempts > 0)
+}
+
 impl<'a> Retries<'a> {
     fn new(stanza: Option<&'a Retry>, idempotent: bool) -> Self {
-        Self { stanza, idempotent, elsewhere: 0, attempts: 0 }
-    }
-
-    fn are_on(&self) -> bool {
-        self.stanza.is_none_or(|stanza| stanza.attempts > 0)
+        Self { stanza, idempotent, renewed: false, elsewhere: 0, attempts: 0 }
     }
 
     fn next<P>(&mut self, outcome: Outcome, other: impl FnOnce() -> Option<P>) -> Option<Next<P>> {
-        if !self.are_on() {
+        if self.stanza.is_some_and(|stanza| stanza.attempts == 0) {
             return None;
+        }
+        if outcome == Outcome::Stale && self.idempotent && !std::mem::replace(&mut self.renewed, true) {
+            return Some(Next::Afresh);
         }
         if outcome == Outcome::Unprocessed
             && self.elsewhere < MAX_ELSEWHERE
@@ -173,7 +194,7 @@ impl<'a> Retries<'a> {
         let again = match outcome {
             Outcome::Answered(status) => stanza.codes.contains(&status.as_u16()),
             Outcome::Unprocessed => true,
-            Outcome::Unknown => self.idempotent,
+            Outcome::Stale | Outcome::Unknown => self.idempotent,
             Outcome::Final => false,
         };
         again.then(|| {
@@ -222,6 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stale_connection_is_replaced_once_and_for_idempotent_methods_alone() {
+        for (method, again) in [(Method::GET, true), (Method::PUT, true), (Method::POST, false)] {
+            let mut retries = Retries::new(None, method.is_idempotent());
+            let first = next(&mut retries, Outcome::Stale);
+            assert_eq!(matches!(first, Some(Next::Afresh)), again, "{method}");
+            assert!(next(&mut retries, Outcome::Stale).is_none(), "{method}");
+        }
+        let stanza = stanza(1);
+        let mut retries = Retries::new(Some(&stanza), true);
+        assert!(matches!(next(&mut retries, Outcome::Stale), Some(Next::Afresh)));
+        assert!(
+            matches!(next(&mut retries, Outcome::Stale), Some(Next::After(_))),
+            "an attempt of the stanza's"
+        );
+        assert!(next(&mut retries, Outcome::Stale).is_none());
+    }
+
+    #[test]
     fn where_there_is_nobody_else_the_unprocessed_waits_for_its_stanza() {
         let alone = |retries: &mut Retries<'_>| retries.next::<()>(Outcome::Unprocessed, || None);
         assert!(alone(&mut Retries::new(None, true)).is_none());
@@ -262,8 +301,9 @@ mod tests {
     fn zero_attempts_turn_everything_off() {
         let stanza = stanza(0);
         let mut retries = Retries::new(Some(&stanza), true);
-        assert!(next(&mut retries, Outcome::Unprocessed).is_none());
-        assert!(next(&mut retries, UNAVAILABLE).is_none());
+        for outcome in [Outcome::Unprocessed, Outcome::Stale, UNAVAILABLE] {
+            assert!(next(&mut retries, outcome).is_none(), "{outcome:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     http::{
         Body, DialError, HttpVersion, Reason, SendError,
         headers::{BadRequest, Wishes, prepare_request},
-        replay::Replayable,
+        replay::{MAX_REPLAY_BYTES, Replayable},
     },
 };
 
@@ -47,6 +47,8 @@ pub(super) enum Kind {
     Unconnected,
     /// The endpoint provably did nothing about the request.
     Unprocessed,
+    /// A kept connection ended without a byte of an answer.
+    Stale,
     /// Nobody knows what the endpoint did.
     Unknown,
     /// It would be the same at any endpoint.
@@ -66,9 +68,13 @@ impl Outgoing {
     /// A request in normal form. `keep`: whether its body shall be kept for another attempt, as far as it may
     /// be.
     pub(super) fn new(head: Parts, body: Body, keep: bool) -> Self {
+        let is_short = |body: &Body| {
+            let length = http_body::Body::size_hint(body).exact();
+            length.is_none_or(|length| length <= MAX_REPLAY_BYTES as u64)
+        };
         let body = if http_body::Body::is_end_stream(&body) {
             Source::Empty
-        } else if keep {
+        } else if keep && is_short(&body) {
             Source::Replayable(Replayable::new(body))
         } else {
             Source::Once(Some(body))
@@ -159,6 +165,7 @@ impl Failure {
             SendError::Dial { .. } => (Reason::UpstreamConnect, Kind::Unconnected),
             SendError::Unsent { .. } => (Reason::UpstreamConnect, Kind::Unprocessed),
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
+            SendError::Stale(_) => (Reason::UpstreamReset, Kind::Stale),
             SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
         Self { reason, why: error.to_string(), kind }
