@@ -30,6 +30,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::tcp::BreakOff;
+
+mod screen;
+
+pub use screen::Screened;
+
 /// How long a connection may say nothing before it is taken for one whose server speaks first.
 pub const SILENCE: Duration = Duration::from_secs(1);
 /// How long the bytes that decide may take altogether, once there are some.
@@ -226,6 +232,17 @@ impl<IO> Prefixed<IO> {
     /// The stream below, for its socket's sake: reading from it loses the prefix.
     pub fn get_ref(&self) -> &IO {
         &self.io
+    }
+
+    /// The stream itself, if nothing was read from it that is still to come.
+    pub fn into_unread(self) -> Option<IO> {
+        self.prefix.is_empty().then_some(self.io)
+    }
+}
+
+impl<IO: BreakOff> BreakOff for Prefixed<IO> {
+    fn break_off(&self) {
+        self.io.break_off();
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
@@ -39,14 +40,47 @@ pub struct Copied {
     pub end: io::Result<()>,
 }
 
+/// A byte stream that can be broken off, so that its other side doesn't take the end for an orderly one. Dropping
+/// it afterwards does it.
+pub trait BreakOff {
+    /// Makes the close a reset, which discards what the other side hasn't taken yet.
+    fn break_off(&self);
+}
+
+impl BreakOff for TcpStream {
+    fn break_off(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::trace!(%error, "a connection that is closed anyway");
+        }
+    }
+}
+
+/// TLS that ends without its `close_notify` is understood as broken off.
+impl<IO: BreakOff> BreakOff for tokio_rustls::server::TlsStream<IO> {
+    fn break_off(&self) {
+        self.get_ref().0.break_off();
+    }
+}
+
+/// In memory there is one kind of end only.
+impl BreakOff for DuplexStream {
+    fn break_off(&self) {}
+}
+
+/// hyper doesn't show the socket of a connection that it has upgraded.
+impl BreakOff for TokioIo<hyper::upgrade::Upgraded> {
+    fn break_off(&self) {}
+}
+
 /// Copies both ways until both sides have ended, or one has failed.
 ///
 /// The end of one direction is passed on at once, and the other goes on (a half-closed connection: `curl` to
-/// a server that reads until the end of input). Dropping the future closes both streams.
+/// a server that reads until the end of input). If one side fails, both are broken off: who is left must not take
+/// half of what was to come for all of it. Dropping the future closes both streams.
 pub async fn copy<A, B>(first: A, second: B) -> Copied
 where
-    A: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + BreakOff + Unpin,
+    B: AsyncRead + AsyncWrite + BreakOff + Unpin,
 {
     let (mut first, mut second) = (first, second);
     let (mut forth, mut back) = (Direction::default(), Direction::default());
@@ -60,6 +94,10 @@ where
         }
     });
     let end = end.await;
+    if end.is_err() {
+        first.break_off();
+        second.break_off();
+    }
     Copied { forth: forth.bytes, back: back.bytes, end }
 }
 
@@ -231,8 +269,21 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStre
     Ok(stream)
 }
 
+/// How long another pod may leave what it was sent unacknowledged, or take nothing although there is something to
+/// take, before it counts as vanished. The kernel alone would try for a quarter of an hour. Not much less, for who
+/// reads slowly because its app does is no different, seen from here (RFC 5482).
+pub const USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What connections between pods have besides: [`USER_TIMEOUT`]. Inside of a pod nobody vanishes without the
+/// kernel's telling.
+pub fn expect_progress(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT)) {
+        tracing::trace!(%error, "socket options");
+    }
+}
+
 /// The options that every connection of the data path has: small writes leave at once, and a peer that
-/// vanished without a word is noticed after some two minutes.
+/// vanished without a word while nothing was to be sent is noticed after some two minutes.
 pub fn settle(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
@@ -332,14 +383,30 @@ mod tests {
         }
     }
 
+    /// A TCP connection: the client's end and the server's.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn who_is_left_when_one_side_breaks_off_does_not_take_it_for_an_end() {
+        let ((client, near), (far, mut server)) = (pair().await, pair().await);
+        let copying = tokio::spawn(copy(near, far));
+        client.break_off();
+        drop(client);
+        let error = server.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(copying.await.unwrap().end.is_err());
+    }
+
     #[tokio::test]
     async fn a_reset_on_one_side_ends_the_other() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (near, _) = listener.accept().await.unwrap();
-        let (far, mut server) = duplex(64);
+        let ((client, near), (far, mut server)) = (pair().await, duplex(64));
         let copying = tokio::spawn(copy(near, far));
-        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        client.break_off();
         drop(client);
         assert_eq!(copying.await.unwrap().end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(server.read(&mut [0]).await.unwrap(), 0);

@@ -79,6 +79,81 @@ async fn a_server_that_speaks_first_is_heard_through_a_permissive_port() {
 }
 
 #[tokio::test]
+async fn a_sidecar_that_is_slow_to_begin_is_served_by_a_permissive_port_too() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let (app, address) = listen().await;
+    let caller = pod.dial(address).await;
+    // It is taken for one whose server speaks first.
+    let (mut unused, _) = app.accept().await.unwrap();
+    let mut caller = pod.shake_hands(caller, MeshProtocol::Tcp).await.unwrap();
+    assert_eq!(read_rest(&mut unused).await, "", "no byte of the handshake is the app's");
+    say(&mut caller, "hello").await;
+    let (mut server, _) = app.accept().await.unwrap();
+    let mut hello = [0; 5];
+    server.read_exact(&mut hello).await.unwrap();
+    assert_eq!(&hello, b"hello");
+}
+
+#[tokio::test]
+async fn a_sidecars_handshake_never_reaches_an_app_that_spoke_first() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let (app, address) = listen().await;
+    let mut caller = pod.dial(address).await;
+    let (mut server, _) = app.accept().await.unwrap();
+    say(&mut server, "220 mail\r\n").await;
+    caller.read_exact(&mut [0; 10]).await.unwrap();
+    assert!(pod.shake_hands(caller, MeshProtocol::Tcp).await.is_err());
+    let mut heard = Vec::new();
+    // Reset, or ended: but silent.
+    let _ = server.read_to_end(&mut heard).await;
+    assert!(heard.is_empty(), "{heard:?}");
+}
+
+#[tokio::test]
+async fn the_callers_own_tls_reaches_an_app_that_spoke_first() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let (app, address) = listen().await;
+    let mut caller = pod.dial(address).await;
+    let (mut server, _) = app.accept().await.unwrap();
+    say(&mut server, "220 mail\r\n").await;
+    caller.read_exact(&mut [0; 10]).await.unwrap();
+    let config = pod.caller.client_config(&[b"smtp"]).unwrap();
+    let connecting = tokio_rustls::TlsConnector::from(config);
+    tokio::spawn(
+        async move { connecting.connect(gamut_identity::server_name(Uid::of("mail")), caller).await },
+    );
+    let mut record = [0; 2];
+    server.read_exact(&mut record).await.unwrap();
+    assert_eq!(record, [22, 3]);
+}
+
+#[tokio::test]
+async fn what_a_refusing_app_leaves_is_a_reset_and_no_end() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let mut caller = pod.dial(nobody().await).await;
+    say(&mut caller, "*1\r\n$4\r\nPING\r\n").await;
+    let error = caller.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_caller_that_vanishes_is_found_out() {
+    let pod = Pod::new(MtlsMode::Permissive).await;
+    let (app, address) = listen().await;
+    let (listener, entrance) = listen().await;
+    let (mut caller, accepted) = tokio::join!(tokio::net::TcpStream::connect(entrance), listener.accept());
+    let accepted = accepted.unwrap().0.into_std().unwrap();
+    let socket = socket2::Socket::from(accepted.try_clone().unwrap());
+    let accepted = tokio::net::TcpStream::from_std(accepted).unwrap();
+    let inbound = pod.inbound.clone();
+    tokio::spawn(async move { inbound.serve(accepted, address).await });
+    say(caller.as_mut().unwrap(), "*1\r\n").await;
+    let _served = app.accept().await.unwrap();
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(gamut_proxy::tcp::USER_TIMEOUT));
+    assert!(socket.keepalive().unwrap());
+}
+
+#[tokio::test]
 async fn a_meshed_caller_gets_in_whatever_the_mode() {
     for mode in [MtlsMode::Strict, MtlsMode::Permissive] {
         let pod = Pod::new(mode).await;

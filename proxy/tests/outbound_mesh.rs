@@ -11,7 +11,7 @@ use gamut_controller_api::{Endpoint, MtlsMode, Transport};
 use gamut_identity::SpiffeId;
 use gamut_proxy::{
     balance::PodTarget,
-    http::{Body, HttpVersion},
+    http::{Body, HttpVersion, replay::MAX_REPLAY_BYTES},
 };
 use gamut_route::{RouteTable, Uid, table::AppProtocol};
 use http::{Request, Response};
@@ -141,6 +141,64 @@ async fn what_the_app_did_not_process_is_taken_elsewhere_and_no_copy_of_it_is_lo
 }
 
 #[tokio::test]
+async fn so_is_a_body_that_is_short_enough_to_be_kept_whether_its_length_is_said_or_not() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let app = App::start(|request: Request<hyper::body::Incoming>| async move {
+        Response::new(Body::from(request.into_body()))
+    })
+    .await;
+    let gone = sidecar(&pod, nobody().await).await;
+    let here = sidecar(&pod, app.address).await;
+    let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];
+    let caller = caller_of(&pod, table(Vec::new()), endpoints).await;
+    for _ in 0..20 {
+        let (response, body) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
+        assert_eq!((response.status().as_u16(), body.as_str()), (200, "order"));
+        let mut client = caller.dial().await;
+        say(
+            &mut client,
+            "POST / HTTP/1.1\r\nhost: web\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
+        say(&mut client, "5\r\norder\r\n0\r\n\r\n").await;
+        let answer = read_rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("order"), "{answer}");
+    }
+    // A longer one passes once: whole, or not at all.
+    let long = "x".repeat(MAX_REPLAY_BYTES + 1);
+    for _ in 0..20 {
+        let (response, body) = read(caller.send(post("/", Body::from(long.clone()))).await).await;
+        match response.status().as_u16() {
+            200 => assert!(body == long),
+            status => assert_eq!((status, reason(&response)), (503, Some("app-connect"))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_closes_a_kept_connection_costs_no_idempotent_request() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                read_head(&mut stream).await;
+                say(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                // The second request is read, and no byte is said to it.
+                read_head(&mut stream).await;
+            });
+        }
+    });
+    let entrance = sidecar(&pod, address).await;
+    let caller = caller_of(&pod, table(Vec::new()), vec![meshed(entrance, "web", pod.uid)]).await;
+    for _ in 0..10 {
+        assert_eq!(caller.get("/").await.1, "ok");
+    }
+    let (response, _) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (502, Some("app-reset")));
+}
+
+#[tokio::test]
 async fn an_app_can_not_make_a_caller_repeat_a_request() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let app = App::start(|_| async {
@@ -190,6 +248,29 @@ async fn bytes_pass_both_ways_and_each_side_ends_by_itself() {
         drop(app);
         assert_eq!(read_rest(&mut client).await, "and the answer");
     }
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_said_is_no_end_on_the_other_side_of_two_sidecars() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    let entrance = sidecar(&pod, address).await;
+    let refusing = sidecar(&pod, nobody().await).await;
+    let opaque = || RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    let reset =
+        |read: std::io::Result<usize>| read.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset;
+
+    let caller = caller_of(&pod, opaque(), vec![meshed(entrance, "web", pod.uid)]).await;
+    for app_breaks_off in [true, false] {
+        let client = caller.dial().await;
+        let (app, _) = listener.accept().await.unwrap();
+        let (breaking, mut left) = if app_breaks_off { (app, client) } else { (client, app) };
+        breaking.set_zero_linger().unwrap();
+        drop(breaking);
+        assert!(reset(left.read(&mut [0]).await), "the app breaks off: {app_breaks_off}");
+    }
+    let caller = caller_of(&pod, opaque(), vec![meshed(refusing, "web", pod.uid)]).await;
+    assert!(reset(caller.dial().await.read(&mut [0]).await), "the app took no connection");
 }
 
 #[tokio::test]

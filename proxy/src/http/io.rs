@@ -16,6 +16,8 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use crate::tcp::BreakOff;
+
 /// A connection to an upstream.
 pub enum Io {
     /// The bytes as they are.
@@ -75,6 +77,16 @@ pub enum DialError {
     /// The byte stream is there, but HTTP on it failed before the first request.
     #[error("HTTP could not be started: {0}")]
     Http(Arc<hyper::Error>),
+}
+
+impl BreakOff for Io {
+    fn break_off(&self) {
+        match self {
+            Self::Tcp(tcp) => tcp.break_off(),
+            Self::Tls(tls) => tls.get_ref().0.break_off(),
+            Self::Local(local) => local.break_off(),
+        }
+    }
 }
 
 impl AsyncRead for Io {

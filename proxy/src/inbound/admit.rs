@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{MeshProtocol, Settings};
 use crate::{
     config::ports,
-    detect::{Detected, Why},
+    detect::{ClientHello, Detected, Why},
 };
 
 /// What becomes of a connection.
@@ -108,7 +108,7 @@ impl Settings {
         let refused = |refusal| Admission::Refused { refusal, readable };
         let Some(mode) = Self::mode(policy, port) else { return refused(Refusal::NoPolicy) };
         if let Detected::Tls(hello) = detected
-            && hello.alpn.iter().any(|alpn| alpn.starts_with(MeshProtocol::PREFIX))
+            && is_mesh(hello)
         {
             let name = hello.server_name.as_deref().unwrap_or_default();
             return match uid_of_server_name(name) {
@@ -125,6 +125,11 @@ impl Settings {
             (MtlsMode::Strict, _) => refused(Refusal::MtlsRequired { port, speaks: speaks(detected) }),
         }
     }
+}
+
+/// Whether it is a sidecar that calls.
+pub(super) fn is_mesh(hello: &ClientHello) -> bool {
+    hello.alpn.iter().any(|alpn| alpn.starts_with(MeshProtocol::PREFIX))
 }
 
 fn speaks(detected: &Detected) -> &'static str {
@@ -194,7 +199,7 @@ mod tests {
     use gamut_route::{Uid, table::AppProtocol};
 
     use super::*;
-    use crate::{detect::ClientHello, http::HttpVersion};
+    use crate::http::HttpVersion;
 
     fn settings() -> Settings {
         Settings { pod: test_pod(), ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()] }

@@ -1,9 +1,9 @@
 //! The inbound listener: sockets, time limits and hand-over, in the order in which less and less can be told
 //! to whom.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use gamut_controller_api::MtlsMode;
+use gamut_controller_api::{InboundPolicy, MtlsMode};
 use gamut_identity::{Peer, explain, peer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -13,13 +13,13 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Inbound, MeshProtocol, Settings,
-    admit::{Admission, Refusal},
+    admit::{Admission, Refusal, is_mesh},
     plaintext,
 };
 use crate::{
-    detect::{self, Detected, Prefixed, Why, detect},
+    detect::{self, Detected, Prefixed, Screened, Why, detect},
     drain::Phase,
-    tcp,
+    tcp::{self, BreakOff},
     telemetry::Direction,
 };
 
@@ -54,7 +54,6 @@ impl Inbound {
     /// A redirected connection: learns where it was going.
     async fn take(&self, stream: TcpStream) {
         let _open = self.0.telemetry.connection(Direction::Inbound);
-        tcp::settle(&stream);
         match tcp::original_destination(&stream) {
             Ok(destination) => self.serve(stream, destination).await,
             // Closed by the peer already, or connection tracking is full: where it was going is unknown.
@@ -64,6 +63,8 @@ impl Inbound {
 
     /// Serves a connection to `destination`, of this pod, from whoever it comes.
     pub async fn serve(&self, stream: TcpStream, destination: SocketAddr) {
+        tcp::settle(&stream);
+        tcp::expect_progress(&stream);
         if let Err(refusal) = self.0.settings.check_destination(destination) {
             return self.refuse(&refusal, destination);
         }
@@ -81,6 +82,47 @@ impl Inbound {
             self.0.telemetry.detect_timeout(Direction::Inbound);
         }
         match self.0.settings.admit(&detected, policy.as_deref(), destination.port()) {
+            Admission::Plaintext if detected == Detected::Opaque(Why::Silent) => {
+                self.after_silence(stream, policy, destination).await;
+            }
+            admission => self.carry_out(admission, stream, destination).await,
+        }
+    }
+
+    /// Serves a caller that may come in and has said nothing yet: its server may be the one to speak first, or it is
+    /// slow. Whoever says the first word decides.
+    async fn after_silence(
+        &self,
+        stream: Prefixed<TcpStream>,
+        policy: Option<Arc<InboundPolicy>>,
+        destination: SocketAddr,
+    ) {
+        let _in_flight = self.0.drain.in_flight();
+        let Some(stream) = stream.into_unread() else { return };
+        let Some(app) = self.dial(destination).await else { return stream.break_off() };
+        tokio::select! {
+            biased;
+            _ = stream.readable() => {}
+            // From here on the caller is the app's; but not if it should turn out to be a sidecar.
+            _ = app.readable() => {
+                return self.join(Screened::new(stream, is_mesh), app, None, destination).await;
+            }
+        }
+        let (detected, stream) = match detect(stream, detect::SILENCE).await {
+            Ok(known) => known,
+            Err(error) => return tracing::debug!(%destination, %error, "a connection broke at its beginning"),
+        };
+        match self.0.settings.admit(&detected, policy.as_deref(), destination.port()) {
+            Admission::Plaintext => self.join(stream, app, None, destination).await,
+            admission => {
+                drop(app);
+                self.carry_out(admission, stream, destination).await;
+            }
+        }
+    }
+
+    async fn carry_out(&self, admission: Admission, stream: Prefixed<TcpStream>, destination: SocketAddr) {
+        match admission {
             Admission::Handshake => match self.shake_hands(stream).await {
                 Ok((stream, protocol, peer)) => self.serve_stream(stream, protocol, peer, destination).await,
                 Err(refusal) => self.refuse(&refusal, destination),

@@ -27,14 +27,17 @@ use std::{
 use gamut_controller_api::InboundPolicy;
 use gamut_identity::{Identity, Peer};
 use gamut_route::Uid;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 pub use self::admit::Refusal;
 use self::{admit::Log, app::Apps};
 use crate::{
     drain::Drain,
     http::HttpVersion,
-    tcp,
+    tcp::{self, BreakOff},
     telemetry::{Direction, Telemetry},
 };
 
@@ -113,7 +116,7 @@ impl Inbound {
     /// address and port of our pod that was dialled.
     pub async fn serve_stream<IO>(&self, io: IO, protocol: MeshProtocol, peer: Peer, destination: SocketAddr)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
     {
         if let Err(refusal) = self.authorize(&peer, destination) {
             return self.refuse(&refusal, destination);
@@ -142,18 +145,30 @@ impl Inbound {
     /// Carries bytes between a caller and the app.
     async fn copy<IO>(&self, io: IO, peer: Option<&Peer>, destination: SocketAddr)
     where
-        IO: AsyncRead + AsyncWrite + Unpin,
+        IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
     {
-        let counters = self.0.telemetry.inbound(destination.port()).tcp(peer.map(|peer| &peer.id));
-        let app = match tcp::connect(destination, app::CONNECT_TIMEOUT).await {
-            Ok(app) => app,
-            Err(error) => {
-                // Closing is all that can be said on a byte stream.
+        match self.dial(destination).await {
+            Some(app) => self.join(io, app, peer, destination).await,
+            // Breaking off is all that can be said on a byte stream.
+            None => io.break_off(),
+        }
+    }
+
+    async fn dial(&self, destination: SocketAddr) -> Option<TcpStream> {
+        let dialled = tcp::connect(destination, app::CONNECT_TIMEOUT).await;
+        dialled
+            .inspect_err(|error| {
                 self.0.telemetry.own_answer(Direction::Inbound, crate::http::Reason::AppConnect.as_str());
                 tracing::debug!(%destination, %error, "the app took no connection");
-                return;
-            }
-        };
+            })
+            .ok()
+    }
+
+    async fn join<IO>(&self, io: IO, app: TcpStream, peer: Option<&Peer>, destination: SocketAddr)
+    where
+        IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
+    {
+        let counters = self.0.telemetry.inbound(destination.port()).tcp(peer.map(|peer| &peer.id));
         let copied = tcp::copy(io, app).await;
         counters.received(copied.forth);
         counters.sent(copied.back);

@@ -15,7 +15,6 @@ use tokio::{
 
 use super::{
     Outbound,
-    listener::reset,
     request::newer,
     service::{Forward, Service},
 };
@@ -25,7 +24,7 @@ use crate::{
     http::{DialError, Io, Reason},
     inbound::MeshProtocol,
     tables::ServiceHandle,
-    tcp,
+    tcp::{self, BreakOff},
     telemetry::{Direction, TcpConnection},
 };
 
@@ -74,7 +73,7 @@ impl Outbound {
                 let (service, reason) = (table.parent(), reason.as_str());
                 self.0.telemetry.own_answer(Direction::Outbound, reason);
                 tracing::debug!(%service, reason, "a connection of the app is reset: {why}");
-                reset(stream.get_ref());
+                stream.break_off();
             }
         }
     }
@@ -122,7 +121,7 @@ impl Outbound {
             Err(error) => {
                 self.0.telemetry.own_answer(Direction::Outbound, Reason::UpstreamConnect.as_str());
                 tracing::debug!(pod = %picked.address(), "a connection of the app is reset: {error}");
-                reset(&stream);
+                stream.break_off();
             }
         }
     }
@@ -138,7 +137,7 @@ impl Outbound {
             }
             Err(error) => {
                 tracing::debug!(%destination, %error, "a connection out of the mesh did not come about");
-                reset(&stream);
+                stream.break_off();
             }
         }
     }
@@ -156,7 +155,7 @@ impl Outbound {
 /// Copies both ways until both sides have ended.
 async fn carry<IO>(stream: IO, upstream: Io, picked: Picked, counters: Option<TcpConnection>)
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
 {
     let copied = tcp::copy(stream, upstream).await;
     if let Some(counters) = counters {

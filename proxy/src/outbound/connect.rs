@@ -113,14 +113,32 @@ impl Connector {
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
-    tcp::connect(address, CONNECT_TIMEOUT)
+    let stream = tcp::connect(address, CONNECT_TIMEOUT)
         .await
-        .map_err(|error| DialError::Connect { address, error: Arc::new(error) })
+        .map_err(|error| DialError::Connect { address, error: Arc::new(error) })?;
+    tcp::expect_progress(&stream);
+    Ok(stream)
 }
 
 fn describe(peer: &Peer) -> String {
     match peer.pod {
         Some(pod) => format!("{} in pod {pod}", peer.id),
         None => format!("{} in no pod", peer.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endpoint_that_vanishes_is_found_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(tcp::USER_TIMEOUT));
+        assert!(SockRef::from(&stream).keepalive().unwrap());
     }
 }

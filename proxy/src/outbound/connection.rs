@@ -11,11 +11,12 @@ use gamut_route::table::AppProtocol;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
-use super::{Outbound, Service, listener::reset, request::Connection};
+use super::{Outbound, Service, request::Connection};
 use crate::{
     detect::{self, Detected, Prefixed, Why},
     http::{HttpVersion, Reason, server},
     tables::{Destination, ServiceHandle},
+    tcp::BreakOff,
     telemetry::Direction,
 };
 
@@ -34,7 +35,7 @@ impl Outbound {
             Err(reason) => {
                 self.0.telemetry.own_answer(Direction::Outbound, Reason::NoTable.as_str());
                 tracing::warn!(%destination, "the app's connection is reset: {reason}");
-                reset(&stream);
+                stream.break_off();
             }
         }
     }

@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::Outbound;
-use crate::{config::ports, tcp};
+use crate::{
+    config::ports,
+    tcp::{self, BreakOff},
+};
 
 /// How long accepting pauses where the process has no file descriptors left. Connections wait in the kernel's
 /// queue meanwhile.
@@ -39,14 +42,14 @@ impl Outbound {
             Err(error) => {
                 // Somebody dialled the listener itself.
                 tracing::debug!(%client, %error, "a connection that was not redirected is closed");
-                return reset(&stream);
+                return stream.break_off();
             }
         };
         if self.is_own(destination)
             || stream.local_addr().is_ok_and(|local| tcp::canonical(local) == destination)
         {
             tracing::debug!(%client, %destination, "a connection to the proxy's own port is closed");
-            return reset(&stream);
+            return stream.break_off();
         }
         self.connect(stream, tcp::canonical(client).ip(), destination).await;
     }
@@ -55,13 +58,6 @@ impl Outbound {
     fn is_own(&self, destination: SocketAddr) -> bool {
         let here = destination.ip().is_loopback() || self.0.settings.ips.contains(&destination.ip());
         here && ports::OWN.contains(&destination.port())
-    }
-}
-
-/// Makes closing a connection a reset, which its client can't take for an end. The caller drops it next.
-pub(super) fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::trace!(%error, "a connection that is closed anyway");
     }
 }
 

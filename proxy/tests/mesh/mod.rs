@@ -138,6 +138,17 @@ impl Pod {
         TlsConnector::from(config).connect(server_name(pod), self.dial(app).await).await
     }
 
+    /// The handshake of the client's sidecar on a connection that there is already.
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        protocol: MeshProtocol,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = self.caller.client_config(&[protocol.alpn()]).unwrap();
+        let connecting = TlsConnector::from(config).connect(server_name(self.uid), stream);
+        timeout(PATIENCE, connecting).await.expect("a handshake's end")
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer { id: self.caller.id().clone(), pod: Some(Uid::of("client-0")) }
     }
