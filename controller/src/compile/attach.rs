@@ -38,6 +38,20 @@ pub enum Clients<'a> {
 /// # Errors
 /// Why the route can't be attached there.
 pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Attachment, Problem> {
+    let attachment = find(world, route, parent)?;
+    match world.services.get(&attachment.service) {
+        Some(service) if is_excluded(route, service) => Err(client_ip_problem(&attachment.service)),
+        _ => Ok(attachment),
+    }
+}
+
+/// Whether a Service keeps clients by their address and a route by sessions, so that the route isn't accepted there.
+pub(super) fn is_excluded(route: &CompiledRoute, service: &Service) -> bool {
+    route.has_sessions && service.client_ip_affinity.is_some()
+}
+
+/// What a parentRef means, apart from what the Service does about sessions.
+fn find(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Attachment, Problem> {
     let target = parent.target(route.namespace());
     let refuse = |message: String| Err(Problem { reason: Reason::NoMatchingParent, message });
     let Some(service) = world.services.get(&target) else {
@@ -57,9 +71,6 @@ pub fn attach(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Resul
                  use a Service with a cluster IP"
             ));
         }
-    }
-    if route.has_sessions && service.client_ip_affinity.is_some() {
-        return Err(client_ip_problem(&target));
     }
     let meant: Vec<&Port> = service.ports.iter().filter(|port| is_meant(parent, port)).collect();
     if meant.is_empty() {
@@ -189,9 +200,12 @@ impl<'a> Contest<'a> {
     }
 }
 
+/// Whether a route has a say about a port: where its parentRef isn't accepted, as to what must be answered 500.
 fn is_attached(world: &World, route: &CompiledRoute, service: &NamespacedName, port: u16) -> bool {
-    route.parents().into_iter().any(|parent| {
-        parent.target(route.namespace()) == *service
-            && attach(world, route, parent).is_ok_and(|attachment| attachment.ports.contains(&port))
-    })
+    let excluded = world.services.get(service).is_some_and(|service| is_excluded(route, service));
+    (!excluded || route.has_failing())
+        && route.parents().into_iter().any(|parent| {
+            parent.target(route.namespace()) == *service
+                && find(world, route, parent).is_ok_and(|attachment| attachment.ports.contains(&port))
+        })
 }

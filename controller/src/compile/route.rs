@@ -75,6 +75,12 @@ impl CompiledRoute {
         has_rules || self.report.refusal().is_none()
     }
 
+    /// True if requests must be answered 500 because of it: they mustn't pass by what can't be carried out, whether the
+    /// route is accepted or not.
+    pub fn has_failing(&self) -> bool {
+        matches!(&self.rules, CompiledRules::Requests(rules) if rules.iter().any(|rule| rule.closed))
+    }
+
     /// The session scopes that its tables name.
     pub fn scopes(&self) -> BTreeSet<&str> {
         let CompiledRules::Requests(rules) = &self.rules else { return BTreeSet::new() };

@@ -13,7 +13,7 @@ use gamut_route::{
 };
 
 use super::{
-    attach::{Clients, Contest},
+    attach::{Clients, Contest, is_excluded},
     policy,
     route::{CompiledRoute, CompiledRules},
     service::{Port, Service},
@@ -36,7 +36,8 @@ pub fn compile_table(
     };
     let contest = contest_for(world, routes, parent, client_namespace);
     let itself = itself(service, port);
-    let accepted = contest.winners.iter().any(|route| route.report.refusal().is_none());
+    let is_accepted = |route: &CompiledRoute| route.report.refusal().is_none() && !is_excluded(route, service);
+    let accepted = contest.winners.iter().any(|route| is_accepted(route));
     let mut table = RouteTable {
         parent: parent.clone(),
         protocol: protocol(port, contest.kind()),
@@ -46,7 +47,7 @@ pub fn compile_table(
     };
     match contest.kind() {
         None | Some(RouteKind::Grpc | RouteKind::Http) => {
-            table.http = merged(&contest.winners);
+            table.http = merged(&contest.winners, is_accepted);
             // "When no routes are defined, all traffic should implicitly work" (GEP-1294).
             if !accepted {
                 add_default(&mut table.http, Backend { session: own_session(world, service), ..itself });
@@ -114,13 +115,15 @@ fn own_session(world: &World, service: &Service) -> Option<Session> {
     service.client_ip_affinity.is_none().then_some(session)
 }
 
-/// The rules of all routes, and their matches in order of precedence.
-fn merged(routes: &[&CompiledRoute]) -> HttpRules {
+/// The rules of all routes, and their matches in order of precedence; of routes that aren't accepted here those alone
+/// that must be answered 500.
+fn merged(routes: &[&CompiledRoute], is_accepted: impl Fn(&CompiledRoute) -> bool) -> HttpRules {
     let mut rules = Vec::new();
     let mut ranked: Vec<(Rank<'_>, RankedMatch)> = Vec::new();
     for route in routes {
         let CompiledRules::Requests(compiled) = &route.rules else { continue };
-        for rule in compiled {
+        let accepted = is_accepted(route);
+        for rule in compiled.iter().filter(|rule| accepted || rule.closed) {
             let index = rule.rule.origin.as_ref().map_or(0, |origin| origin.index);
             for (position, (specificity, when)) in rule.matches.iter().enumerate() {
                 let rank = Rank {
