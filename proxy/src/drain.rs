@@ -1,15 +1,20 @@
-//! Going away without losing a request, in two phases.
+//! Going away without losing a request, in three phases.
 //!
 //! ```text
-//! Serving --notice--> Draining --stop--> Stopping --(nothing in flight, or time is up)--> exit
+//! Serving --notice--> Draining --stop--> Stopping --quiet--> Closing --(nothing in flight, or time is up)--> exit
 //! ```
 //!
 //! **Draining** begins with the pod's termination (the preStop hook's notice), while other sidecars may still
 //! send new work, because the news of it is still spreading. So everything is accepted and served, but peers
-//! are told to take their next requests elsewhere: GOAWAY, `connection: close`.
+//! are told to take their next requests elsewhere: by GOAWAY, and on HTTP/1.1 by the next answer's `connection:
+//! close`. An idle HTTP/1.1 connection isn't closed: a request may be on its way.
 //!
-//! **Stopping** begins with SIGTERM, which a native sidecar gets when the app has exited. Listeners close;
-//! what is in flight may end until the drain time is over.
+//! **Stopping** begins with SIGTERM, which a native sidecar gets when the app has exited. Whoever still comes is
+//! answered that the app isn't there, so that he asks another pod; a closed port would leave him with half an
+//! exchange now and then.
+//!
+//! **Closing** begins when nobody has come for [`QUIET`]. Listeners close; what is in flight may end until the
+//! drain time is over.
 //!
 //! Who holds what: one [`Control`] is the process's; a [`Notice`] begins draining and may be cloned and
 //! dropped freely; a [`Drain`] watches, and holding it delays nothing; an [`InFlight`] delays the exit until
@@ -19,12 +24,16 @@ use std::{
     convert::Infallible,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::config::ports;
@@ -36,9 +45,14 @@ pub enum Phase {
     Serving,
     /// Peers are asked to leave; whoever comes is served.
     Draining,
-    /// Nobody new is let in.
+    /// The app is gone; whoever comes is told so.
     Stopping,
+    /// Nobody new is let in.
+    Closing,
 }
+
+/// When nobody has come for so long, the news has spread.
+pub const QUIET: Duration = Duration::from_secs(1);
 
 /// The process's hold on its own end.
 pub struct Control {
@@ -47,6 +61,8 @@ pub struct Control {
     held: mpsc::Sender<Infallible>,
     /// Ends when `held` and every [`InFlight`] are gone. Nothing is ever sent, as the type shows.
     all_gone: mpsc::Receiver<Infallible>,
+    /// How often somebody has come.
+    arrivals: Arc<AtomicU64>,
 }
 
 /// May begin the draining: the admin endpoint's handle.
@@ -58,6 +74,14 @@ pub struct Notice(watch::Sender<Phase>);
 pub struct Drain {
     phase: watch::Receiver<Phase>,
     held: mpsc::WeakSender<Infallible>,
+    arrivals: Arc<AtomicU64>,
+}
+
+/// Says to a connection whether its peer should be asked to leave.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    phase: watch::Receiver<Phase>,
+    from_the_start: bool,
 }
 
 /// Something that the process waits for before it exits: a connection.
@@ -70,7 +94,7 @@ impl Control {
     /// A process that serves.
     pub fn new() -> Self {
         let (held, all_gone) = mpsc::channel(1);
-        Self { phase: watch::Sender::new(Phase::Serving), held, all_gone }
+        Self { phase: watch::Sender::new(Phase::Serving), held, all_gone, arrivals: Arc::default() }
     }
 
     /// A handle to begin the draining with.
@@ -80,16 +104,25 @@ impl Control {
 
     /// A handle to watch with.
     pub fn watch(&self) -> Drain {
-        Drain { phase: self.phase.subscribe(), held: self.held.downgrade() }
+        let mut phase = self.phase.subscribe();
+        if *phase.borrow() > Phase::Serving {
+            phase.mark_changed();
+        }
+        Drain { phase, held: self.held.downgrade(), arrivals: Arc::clone(&self.arrivals) }
     }
 
-    /// Lets nobody new in, and waits until nothing is in flight or `limit` is over. True: nothing was cut
-    /// off.
+    /// Waits until nobody comes any more, lets nobody new in, and waits until nothing is in flight; for `limit` at
+    /// most. True: nothing was cut off.
     pub async fn stop(self, limit: Duration) -> bool {
-        let Self { phase, held, mut all_gone } = self;
+        let Self { phase, held, mut all_gone, arrivals } = self;
         advance(&phase, Phase::Stopping);
-        drop(held);
-        timeout(limit, all_gone.recv()).await.is_ok()
+        let ending = async {
+            quiet(&arrivals).await;
+            advance(&phase, Phase::Closing);
+            drop(held);
+            all_gone.recv().await
+        };
+        timeout(limit, ending).await.is_ok()
     }
 }
 
@@ -126,9 +159,47 @@ impl Drain {
         self.reached(next).await;
     }
 
+    /// Whether the process is on its way out. One atomic load: asked per request.
+    pub fn has_begun(&self) -> bool {
+        self.phase.has_changed().unwrap_or(true)
+    }
+
+    /// For a connection that begins now.
+    pub fn leave(&self) -> Leave {
+        let mut phase = self.phase.clone();
+        let from_the_start = *phase.borrow_and_update() >= Phase::Stopping;
+        Leave { phase, from_the_start }
+    }
+
+    /// Somebody has come: a connection, or a request on one.
+    pub fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Delays the process's exit until the returned value is dropped.
     pub fn in_flight(&self) -> InFlight {
         InFlight(self.held.upgrade())
+    }
+}
+
+impl Leave {
+    /// Whether the peer should take its next request elsewhere: the phase has changed since it connected, or it came
+    /// when there was nothing here any more. One atomic load: asked per answer.
+    pub fn is_due(&self) -> bool {
+        self.from_the_start || self.phase.has_changed().unwrap_or(true)
+    }
+}
+
+/// Waits until nobody has come for [`QUIET`]. Who never had a caller has none to wait for.
+async fn quiet(arrivals: &AtomicU64) {
+    let mut seen = 0;
+    loop {
+        let now = arrivals.load(Ordering::Relaxed);
+        if now == seen {
+            return;
+        }
+        seen = now;
+        sleep(QUIET).await;
     }
 }
 
@@ -194,6 +265,52 @@ mod tests {
         assert_eq!(begin.elapsed(), Duration::from_secs(30));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_still_comes_is_let_in_until_it_has_been_quiet() {
+        let control = Control::new();
+        let drain = control.watch();
+        drain.arrived();
+        let begin = Instant::now();
+        let stopping = tokio::spawn(control.stop(Duration::from_secs(30)));
+        for _ in 0..3 {
+            tokio::time::sleep(QUIET * 9 / 10).await;
+            drain.arrived();
+            assert_eq!(drain.phase(), Phase::Stopping);
+        }
+        drain.reached(Phase::Closing).await;
+        assert!(stopping.await.unwrap());
+        assert!((QUIET * 3..QUIET * 5).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_stops_coming_is_waited_for_no_longer_than_for_requests() {
+        let control = Control::new();
+        let drain = control.watch();
+        drain.arrived();
+        let begin = Instant::now();
+        let stopping = tokio::spawn(control.stop(Duration::from_secs(30)));
+        while !stopping.is_finished() {
+            drain.arrived();
+            tokio::time::sleep(QUIET / 2).await;
+        }
+        assert!(!stopping.await.unwrap());
+        assert!(begin.elapsed() < Duration::from_secs(31));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_asked_to_leave_at_the_next_phase_and_in_the_last_ones_at_once() {
+        let control = Control::new();
+        let (notice, drain) = (control.notice(), control.watch());
+        let early = drain.leave();
+        assert!(!early.is_due() && !drain.has_begun());
+        notice.begin();
+        assert!(early.is_due() && drain.has_begun() && control.watch().has_begun());
+        let late = drain.leave();
+        assert!(!late.is_due(), "there is nowhere better to go yet");
+        control.stop(Duration::ZERO).await;
+        assert!(late.is_due() && drain.leave().is_due());
+    }
+
     #[tokio::test]
     async fn an_idle_process_stops_at_once() {
         assert!(Control::new().stop(Duration::MAX).await);
@@ -210,7 +327,7 @@ mod tests {
         assert_eq!(drain.phase(), Phase::Draining);
         control.stop(Duration::ZERO).await;
         notice.begin();
-        assert_eq!(drain.phase(), Phase::Stopping);
+        assert!(drain.phase() >= Phase::Stopping);
     }
 
     #[tokio::test(start_paused = true)]

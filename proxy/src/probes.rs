@@ -147,7 +147,7 @@ impl ProbePort {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = drain.reached(Phase::Stopping) => return,
+                () = drain.reached(Phase::Closing) => return,
             };
             match accepted {
                 Ok((stream, _)) => {

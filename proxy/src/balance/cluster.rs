@@ -118,6 +118,11 @@ impl Cluster {
         picked.map(|endpoint| Picked::new(Arc::clone(endpoint)))
     }
 
+    /// Whether an endpoint that was picked still takes new traffic.
+    pub fn takes(&self, picked: &Picked) -> bool {
+        self.snapshot.load().eligible.iter().any(|endpoint| Arc::ptr_eq(endpoint, picked.endpoint()))
+    }
+
     /// The endpoint of a pod that a session leads to, as long as it answers.
     pub fn by_pod(&self, pod: Uid) -> Option<Picked> {
         self.snapshot.load().serving.get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)))

@@ -22,7 +22,7 @@ pub const PROXY_ANSWER: HeaderName = HeaderName::from_static("gamut-proxy-answer
 pub enum Seen {
     /// Nothing: anybody else may be asked.
     Nothing,
-    /// A kept connection to it ended without a byte of an answer: if doing it twice is the same as doing it once, it
+    /// A kept connection to it, or any while it was ending, ended without a byte of an answer: if doing it twice is the same as doing it once, it
     /// may be asked again (RFC 9112 section 9.3.1).
     NoAnswer,
     /// Perhaps all of it.

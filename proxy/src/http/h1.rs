@@ -68,11 +68,13 @@ pub struct Upgraded {
 /// A request that got no answer.
 pub type NotSent = TrySendError<Request<Body>>;
 
-/// A request that got no answer, and whether nothing at all came back over a connection that had carried others
-/// before.
+/// A request that got no answer.
 pub(super) struct Unanswered {
     pub(super) failed: NotSent,
-    pub(super) stale: bool,
+    /// The connection ended, and not a byte came back.
+    pub(super) silent: bool,
+    /// It had carried other requests before.
+    pub(super) reused: bool,
 }
 
 impl H1 {
@@ -126,7 +128,7 @@ impl H1 {
         let response = answered.await.map_err(|failed| {
             let is_end = failed.error().is_incomplete_message()
                 || failed.error().source().is_some_and(|cause| cause.is::<io::Error>());
-            Unanswered { stale: reused && is_end && !self.heard.was_heard(), failed }
+            Unanswered { failed, silent: is_end && !self.heard.was_heard(), reused }
         })?;
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -283,22 +285,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_used_connection_that_ends_without_a_byte_is_stale() {
-        for (used, said, stale) in [
-            (false, "", false),
-            (true, "", true),
-            (true, "HTTP/1.1 2", false),
-            (true, "no HTTP\r\n\r\n", false),
-        ] {
-            let (mut connection, mut server) = connection().await;
-            connection.used = used;
+    async fn an_end_without_a_byte_is_told_from_one_that_cut_an_answer_off() {
+        for (said, silent) in [("", true), ("HTTP/1.1 2", false), ("no HTTP\r\n\r\n", false)] {
+            let (connection, mut server) = connection().await;
             let pool = Pool::new(PoolLimits::APP);
             let sending = tokio::spawn(async move { send(connection, &pool).await });
             read_head(&mut server).await;
             server.write_all(said.as_bytes()).await.unwrap();
             drop(server);
             let unanswered = sending.await.unwrap().err().unwrap();
-            assert_eq!(unanswered.stale, stale, "used: {used}, said: {said:?}");
+            assert_eq!(unanswered.silent, silent, "said: {said:?}");
+            assert!(!unanswered.reused);
         }
     }
 }

@@ -104,6 +104,9 @@ pub enum SendError {
     /// server closed it as idle when the request was on its way; but it may have died of the request.
     #[error("a kept connection ended without an answer: {0}")]
     Stale(hyper::Error),
+    /// A new connection ended without a byte of an answer.
+    #[error("the connection ended without an answer: {0}")]
+    Silent(hyper::Error),
     /// The connection broke, or what came back was no HTTP. The server may or may not have done what was
     /// asked.
     #[error("the connection broke before the answer: {0}")]
@@ -161,7 +164,7 @@ impl Pool {
                     SendError::Unsent { request: unsent, .. } => request = *unsent,
                     error @ SendError::Stale(_) => {
                         // Those that have been idle for longer are no better.
-                        self.lock().idle.clear();
+                        self.close_idle();
                         return Err(error);
                     }
                     error => return Err(error),
@@ -266,6 +269,11 @@ impl Pool {
         }
     }
 
+    /// Closes the HTTP/1.1 connections that lie idle now.
+    pub fn close_idle(&self) {
+        self.lock().idle.clear();
+    }
+
     /// Takes a connection whose last answer has ended.
     pub(super) fn put(self: &Arc<Self>, connection: Box<H1>) {
         let mut connections = self.lock();
@@ -323,15 +331,16 @@ impl SendError {
     fn map_request(mut self, change: impl FnOnce(&mut Request<Body>)) -> Self {
         match &mut self {
             Self::Dial { request, .. } | Self::Unsent { request, .. } => change(request),
-            Self::Refused(_) | Self::Stale(_) | Self::Broken(_) => {}
+            Self::Refused(_) | Self::Stale(_) | Self::Silent(_) | Self::Broken(_) => {}
         }
         self
     }
 
-    fn of_h1(Unanswered { failed, stale }: Unanswered) -> Self {
-        match Self::of(failed) {
-            Self::Broken(error) if stale => Self::Stale(error),
-            error => error,
+    fn of_h1(Unanswered { failed, silent, reused }: Unanswered) -> Self {
+        match (Self::of(failed), silent, reused) {
+            (Self::Broken(error), true, true) => Self::Stale(error),
+            (Self::Broken(error), true, false) => Self::Silent(error),
+            (error, _, _) => error,
         }
     }
 

@@ -48,12 +48,17 @@ impl App {
         self.address
     }
 
-    /// Sends a prepared request over an idle connection, or a new one.
+    /// Sends a prepared request over an idle connection, or a new one. `is_ending`: the app may close what it has at any
+    /// moment, so that nothing is sent over a connection that it may have closed.
     pub(super) async fn send(
         &self,
         version: HttpVersion,
         request: Request<Body>,
+        is_ending: bool,
     ) -> Result<Response<Body>, SendError> {
+        if is_ending {
+            self.pool.close_idle();
+        }
         let address = self.address;
         self.pool.send(version, request, move || dial(address)).await
     }

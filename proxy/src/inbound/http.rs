@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use ::http::{HeaderMap, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use gamut_identity::Peer;
 use hyper::{body::Incoming, service::service_fn};
 use tokio::{
@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{Inbound, Refusal, app::App};
 use crate::{
+    drain::{Leave, Phase},
     http::{
         Answer, Body, HttpVersion, Reason, SendError,
         answer::{Seen, is_grpc, strip_signals},
@@ -38,6 +39,7 @@ pub(super) async fn serve<IO>(
         app: inbound.0.apps.get(destination),
         authority: destination.to_string(),
         counters: inbound.0.telemetry.inbound(destination.port()),
+        leave: drain.leave(),
         inbound,
         peer,
         version,
@@ -46,7 +48,14 @@ pub(super) async fn serve<IO>(
         let connection = Arc::clone(&connection);
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
-    if let Err(error) = server::serve(io, version, service, drain.next()).await {
+    let closing = async {
+        match version {
+            // An idle connection that closes now may do so under a request that is on its way: answers say it.
+            HttpVersion::H1 => drain.reached(Phase::Closing).await,
+            HttpVersion::H2 => drain.next().await,
+        }
+    };
+    if let Err(error) = server::serve(io, version, service, closing).await {
         tracing::debug!(%destination, %error, "a peer's connection broke");
     }
 }
@@ -60,6 +69,7 @@ struct Connection {
     /// What stands in for the host of a request that names none.
     authority: String,
     counters: Arc<InboundCounters>,
+    leave: Leave,
 }
 
 /// An answer in place of the app's, and what the app has seen of the request.
@@ -71,8 +81,9 @@ struct Own {
 impl Connection {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let begin = Instant::now();
+        self.inbound.0.drain.arrived();
         let grpc = is_grpc(request.headers());
-        let (response, own) = match self.forward(request).await {
+        let (mut response, own) = match self.forward(request).await {
             Ok(response) => (response, None),
             Err(Own { answer, seen }) => {
                 let reason = answer.reason().as_str();
@@ -81,6 +92,12 @@ impl Connection {
                 (answer.to_sidecar(grpc, seen), Some(reason))
             }
         };
+        if self.version == HttpVersion::H1
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && self.leave.is_due()
+        {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
         let status = response.status().as_u16();
         // A trailers-only answer has gRPC's status in its head.
@@ -99,7 +116,9 @@ impl Connection {
         let mut request = Request::from_parts(head, Body::from(body));
         prepare_request(&mut request, self.version, &wishes, &self.authority).map_err(Own::bad_request)?;
 
-        let response = self.app.send(self.version, request).await.map_err(Own::of_app)?;
+        let is_ending = self.inbound.0.drain.has_begun();
+        let sent = self.app.send(self.version, request, is_ending).await;
+        let response = sent.map_err(|error| Own::of_app(error, self.inbound.0.drain.has_begun()))?;
         let (mut head, body) = response.into_parts();
         normalize_response(&mut head);
         // An app that speaks in a sidecar's name could make its callers send a request twice.
@@ -131,12 +150,14 @@ impl Own {
         Self { answer: Answer::new(Reason::AppReset, why), seen: Seen::Perhaps }
     }
 
-    fn of_app(error: SendError) -> Self {
+    /// `is_ending`: so that a new connection which ends without a byte is one that the app didn't get to.
+    fn of_app(error: SendError, is_ending: bool) -> Self {
         let (reason, seen) = match &error {
             SendError::Dial { .. } | SendError::Unsent { .. } => (Reason::AppConnect, Seen::Nothing),
             SendError::Refused(_) => (Reason::AppReset, Seen::Nothing),
             SendError::Stale(_) => (Reason::AppReset, Seen::NoAnswer),
-            SendError::Broken(_) => (Reason::AppReset, Seen::Perhaps),
+            SendError::Silent(_) if is_ending => (Reason::AppReset, Seen::NoAnswer),
+            SendError::Silent(_) | SendError::Broken(_) => (Reason::AppReset, Seen::Perhaps),
         };
         Self { answer: Answer::new(reason, format_args!("the app behind this sidecar: {error}")), seen }
     }

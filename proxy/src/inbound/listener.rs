@@ -35,7 +35,7 @@ impl Inbound {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.0.drain.reached(Phase::Stopping) => return,
+                () = self.0.drain.reached(Phase::Closing) => return,
             };
             match accepted {
                 Ok((stream, _)) => {
@@ -54,6 +54,7 @@ impl Inbound {
     /// A redirected connection: learns where it was going.
     async fn take(&self, stream: TcpStream) {
         let _open = self.0.telemetry.connection(Direction::Inbound);
+        self.0.drain.arrived();
         match tcp::original_destination(&stream) {
             Ok(destination) => self.serve(stream, destination).await,
             // Closed by the peer already, or connection tracking is full: where it was going is unknown.

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How many endpoints of a backend are called before a connection is given up.
-const MAX_CALLED: usize = 4;
+const MAX_CALLED: usize = 16;
 /// How long a connection out of the mesh may take: what the kernel would have waited (some two minutes), as
 /// the app's own would have.
 const UNTOUCHED_TIMEOUT: Duration = Duration::from_secs(130);
@@ -86,7 +86,7 @@ impl Outbound {
             .draw(rand::random())
             .ok_or_else(|| refused(Reason::NoBackend, &"no backend has a weight"))?;
         let target = backend.target.as_ref().map_err(|why| refused(Reason::InvalidBackend, why))?;
-        let mut called: SmallVec<[SocketAddr; MAX_CALLED]> = SmallVec::new();
+        let mut called: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut failed = None;
         while called.len() < MAX_CALLED
             && let Some(picked) = target.cluster.pick(client, &called)

@@ -1,16 +1,17 @@
 //! Whether, where and when a request is tried again.
 //!
 //! Without a `retry` stanza, only what was provably not processed, at once, at another endpoint of the same
-//! backend: nobody can tell the difference but by the missing error. Besides, a kept connection that ended without
-//! a byte of an answer is replaced by a new one to the same endpoint, once and for idempotent methods (RFC 9110
-//! section 9.2.2), which is as far as RFC 9112 section 9.3.1 lets a proxy go. With a stanza, also its status codes,
-//! and for idempotent methods broken connections and attempts that ran into `backendRequest`; after a pause, at
-//! another endpoint if there is one. `attempts: 0` turns all of it off.
+//! backend: nobody can tell the difference but by the missing error. Besides, an idempotent request (RFC 9110
+//! section 9.2.2) on a kept connection that ended without a byte of an answer is sent again, once for each such
+//! connection, which is as far as RFC 9112 section 9.3.1 lets a proxy go: over a new one to the same endpoint, or
+//! elsewhere if the endpoint is leaving. With a stanza, also its status codes, and for idempotent methods broken
+//! connections and attempts that ran into `backendRequest`; after a pause, at another endpoint if there is one.
+//! `attempts: 0` turns all of it off.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use gamut_route::table::Retry;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header::CONNECTION};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -27,9 +28,15 @@ use crate::{
     },
 };
 
-/// How often a request that wasn't processed is taken elsewhere. Each of these endpoints was said to be
-/// ready: if four aren't, more won't help.
-pub const MAX_ELSEWHERE: u32 = 3;
+/// How often a request that wasn't processed is taken elsewhere: a Deployment that shrinks may leave most of the
+/// endpoints that are known for a moment.
+pub const MAX_ELSEWHERE: u32 = 16;
+/// How long it goes on being taken elsewhere: endpoints that vanished without a word take
+/// [`CONNECT_TIMEOUT`](super::CONNECT_TIMEOUT) each.
+const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(16);
+/// How many endpoints may leave a request unanswered on a kept connection: should they all have died of it, it shall be
+/// few.
+const MAX_STALE: usize = 4;
 /// A backoff grows to this and no further.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -86,7 +93,14 @@ pub(super) async fn deliver(
             backend.counters.connect_failed();
         }
         let other = || target.cluster.pick(connection.client(), &tried);
-        let next = if outgoing.is_whole() { retries.next(outcome, other) } else { None };
+        let next = match outcome {
+            _ if !outgoing.is_whole() => None,
+            Outcome::Stale => {
+                let leaving = !target.cluster.takes(&picked) || attempted.as_ref().is_ok_and(says_close);
+                retries.stale(picked.address(), leaving, other)
+            }
+            outcome => retries.next(outcome, other),
+        };
         let Some(next) = next else {
             return attempted.map(|response| Delivered { response, picked, until });
         };
@@ -106,6 +120,11 @@ pub(super) async fn deliver(
             }
         };
     }
+}
+
+/// Whether a sidecar has answered that its pod is going away.
+fn says_close(response: &Response<Body>) -> bool {
+    response.headers().get(CONNECTION).is_some_and(|value| value == "close")
 }
 
 /// What an attempt showed.
@@ -161,9 +180,11 @@ enum Next<P> {
 struct Retries<'a> {
     stanza: Option<&'a Retry>,
     idempotent: bool,
-    renewed: bool,
+    /// Who left the request unanswered on a kept connection.
+    stale: SmallVec<[SocketAddr; MAX_STALE]>,
     elsewhere: u32,
     attempts: u32,
+    since: Instant,
 }
 
 /// Whether anything is ever tried again under a rule.
@@ -173,22 +194,51 @@ pub(super) fn are_on(rule: &Rule) -> bool {
 
 impl<'a> Retries<'a> {
     fn new(stanza: Option<&'a Retry>, idempotent: bool) -> Self {
-        Self { stanza, idempotent, renewed: false, elsewhere: 0, attempts: 0 }
+        let since = Instant::now();
+        Self { stanza, idempotent, stale: SmallVec::new(), elsewhere: 0, attempts: 0, since }
+    }
+
+    /// What to do about a kept connection to the endpoint `at` that ended without a byte.
+    fn stale<P>(&mut self, at: SocketAddr, leaving: bool, other: impl Fn() -> Option<P>) -> Option<Next<P>> {
+        let is_off = self.stanza.is_some_and(|stanza| stanza.attempts == 0);
+        if is_off || !self.idempotent {
+            return None;
+        }
+        let is_first = !self.stale.contains(&at);
+        if self.stale.len() < MAX_STALE {
+            if is_first {
+                self.stale.push(at);
+                if !leaving {
+                    return Some(Next::Afresh);
+                }
+            }
+            if let Some(next) = self.elsewhere(&other) {
+                return Some(next);
+            }
+            if is_first {
+                return Some(Next::Afresh);
+            }
+        }
+        self.next(Outcome::Stale, other)
+    }
+
+    fn elsewhere<P>(&mut self, other: impl FnOnce() -> Option<P>) -> Option<Next<P>> {
+        if self.elsewhere >= MAX_ELSEWHERE || self.since.elapsed() >= ELSEWHERE_PATIENCE {
+            return None;
+        }
+        let other = other()?;
+        self.elsewhere += 1;
+        Some(Next::Elsewhere(other))
     }
 
     fn next<P>(&mut self, outcome: Outcome, other: impl FnOnce() -> Option<P>) -> Option<Next<P>> {
         if self.stanza.is_some_and(|stanza| stanza.attempts == 0) {
             return None;
         }
-        if outcome == Outcome::Stale && self.idempotent && !std::mem::replace(&mut self.renewed, true) {
-            return Some(Next::Afresh);
-        }
         if outcome == Outcome::Unprocessed
-            && self.elsewhere < MAX_ELSEWHERE
-            && let Some(other) = other()
+            && let Some(next) = self.elsewhere(other)
         {
-            self.elsewhere += 1;
-            return Some(Next::Elsewhere(other));
+            return Some(next);
         }
         let stanza = self.stanza.filter(|stanza| self.attempts < stanza.attempts)?;
         let again = match outcome {
@@ -242,22 +292,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_stale_connection_is_replaced_once_and_for_idempotent_methods_alone() {
-        for (method, again) in [(Method::GET, true), (Method::PUT, true), (Method::POST, false)] {
-            let mut retries = Retries::new(None, method.is_idempotent());
-            let first = next(&mut retries, Outcome::Stale);
-            assert_eq!(matches!(first, Some(Next::Afresh)), again, "{method}");
-            assert!(next(&mut retries, Outcome::Stale).is_none(), "{method}");
-        }
+    #[tokio::test]
+    async fn a_stale_connection_is_replaced_once_for_each_endpoint_and_for_idempotent_methods_alone() {
+        let at = |number: u8| SocketAddr::from(([10, 0, 0, number], 80));
+        let other = || Some(());
+        let mut post = Retries::new(None, false);
+        assert!(post.stale(at(1), false, other).is_none());
+
+        let mut get = Retries::new(None, true);
+        assert!(matches!(get.stale(at(1), false, other), Some(Next::Afresh)));
+        assert!(matches!(get.stale(at(1), false, other), Some(Next::Elsewhere(()))), "not twice at the same");
+        assert!(matches!(get.stale(at(2), true, other), Some(Next::Elsewhere(()))), "not at one that leaves");
+        assert!(
+            matches!(get.stale(at(3), true, || None::<()>), Some(Next::Afresh)),
+            "unless there is no other"
+        );
+        assert!(matches!(get.stale(at(4), false, other), Some(Next::Afresh)));
+        assert!(get.stale(at(5), false, other).is_none(), "four are enough");
+    }
+
+    #[tokio::test]
+    async fn a_stale_connection_beyond_that_is_a_broken_one() {
+        let at = SocketAddr::from(([10, 0, 0, 1], 80));
         let stanza = stanza(1);
         let mut retries = Retries::new(Some(&stanza), true);
-        assert!(matches!(next(&mut retries, Outcome::Stale), Some(Next::Afresh)));
-        assert!(
-            matches!(next(&mut retries, Outcome::Stale), Some(Next::After(_))),
-            "an attempt of the stanza's"
-        );
-        assert!(next(&mut retries, Outcome::Stale).is_none());
+        assert!(matches!(retries.stale(at, false, || None::<()>), Some(Next::Afresh)));
+        assert!(matches!(retries.stale(at, false, || None::<()>), Some(Next::After(_))));
+        assert!(retries.stale(at, false, || None::<()>).is_none());
     }
 
     #[test]
@@ -301,9 +362,10 @@ mod tests {
     fn zero_attempts_turn_everything_off() {
         let stanza = stanza(0);
         let mut retries = Retries::new(Some(&stanza), true);
-        for outcome in [Outcome::Unprocessed, Outcome::Stale, UNAVAILABLE] {
+        for outcome in [Outcome::Unprocessed, UNAVAILABLE] {
             assert!(next(&mut retries, outcome).is_none(), "{outcome:?}");
         }
+        assert!(retries.stale(SocketAddr::from(([10, 0, 0, 1], 80)), false, || Some(())).is_none());
     }
 
     #[test]

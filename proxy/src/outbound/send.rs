@@ -166,7 +166,7 @@ impl Failure {
             SendError::Unsent { .. } => (Reason::UpstreamConnect, Kind::Unprocessed),
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
             SendError::Stale(_) => (Reason::UpstreamReset, Kind::Stale),
-            SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
+            SendError::Silent(_) | SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
         Self { reason, why: error.to_string(), kind }
     }

@@ -176,7 +176,7 @@ async fn a_connection_that_breaks_after_the_request_was_written_is_not_known_to_
         let mut stream = upstream.accept().await;
         read_head(&mut stream).await;
     });
-    assert!(matches!(response, Err(SendError::Broken(_))), "{response:?}");
+    assert!(matches!(response, Err(SendError::Silent(_))), "{response:?}");
     assert_eq!(upstream.dialled(), 1);
 }
 
