@@ -55,19 +55,23 @@ fn a_new_rule_a_service_without_routes_and_an_old_rule_follow_each_other_without
 #[test]
 fn scaling_up_and_down_under_load_loses_nothing() {
     let mesh = Mesh::up(&shop("backendRefs: [{name: one, port: 80}]"));
-    // Every request takes a while, so that some are always under way when a pod is told to end.
-    let mut load = mesh.load("shop/deploy/client", &["http://one/?delay=100ms", "--users=8"]);
+    // Some requests take a while, so that they are under way when a pod is told to end; the others come so fast that pods
+    // which are just gone are asked, too.
+    let mut slow = mesh.load("shop/deploy/client", &["http://one/?delay=100ms", "--users=8"]);
+    let mut load = mesh.load("shop/deploy/client", &["http://one/", "--users=64"]);
     let old = load.more(1)[0].pod.clone();
 
-    for replicas in ["3", "1", "2"] {
+    for replicas in ["10", "1", "10", "1", "2"] {
         let manifest = shop("backendRefs: [{name: one, port: 80}]");
         let one = app("one").replicas(replicas.parse().unwrap()).in_namespace("shop");
         mesh.save("all.yaml", &manifest.concat().replace(&app("one").in_namespace("shop"), &one));
         mesh.settle();
         assert_eq!(mesh.pods("one").len().to_string(), replicas);
-        load.more(40);
+        slow.more(40);
+        load.more(1000);
     }
     load.until("an answer from a new pod", |answer| answer.pod != old);
+    assert_no_failure(&slow.finish());
     assert_no_failure(&load.finish());
 }
 

@@ -86,9 +86,25 @@ fn a_sidecar_without_a_mesh_runs_says_what_it_waits_for_and_stops_when_told() {
             assert!(answer.contains("certificate") && answer.contains("policy"), "{answer}");
         }
         assert!(get("/metrics", 15020).starts_with("HTTP/1.1 200 "));
-        drain::notify().unwrap();
     });
-    assert!(pod.run(drain::notify).unwrap_err().to_string().contains("no sidecar"));
+}
+
+#[test]
+fn the_notice_of_the_pods_end_may_come_twice_and_too_late() {
+    let pod = Netns::new();
+    live(&pod, || {
+        get("/ready", 15000);
+        for _ in 0..2 {
+            drain::notify().unwrap();
+            assert!(
+                get("/ready", 15021).starts_with("HTTP/1.1 503 "),
+                "the sidecar serves on until it is told to stop"
+            );
+        }
+    });
+    // The kubelet shows this as the reason for which a hook failed.
+    let error = pod.run(drain::notify).unwrap_err().to_string();
+    assert!(error.contains("no sidecar answers on 127.0.0.1:15000"), "{error}");
 }
 
 #[test]
