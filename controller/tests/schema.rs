@@ -160,7 +160,6 @@ fn the_reader_complains_about_a_field_that_is_not_in_the_schema_wherever_it_is()
         let opaque = |place: &str| {
             [
                 "externalAuth",
-                "retryConstraint",
                 "validation",
                 "clientCertificateRef",
                 "externalHostname",

@@ -9,6 +9,6 @@ pub mod wire;
 
 pub use resource::{
     AddressAnswer, Body, Endpoint, EndpointSet, InboundPolicy, InboundPort, Key, MtlsMode, Pod, Resource,
-    SessionKeys, Transport, TrustBundle, Version,
+    RetryBudget, SessionKeys, Transport, TrustBundle, Version,
 };
 pub use wire::{Packed, WireError};

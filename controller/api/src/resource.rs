@@ -92,6 +92,23 @@ pub struct EndpointSet {
     /// `sessionAffinity: ClientIP` and its timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ip_affinity: Option<Duration>,
+    /// How many retries the backend may be sent; `None`: as many as rules allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// The share of a backend's requests that may be retries (`XBackendTrafficPolicy.spec.retryConstraint`). It belongs to the
+/// backend and not to a rule: the retries of all rules draw on it, each sidecar's by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryBudget {
+    /// Of the requests begun within `interval`, so many of a hundred may be retries. 0 to 100.
+    pub percent: u8,
+    /// How long a request counts. 1 s to 1 h.
+    pub interval: Duration,
+    /// So many retries are allowed in each `min_interval`, whatever their share. At least 1.
+    pub min_retries: u32,
+    /// Never zero, at most 1 h.
+    pub min_interval: Duration,
 }
 
 /// One endpoint.

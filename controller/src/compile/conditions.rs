@@ -163,8 +163,7 @@ pub fn policy_conditions(world: &World, policy: &TrafficPolicy, target: &TargetR
             kind: "Accepted",
             status: true,
             reason: Reason::Accepted,
-            message: "in force for rules that lead to the Service and have no settings of their own"
-                .to_owned(),
+            message: policy::in_force(policy),
         },
         Err(problem) => refused(problem),
     }

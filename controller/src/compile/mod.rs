@@ -48,4 +48,5 @@ pub use table::compile_table;
 pub use world::{Dependency, World};
 
 pub(crate) use backends::xbackend_protocol;
+pub(crate) use policy::retry_budget;
 pub(crate) use ports::{OPAQUE_PORTS, PortList};

@@ -27,8 +27,8 @@ pub use http::{
 };
 pub use lenient::{Lenient, ReadError, joined};
 pub use policy::{
-    BackendPort, BackendTls, EndpointSelector, GrantFrom, GrantTo, ReferenceGrant, TargetRef, TrafficPolicy,
-    TrafficPolicySpec, XBackend, XBackendSpec,
+    BackendPort, BackendTls, BudgetDetails, EndpointSelector, GrantFrom, GrantTo, ReferenceGrant,
+    RequestRate, RetryConstraint, TargetRef, TrafficPolicy, TrafficPolicySpec, XBackend, XBackendSpec,
 };
 pub use route::{BackendRef, ParentRef, Route, Rules};
 pub use session::{CookieConfig, HeaderConfig, SessionPersistence};

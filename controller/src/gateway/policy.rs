@@ -128,10 +128,40 @@ pub struct TrafficPolicy {
 pub struct TrafficPolicySpec {
     /// The Services that it is for, in its own namespace.
     pub target_refs: Vec<TargetRef>,
-    /// A retry budget; not supported, so its content is of no interest.
-    pub retry_constraint: Option<Value>,
+    /// A retry budget.
+    pub retry_constraint: Option<RetryConstraint>,
     /// Sessions for rules that lead to the target and have no settings of their own.
     pub session_persistence: Option<SessionPersistence>,
+}
+
+/// `retryConstraint`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryConstraint {
+    /// The share of requests that may be retries.
+    pub budget: Option<BudgetDetails>,
+    /// What is allowed whatever the share.
+    pub min_retry_rate: Option<RequestRate>,
+}
+
+/// `retryConstraint.budget`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct BudgetDetails {
+    /// 0 to 100; default 20.
+    pub percent: Option<i64>,
+    /// A GEP-2257 duration from 1s to 1h; default 10s.
+    pub interval: Option<String>,
+}
+
+/// `retryConstraint.minRetryRate`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RequestRate {
+    /// 1 to 1,000,000; default 10.
+    pub count: Option<i64>,
+    /// A GEP-2257 duration up to 1h, not zero; default 1s.
+    pub interval: Option<String>,
 }
 
 /// `targetRefs[]`.

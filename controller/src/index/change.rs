@@ -236,9 +236,8 @@ impl Index {
             .filter_map(|policy| policy.spec.ok())
             .flat_map(|spec| &spec.target_refs);
         for target in targets {
-            touched
-                .topics
-                .insert(Topic::Tables(NamespacedName::new(name.namespace.as_str(), target.name.as_str())));
+            let service = NamespacedName::new(name.namespace.as_str(), target.name.as_str());
+            touched.topics.extend([Topic::Tables(service.clone()), Topic::Endpoints(service)]);
         }
         touched.topics.insert(Topic::Sessions);
         touched.dependencies.insert(Dependency::Policies(name.namespace.clone()));

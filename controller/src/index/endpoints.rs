@@ -16,7 +16,7 @@ use super::{
     slice::{SliceEndpoint, Slices},
 };
 use crate::{
-    compile::{Port, Service, World, xbackend_protocol},
+    compile::{Port, Service, World, retry_budget, xbackend_protocol},
     gateway::XBackend,
 };
 
@@ -37,6 +37,7 @@ pub(super) fn endpoint_set(
         protocol: AppProtocol::default(),
         endpoints: Vec::new(),
         client_ip_affinity: None,
+        retry_budget: None,
     })
 }
 
@@ -54,6 +55,7 @@ fn of_service(
         protocol: port.protocol,
         endpoints: endpoints_of(settings, pods, slices, service, port),
         client_ip_affinity: service.client_ip_affinity,
+        retry_budget: retry_budget(world, &id.service),
     })
 }
 
@@ -132,7 +134,13 @@ fn of_xbackend(
         .filter_map(|pod| Some(own_endpoint(settings, pod, SocketAddr::new(pod.address(false)?, port))))
         .collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
-    Some(EndpointSet { id: BackendId::XBackend(name.clone()), protocol, endpoints, client_ip_affinity: None })
+    Some(EndpointSet {
+        id: BackendId::XBackend(name.clone()),
+        protocol,
+        endpoints,
+        client_ip_affinity: None,
+        retry_budget: None,
+    })
 }
 
 /// Whether an XBackend selects a pod.

@@ -189,7 +189,7 @@ fn policies_and_xbackends_have_statuses_too() {
         web(),
         applied(json!({
             "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy", "metadata": {"name": "p", "namespace": "shop"},
-            "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}], "retryConstraint": {}},
+            "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}], "retryConstraint": {"budget": {"percent": 101}}},
         })),
         applied(json!({
             "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackend", "metadata": {"name": "x", "namespace": "shop"},

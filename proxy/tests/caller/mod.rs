@@ -201,6 +201,7 @@ fn set(id: &BackendId, endpoints: &[Endpoint]) -> EndpointSet {
         protocol: AppProtocol::Detect,
         endpoints: endpoints.to_vec(),
         client_ip_affinity: None,
+        retry_budget: None,
     }
 }
 

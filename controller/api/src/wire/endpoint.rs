@@ -6,7 +6,7 @@ use gamut_route::table::AppProtocol;
 
 use super::error::{WireError, each, enumerated, list, narrow, optional, parsed, required, uid};
 use crate::{
-    AddressAnswer, Endpoint, EndpointSet, InboundPolicy, InboundPort, MtlsMode, Pod, Transport, proto,
+    AddressAnswer, Endpoint, EndpointSet, InboundPolicy, InboundPort, MtlsMode, Pod, RetryBudget, Transport, proto,
 };
 
 impl From<&AddressAnswer> for proto::AddressAnswer {
@@ -41,6 +41,7 @@ impl From<&EndpointSet> for proto::EndpointSet {
             protocol: proto::AppProtocol::from(set.protocol).into(),
             endpoints: list(&set.endpoints),
             client_ip_affinity: set.client_ip_affinity.as_ref().map(Into::into),
+            retry_budget: set.retry_budget.as_ref().map(Into::into),
         }
     }
 }
@@ -54,6 +55,31 @@ impl TryFrom<proto::EndpointSet> for EndpointSet {
             protocol: enumerated::<proto::AppProtocol, _>("protocol", set.protocol)?,
             endpoints: each("endpoints", set.endpoints)?,
             client_ip_affinity: optional("client_ip_affinity", set.client_ip_affinity)?,
+            retry_budget: optional("retry_budget", set.retry_budget)?,
+        })
+    }
+}
+
+impl From<&RetryBudget> for proto::RetryBudget {
+    fn from(budget: &RetryBudget) -> Self {
+        Self {
+            percent: budget.percent.into(),
+            interval: Some((&budget.interval).into()),
+            min_retries: budget.min_retries,
+            min_interval: Some((&budget.min_interval).into()),
+        }
+    }
+}
+
+impl TryFrom<proto::RetryBudget> for RetryBudget {
+    type Error = WireError;
+
+    fn try_from(budget: proto::RetryBudget) -> Result<Self, WireError> {
+        Ok(Self {
+            percent: narrow("percent", budget.percent)?,
+            interval: required("interval", budget.interval)?,
+            min_retries: budget.min_retries,
+            min_interval: required("min_interval", budget.min_interval)?,
         })
     }
 }

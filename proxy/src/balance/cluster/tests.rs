@@ -39,6 +39,7 @@ fn set(endpoints: Vec<api::Endpoint>) -> EndpointSet {
         protocol: AppProtocol::Detect,
         endpoints,
         client_ip_affinity: None,
+        retry_budget: None,
     }
 }
 

@@ -148,6 +148,7 @@ pub(super) fn endpoints(name: &str, pods: &[u8]) -> Resource {
         protocol: AppProtocol::Detect,
         endpoints: pods.iter().map(of).collect(),
         client_ip_affinity: None,
+        retry_budget: None,
     };
     Resource::new(Key::EndpointSet(backend(name)), Body::EndpointSet(Arc::new(set)))
 }

@@ -15,7 +15,7 @@ use proptest::{collection::vec, option, prelude::*};
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    AddressAnswer, Body, Endpoint, EndpointSet, InboundPolicy, InboundPort, Key, MtlsMode, Pod, SessionKeys,
+    AddressAnswer, Body, Endpoint, EndpointSet, InboundPolicy, InboundPort, Key, MtlsMode, Pod, RetryBudget, SessionKeys,
     Transport, TrustBundle,
 };
 
@@ -107,14 +107,23 @@ fn answer() -> impl Strategy<Value = AddressAnswer> {
 }
 
 fn set() -> impl Strategy<Value = EndpointSet> {
-    (backend_id(), protocol(), vec(endpoint(), 0..4), option::of(duration())).prop_map(
-        |(id, protocol, endpoints, client_ip_affinity)| EndpointSet {
-            id,
-            protocol,
-            endpoints,
-            client_ip_affinity,
+    let budget = (any::<u8>(), duration(), any::<u32>(), duration()).prop_map(
+        |(percent, interval, min_retries, min_interval)| RetryBudget {
+            percent,
+            interval,
+            min_retries,
+            min_interval,
         },
-    )
+    );
+    let parts =
+        (backend_id(), protocol(), vec(endpoint(), 0..4), option::of(duration()), option::of(budget));
+    parts.prop_map(|(id, protocol, endpoints, client_ip_affinity, retry_budget)| EndpointSet {
+        id,
+        protocol,
+        endpoints,
+        client_ip_affinity,
+        retry_budget,
+    })
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
