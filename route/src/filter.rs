@@ -8,10 +8,15 @@
 
 use std::time::Duration;
 
+use http::{
+    Uri,
+    request::Parts,
+    uri::PathAndQuery,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{name::BackendId, path::PathError};
+use crate::{matcher::Matched, name::BackendId, path::PathError};
 
 pub mod cors;
 pub mod headers;
@@ -241,6 +246,47 @@ impl Compiled {
     pub fn authority(&self) -> Option<&http::HeaderValue> {
         self.rewrite.hostname().or(self.request_headers.host())
     }
+}
+
+/// Makes the edits of a rule and then of a backend. Both see the path that was matched; where both change it, the
+/// backend's change counts. The request has its host among its headers.
+///
+/// # Errors
+/// The edited path can't be a request's.
+pub fn edit(
+    head: &mut Parts,
+    filters: [&Compiled; 2],
+    matched: Matched,
+) -> Result<(), http::uri::InvalidUri> {
+    let original = head.uri.path();
+    let changed =
+        filters.iter().rev().find_map(|filters| match filters.rewrite.path(original, matched.prefix) {
+            path if path == original => None,
+            path => Some(path.into_owned()),
+        });
+    if let Some(path) = changed {
+        set_path(&mut head.uri, &path)?;
+    }
+    for filters in filters {
+        filters.request_headers.apply(&mut head.headers);
+        if let Some(host) = filters.authority() {
+            head.headers.insert(http::header::HOST, host.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Puts another path into a request's target, which becomes origin-form; the query stays.
+///
+/// # Errors
+/// The path can't be a request's.
+pub fn set_path(uri: &mut Uri, path: &str) -> Result<(), http::uri::InvalidUri> {
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
+        None => PathAndQuery::try_from(path)?,
+    };
+    *uri = Uri::from(target);
+    Ok(())
 }
 
 fn once<T>(slot: &mut Option<T>, value: T, kind: &'static str) -> Result<(), FilterError> {

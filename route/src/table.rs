@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    authority,
     filter::Filter,
     name::{BackendId, RouteRef, ServicePort, Uid},
 };
@@ -303,6 +304,17 @@ impl RouteTable {
         scopes
     }
 
+    /// The rule of a connection of the application's own TLS, by the name that the client calls (SNI): the first that is
+    /// for it, as an index into `tls`.
+    pub fn tls_rule(&self, server_name: Option<&str>) -> Option<usize> {
+        let is_for = |rule: &TlsRule| {
+            rule.hostnames.is_empty()
+                || server_name
+                    .is_some_and(|name| rule.hostnames.iter().any(|hostname| covers(hostname, name)))
+        };
+        self.tls.iter().position(is_for)
+    }
+
     fn splits(&self) -> impl Iterator<Item = &Split> {
         let of_http = self.http.rules.iter().filter_map(|rule| match &rule.outcome {
             Outcome::Forward(split) => Some(split),
@@ -314,5 +326,18 @@ impl RouteTable {
     fn filters(&self) -> impl Iterator<Item = &Filter> {
         let of_rules = self.http.rules.iter().flat_map(|rule| &rule.filters);
         of_rules.chain(self.splits().flat_map(|split| &split.backends).flat_map(|backend| &backend.filters))
+    }
+}
+
+/// Whether a TLSRoute's hostname covers a name: exactly, or `*.` any number of labels (`Hostname`).
+fn covers(hostname: &str, name: &str) -> bool {
+    let (name, _) = authority::split(name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match hostname.strip_prefix('*') {
+        Some(suffix) => {
+            let at = name.len().saturating_sub(suffix.len());
+            at > 0 && name.get(at..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+        }
+        None => hostname.eq_ignore_ascii_case(name),
     }
 }

@@ -118,3 +118,27 @@ fn a_table_survives_the_way_through_json() {
 fn the_default_match_is_every_path() {
     assert_eq!(Match::default().path, PathMatch::Prefix("/".to_owned()));
 }
+
+#[test]
+fn the_first_rule_for_a_server_name_has_the_connection() {
+    let tls = |hostnames: &[&str]| TlsRule {
+        origin: RuleOrigin { route: "tlsroute/shop/secure".parse().unwrap(), name: None, index: 0 },
+        hostnames: hostnames.iter().map(|name| (*name).to_owned()).collect(),
+        split: Split::default(),
+    };
+    let mut table = RouteTable { tls: vec![tls(&["x.a.example"]), tls(&["*.a.example"])], ..table() };
+    for (name, rule) in [
+        (Some("x.a.example"), Some(0)),
+        (Some("X.A.Example."), Some(0)),
+        (Some("y.a.example"), Some(1)),
+        (Some("z.y.a.example"), Some(1)),
+        (Some("a.example"), None),
+        (Some(".a.example"), None),
+        (Some("b.example"), None),
+        (None, None),
+    ] {
+        assert_eq!(table.tls_rule(name), rule, "{name:?}");
+    }
+    table.tls.push(tls(&[]));
+    assert_eq!((table.tls_rule(None), table.tls_rule(Some("b.example"))), (Some(2), Some(2)));
+}

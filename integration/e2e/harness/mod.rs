@@ -137,6 +137,11 @@ impl Mesh {
         self.client.status().unwrap()
     }
 
+    /// The objects of a kind as they are now, with their status.
+    pub(crate) fn objects(&self, kind: &str) -> Vec<serde_json::Value> {
+        self.client.objects(kind).unwrap()
+    }
+
     /// The pods of a workload, without those that are going.
     pub(crate) fn pods(&self, workload: &str) -> Vec<PodReport> {
         let mut pods = self.status().pods;

@@ -18,14 +18,14 @@ use std::{
 
 use gamut_route::{
     filter::{
-        Compiled,
+        self,
         cors::{AllowedOrigin, is_preflight},
         redirect::{RedirectedRequest, Redirector, Scheme},
     },
     matcher::{Matched, RequestView},
     path::{self, PathError},
 };
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -170,7 +170,7 @@ impl Connection {
     ) -> Result<Response<Body>, Own<'s>> {
         let Choice { backend, target, picked, sessions } = choice;
         let origin = rule.filters.cors.as_ref().and_then(|cors| cors.allowed_origin(&head.headers));
-        edit(&mut head, [&rule.filters, &backend.filters], matched)
+        filter::edit(&mut head, [&rule.filters, &backend.filters], matched)
             .map_err(|error| Own::of_rule(rule, Reason::InvalidRule, &error.to_string()))?;
         let mirrors = rule.mirrors.iter().chain(&backend.mirrors);
         let body = mirror(&self.outbound, mirrors, (self.client, self.version), &self.authority, &head, body);
@@ -292,17 +292,8 @@ pub(super) fn newer(handle: &ServiceHandle, seen: &Arc<Service>) -> Option<Arc<S
 fn canonicalize(head: &mut Parts) -> Result<(), PathError> {
     match path::of_request(&head.method, &head.uri)? {
         Cow::Borrowed(_) => Ok(()),
-        Cow::Owned(path) => set_path(&mut head.uri, &path).map_err(|_| PathError::NoPath),
+        Cow::Owned(path) => filter::set_path(&mut head.uri, &path).map_err(|_| PathError::NoPath),
     }
-}
-
-fn set_path(uri: &mut Uri, path: &str) -> Result<(), http::uri::InvalidUri> {
-    let target = match uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
-        None => PathAndQuery::try_from(path)?,
-    };
-    *uri = Uri::from(target);
-    Ok(())
 }
 
 fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
@@ -314,25 +305,4 @@ fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
         authority: None,
         headers: &head.headers,
     })
-}
-
-/// Makes the edits of the rule and then of the backend. Both see the path that was matched; where both change
-/// it, the backend's change counts.
-fn edit(head: &mut Parts, filters: [&Compiled; 2], matched: Matched) -> Result<(), http::uri::InvalidUri> {
-    let original = head.uri.path();
-    let changed =
-        filters.iter().rev().find_map(|filters| match filters.rewrite.path(original, matched.prefix) {
-            path if path == original => None,
-            path => Some(path.into_owned()),
-        });
-    if let Some(path) = changed {
-        set_path(&mut head.uri, &path)?;
-    }
-    for filters in filters {
-        filters.request_headers.apply(&mut head.headers);
-        if let Some(host) = filters.authority() {
-            head.headers.insert(header::HOST, host.clone());
-        }
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@
 use std::{fmt, sync::Arc};
 
 use gamut_route::{
-    RouteTable, ServicePort, Uid, authority,
+    RouteTable, ServicePort, Uid,
     filter::{Compiled, mirror::Sampler},
     matcher::{Matched, Matcher, RequestView},
     session::Affinity,
@@ -145,12 +145,7 @@ impl Service {
 
     /// Where a connection of the app's own TLS goes: by the first rule for its SNI, else as other bytes do.
     pub fn tls(&self, server_name: Option<&str>) -> &Forward {
-        let rule = self.table.tls.iter().position(|rule| {
-            rule.hostnames.is_empty()
-                || server_name
-                    .is_some_and(|name| rule.hostnames.iter().any(|hostname| covers(hostname, name)))
-        });
-        rule.and_then(|index| self.tls.get(index)).unwrap_or(&self.tcp)
+        self.table.tls_rule(server_name).and_then(|index| self.tls.get(index)).unwrap_or(&self.tcp)
     }
 
     /// Where connections of other bytes go.
@@ -163,20 +158,6 @@ impl Forward {
     /// The backend that 64 random bits choose. `None`: none has any weight.
     pub fn draw(&self, random: u64) -> Option<&Backend> {
         self.backends.get(self.split.draw(random)?)
-    }
-}
-
-/// Whether a TLSRoute's hostname covers a name: exactly, or `*.` any number of labels (Gateway API,
-/// `Hostname`).
-fn covers(hostname: &str, name: &str) -> bool {
-    let (name, _) = authority::split(name);
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match hostname.strip_prefix('*') {
-        Some(suffix) => {
-            let at = name.len().saturating_sub(suffix.len());
-            at > 0 && name.get(at..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-        }
-        None => hostname.eq_ignore_ascii_case(name),
     }
 }
 

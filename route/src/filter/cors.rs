@@ -89,9 +89,16 @@ impl CorsPolicy {
         })
     }
 
-    /// The request's origin, if it is allowed. To be kept for [`CorsPolicy::finish`], which has only the
-    /// response.
+    /// The origin of an actual request, if it is allowed. To be kept for [`CorsPolicy::finish`], which has only the
+    /// response. Where credentials aren't allowed, a request that has some is from nowhere: "the Gateway MUST NOT
+    /// set any CORS headers in the response to a credentialed request" (GEP-1767).
     pub fn allowed_origin(&self, request: &HeaderMap) -> Option<AllowedOrigin> {
+        let credentialed =
+            [header::COOKIE, header::AUTHORIZATION].iter().any(|name| request.contains_key(name));
+        self.origin_of(request).filter(|_| self.credentials || !credentialed)
+    }
+
+    fn origin_of(&self, request: &HeaderMap) -> Option<AllowedOrigin> {
         let mut origins = request.get_all(header::ORIGIN).iter();
         let (origin, None) = (origins.next()?, origins.next()) else { return None };
         let text = origin.to_str().ok()?;
@@ -106,7 +113,8 @@ impl CorsPolicy {
             header::VARY,
             HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
         );
-        let Some(origin) = self.allowed_origin(request) else { return answer };
+        // A preflight is never credentialed (GEP-1767), whatever it carries.
+        let Some(origin) = self.origin_of(request) else { return answer };
         // For "*" the names that were asked for are given back: "*" itself would be wrong with credentials.
         let mut allow = |name: HeaderName, listed: &Listed, asked: HeaderName| {
             let value = match listed {
@@ -340,6 +348,19 @@ mod tests {
         let mut response = headers(&of_the_app);
         policy.finish(policy.allowed_origin(&request), &mut response);
         assert!(response.keys().all(|name| !OURS.contains(name)), "{response:?}");
+    }
+
+    #[test]
+    fn credentials_that_are_not_allowed_make_a_request_one_from_nowhere() {
+        for (allow_credentials, allowed) in [(true, true), (false, false)] {
+            let policy = CorsPolicy::new(&Cors { allow_credentials, ..cors() }).unwrap();
+            for credentials in ["cookie", "authorization"] {
+                let request = headers(&[("origin", "https://www.foo.com"), (credentials, "a=b")]);
+                assert_eq!(policy.allowed_origin(&request).is_some(), allowed, "{credentials}");
+            }
+            let preflight = policy.preflight(&preflight_from("https://www.foo.com"));
+            assert!(preflight.contains_key("access-control-allow-origin"));
+        }
     }
 
     #[test]
