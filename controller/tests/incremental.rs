@@ -161,7 +161,7 @@ fn universe() -> Vec<Slot> {
             vec![
                 service("10.96.0.2", &json!({"selector": {"version": "v1"}})),
                 service("10.96.0.2", &json!({"selector": {"version": "v1"}, "ports": [{"port": 81}]})),
-                service("10.96.0.2", &json!({"type": "ExternalName"})),
+                service("10.96.0.2", &json!({"type": "ExternalName", "externalName": "v2.example"})),
                 json!({"metadata": {"uid": "other"}, "spec": {"clusterIP": "10.96.0.2", "sessionAffinity": "ClientIP", "ports": [{"port": 80, "appProtocol": "http"}]}}),
             ],
         ),
@@ -305,6 +305,8 @@ fn universe() -> Vec<Slot> {
                 policy("v1", json!({"cookie": {"name": "p"}})),
                 policy("web", json!({"cookie": {}})),
                 policy("v1", json!({"type": "Header"})),
+                json!({"spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "v1"}], "retryConstraint": {"budget": {"percent": 30}}}}),
+                json!({"spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}], "retryConstraint": {"minRetryRate": {"count": 2}}}}),
             ],
         ),
         slot(

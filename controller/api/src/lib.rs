@@ -8,7 +8,7 @@ mod resource;
 pub mod wire;
 
 pub use resource::{
-    AddressAnswer, Body, Endpoint, EndpointSet, InboundPolicy, InboundPort, Key, MtlsMode, Pod, Resource,
-    RetryBudget, SessionKeys, Transport, TrustBundle, Version,
+    AddressAnswer, Body, Endpoint, EndpointSet, ExternalHost, InboundPolicy, InboundPort, Key, MtlsMode, Pod,
+    Resource, RetryBudget, SessionKeys, Transport, TrustBundle, Version,
 };
 pub use wire::{Packed, WireError};

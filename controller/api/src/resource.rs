@@ -95,6 +95,19 @@ pub struct EndpointSet {
     /// How many retries the backend may be sent; `None`: as many as rules allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<RetryBudget>,
+    /// A host outside whose addresses are the endpoints (a Service of type ExternalName): the sidecar resolves it, by its
+    /// pod's own DNS, and keeps it fresh. `endpoints` is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalHost>,
+}
+
+/// A host by its name. It is reached as the app sends, without mTLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalHost {
+    /// A DNS name, without a dot at its end.
+    pub host: String,
+    /// The port to connect to.
+    pub port: u16,
 }
 
 /// The share of a backend's requests that may be retries (`XBackendTrafficPolicy.spec.retryConstraint`). It belongs to the

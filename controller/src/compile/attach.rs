@@ -65,7 +65,7 @@ fn find(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Atta
                  use a Service with a cluster IP"
             ));
         }
-        Frontend::ExternalName => {
+        Frontend::ExternalName(_) => {
             return refuse(format!(
                 "Service {target} is of type ExternalName: clients address another host, so there is no traffic for a route; \
                  use a Service with a cluster IP"

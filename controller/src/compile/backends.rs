@@ -9,6 +9,7 @@ use gamut_route::{
 use super::{
     protocol,
     report::{Problem, Reason},
+    route::is_hostname,
     service::{Frontend, Service},
     world::Lookup,
 };
@@ -26,6 +27,16 @@ impl Resolved<'_> {
         match self {
             Self::Service { service, port } => BackendId::Service(service.service_port(*port)),
             Self::XBackend(backend) => BackendId::XBackend(backend.name.clone()),
+        }
+    }
+
+    /// The host outside that it is.
+    pub(super) fn external(&self) -> Option<&str> {
+        match self {
+            Self::Service { service: Service { frontend: Frontend::ExternalName(host), .. }, .. } => {
+                Some(host)
+            }
+            Self::Service { .. } | Self::XBackend(_) => None,
         }
     }
 
@@ -89,13 +100,8 @@ fn resolve_service<'w>(
             format!("Service {name} doesn't exist; create it or remove the reference"),
         );
     };
-    if service.frontend == Frontend::ExternalName {
-        return fault(
-            Reason::InvalidKind,
-            format!(
-                "Service {name} is of type ExternalName, which isn't supported as a backend; give it endpoints"
-            ),
-        );
+    if let Frontend::ExternalName(host) = &service.frontend {
+        return resolve_external(kind, service, host, port);
     }
     let Some(port) = port else {
         return fault(
@@ -117,17 +123,58 @@ fn resolve_service<'w>(
         );
     };
     if !carries(kind, port.protocol, port.declared) {
-        return fault(
-            Reason::UnsupportedProtocol,
-            format!(
-                "port {number} of Service {name} is declared as {}, to which requests of a {} can't be sent; \
-                 change its appProtocol, or use a TLSRoute or TCPRoute",
-                protocol::name(port.protocol),
-                kind.as_str()
-            ),
-        );
+        return unsupported_protocol(kind, name, number, port.protocol);
     }
     Ok(Resolved::Service { service, port: number })
+}
+
+/// A host outside. Its Service needn't have ports; a port that a reference names is then the host's.
+///
+/// GEP-1294 advises against such backends, because a gateway could be talked into reaching what its caller can't. Here the
+/// caller's own sidecar resolves and connects, from the caller's pod: it reaches nothing that the caller doesn't.
+fn resolve_external<'w>(
+    kind: RouteKind,
+    service: &'w Service,
+    host: &str,
+    port: Option<i64>,
+) -> Result<Resolved<'w>, Problem> {
+    let name = &service.name;
+    if !is_hostname(host) || host.starts_with('*') {
+        let message = format!("Service {name} has externalName {host:?}, which isn't a DNS name; correct it");
+        return fault(Reason::InvalidKind, message);
+    }
+    let number = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    let Some(number) = number else {
+        return fault(Reason::BackendNotFound, format!("port is missing; name one of {host}, 1 to 65535"));
+    };
+    let declared = service.port(number);
+    if declared.is_none() && !service.ports.is_empty() {
+        let message = format!("Service {name} has no port {number}; it has {}", ports(service));
+        return fault(Reason::BackendNotFound, message);
+    }
+    match declared {
+        Some(port) if !carries(kind, port.protocol, port.declared) => {
+            unsupported_protocol(kind, name, number, port.protocol)
+        }
+        _ => Ok(Resolved::Service { service, port: number }),
+    }
+}
+
+fn unsupported_protocol<T>(
+    kind: RouteKind,
+    service: &NamespacedName,
+    port: u16,
+    protocol: AppProtocol,
+) -> Result<T, Problem> {
+    fault(
+        Reason::UnsupportedProtocol,
+        format!(
+            "port {port} of Service {service} is declared as {}, to which requests of a {} can't be sent; \
+             change its appProtocol, or use a TLSRoute or TCPRoute",
+            protocol::name(protocol),
+            kind.as_str()
+        ),
+    )
 }
 
 fn resolve_xbackend<'w>(

@@ -96,7 +96,9 @@ pub(super) fn in_force(policy: &TrafficPolicy) -> String {
         (_, false) => format!("in force {of_rules}"),
         (false, true) => "in force for all retries that are sent to the Service".to_owned(),
         (true, true) => {
-            format!("in force: the session {of_rules}, the budget for all retries that are sent to the Service")
+            format!(
+                "in force: the session {of_rules}, the budget for all retries that are sent to the Service"
+            )
         }
     }
 }

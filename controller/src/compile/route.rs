@@ -265,7 +265,8 @@ fn connection_rules(route: &Route, report: &mut Report, rules: Vec<TlsRule>) -> 
     )
 }
 
-fn is_hostname(name: &str) -> bool {
+/// A DNS name, or one behind `*.`.
+pub(super) fn is_hostname(name: &str) -> bool {
     let name = name.strip_prefix("*.").unwrap_or(name);
     let label = |label: &str| {
         !label.is_empty()

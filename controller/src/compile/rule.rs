@@ -114,7 +114,14 @@ impl<'a, 'w> RuleScope<'a, 'w> {
         let backends = references.iter().enumerate().map(|(index, reference)| {
             let field = format!("backendRefs[{index}]");
             let (target, resolved) = match self.resolve(reference) {
-                Ok(resolved) => (resolved.target(), Some(resolved)),
+                Ok(resolved) => {
+                    if let Some(host) = resolved.external() {
+                        let note =
+                            format!("{} leads to {host}, outside the mesh: no mTLS", self.field(&field));
+                        self.notes.push(note);
+                    }
+                    (resolved.target(), Some(resolved))
+                }
                 Err(problem) => {
                     let invalid = BackendTarget::Invalid(problem.message.clone());
                     self.unresolved(&field, problem);

@@ -43,8 +43,8 @@ pub enum Frontend {
     ClusterIps(Vec<IpAddr>),
     /// By its endpoints' own addresses: it has no frontend, so there is nothing to attach a route to.
     Headless,
-    /// It is another name for a host elsewhere.
-    ExternalName,
+    /// It is another name for this host elsewhere.
+    ExternalName(String),
 }
 
 /// A TCP port of a Service.
@@ -104,7 +104,10 @@ impl Service {
             name: NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone()),
             uid: Uid::of(&object.uid),
             frontend: match spec.type_.as_deref() {
-                Some("ExternalName") => Frontend::ExternalName,
+                Some("ExternalName") => {
+                    let host = spec.external_name.unwrap_or_default();
+                    Frontend::ExternalName(host.strip_suffix('.').unwrap_or(&host).to_owned())
+                }
                 _ if cluster_ips.iter().any(|ip| ip == "None") => Frontend::Headless,
                 _ => Frontend::ClusterIps(addresses),
             },
@@ -134,7 +137,7 @@ impl Service {
     pub fn cluster_ips(&self) -> &[IpAddr] {
         match &self.frontend {
             Frontend::ClusterIps(addresses) => addresses,
-            Frontend::Headless | Frontend::ExternalName => &[],
+            Frontend::Headless | Frontend::ExternalName(_) => &[],
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use gamut_controller_api::{Endpoint, EndpointSet, Transport};
+use gamut_controller_api::{Endpoint, EndpointSet, ExternalHost, Transport};
 use gamut_route::{BackendId, NamespacedName, ServicePort, table::AppProtocol};
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     slice::{SliceEndpoint, Slices},
 };
 use crate::{
-    compile::{Port, Service, World, retry_budget, xbackend_protocol},
+    compile::{Frontend, Port, Service, World, retry_budget, xbackend_protocol},
     gateway::XBackend,
 };
 
@@ -38,6 +38,7 @@ pub(super) fn endpoint_set(
         endpoints: Vec::new(),
         client_ip_affinity: None,
         retry_budget: None,
+        external: None,
     })
 }
 
@@ -49,6 +50,16 @@ fn of_service(
     id: &ServicePort,
 ) -> Option<EndpointSet> {
     let service = world.services.get(&id.service)?;
+    if let Frontend::ExternalName(host) = &service.frontend {
+        return Some(EndpointSet {
+            id: BackendId::Service(id.clone()),
+            protocol: service.port(id.port).map_or_else(AppProtocol::default, |port| port.protocol),
+            endpoints: Vec::new(),
+            client_ip_affinity: None,
+            retry_budget: retry_budget(world, &id.service),
+            external: Some(ExternalHost { host: host.clone(), port: id.port }),
+        });
+    }
     let port = service.port(id.port)?;
     Some(EndpointSet {
         id: BackendId::Service(id.clone()),
@@ -56,6 +67,7 @@ fn of_service(
         endpoints: endpoints_of(settings, pods, slices, service, port),
         client_ip_affinity: service.client_ip_affinity,
         retry_budget: retry_budget(world, &id.service),
+        external: None,
     })
 }
 
@@ -140,6 +152,7 @@ fn of_xbackend(
         endpoints,
         client_ip_affinity: None,
         retry_budget: None,
+        external: None,
     })
 }
 

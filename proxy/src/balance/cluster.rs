@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,12 +17,15 @@ use super::{
     affinity,
     endpoint::{Endpoint, Picked},
     load,
+    resolve::Resolver,
 };
 
 /// A backend's endpoints. Updates swap a snapshot; picks load it and never wait.
 pub struct Cluster {
     id: BackendId,
     snapshot: ArcSwap<Snapshot>,
+    /// Where the endpoints are those of a name, who looks it up. Not on the way of requests.
+    resolver: Mutex<Option<Resolver>>,
 }
 
 /// What one [`EndpointSet`] said.
@@ -53,7 +56,7 @@ impl Who {
 impl Cluster {
     /// A backend whose endpoints aren't known yet.
     pub fn new(id: BackendId) -> Arc<Self> {
-        Arc::new(Self { id, snapshot: ArcSwap::default() })
+        Arc::new(Self { id, snapshot: ArcSwap::default(), resolver: Mutex::default() })
     }
 
     /// Whose endpoints these are.
@@ -73,7 +76,22 @@ impl Cluster {
 
     /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also
     /// when their readiness changes; those that go get no request that is picked after this.
-    pub fn update(&self, set: &EndpointSet) {
+    pub fn update(self: &Arc<Self>, set: &EndpointSet) {
+        let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        match &set.external {
+            Some(_) if resolver.as_ref().is_some_and(|resolver| resolver.is_for(set)) => {}
+            Some(external) => {
+                *resolver = Some(Resolver::start(Arc::downgrade(self), external.clone(), set.clone()))
+            }
+            None => {
+                *resolver = None;
+                self.adopt(set);
+            }
+        }
+    }
+
+    /// Makes these the endpoints.
+    pub(super) fn adopt(&self, set: &EndpointSet) {
         let earlier = self.snapshot.load();
         let newcomer = earlier.typical_latency();
         let mut next = Snapshot {

@@ -9,6 +9,7 @@ pub mod affinity;
 pub mod cluster;
 pub mod endpoint;
 pub mod load;
+mod resolve;
 
 pub use cluster::Cluster;
 pub use endpoint::{Endpoint, Picked, PodTarget};

@@ -202,6 +202,7 @@ fn set(id: &BackendId, endpoints: &[Endpoint]) -> EndpointSet {
         endpoints: endpoints.to_vec(),
         client_ip_affinity: None,
         retry_budget: None,
+        external: None,
     }
 }
 

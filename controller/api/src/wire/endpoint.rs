@@ -6,7 +6,8 @@ use gamut_route::table::AppProtocol;
 
 use super::error::{WireError, each, enumerated, list, narrow, optional, parsed, required, uid};
 use crate::{
-    AddressAnswer, Endpoint, EndpointSet, InboundPolicy, InboundPort, MtlsMode, Pod, RetryBudget, Transport, proto,
+    AddressAnswer, Endpoint, EndpointSet, ExternalHost, InboundPolicy, InboundPort, MtlsMode, Pod,
+    RetryBudget, Transport, proto,
 };
 
 impl From<&AddressAnswer> for proto::AddressAnswer {
@@ -42,6 +43,7 @@ impl From<&EndpointSet> for proto::EndpointSet {
             endpoints: list(&set.endpoints),
             client_ip_affinity: set.client_ip_affinity.as_ref().map(Into::into),
             retry_budget: set.retry_budget.as_ref().map(Into::into),
+            external: set.external.as_ref().map(Into::into),
         }
     }
 }
@@ -56,7 +58,22 @@ impl TryFrom<proto::EndpointSet> for EndpointSet {
             endpoints: each("endpoints", set.endpoints)?,
             client_ip_affinity: optional("client_ip_affinity", set.client_ip_affinity)?,
             retry_budget: optional("retry_budget", set.retry_budget)?,
+            external: optional("external", set.external)?,
         })
+    }
+}
+
+impl From<&ExternalHost> for proto::ExternalHost {
+    fn from(external: &ExternalHost) -> Self {
+        Self { host: external.host.clone(), port: external.port.into() }
+    }
+}
+
+impl TryFrom<proto::ExternalHost> for ExternalHost {
+    type Error = WireError;
+
+    fn try_from(external: proto::ExternalHost) -> Result<Self, WireError> {
+        Ok(Self { host: external.host, port: narrow("port", external.port)? })
     }
 }
 

@@ -40,6 +40,7 @@ fn set(endpoints: Vec<api::Endpoint>) -> EndpointSet {
         endpoints,
         client_ip_affinity: None,
         retry_budget: None,
+        external: None,
     }
 }
 

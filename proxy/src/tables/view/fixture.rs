@@ -149,6 +149,7 @@ pub(super) fn endpoints(name: &str, pods: &[u8]) -> Resource {
         endpoints: pods.iter().map(of).collect(),
         client_ip_affinity: None,
         retry_budget: None,
+        external: None,
     };
     Resource::new(Key::EndpointSet(backend(name)), Body::EndpointSet(Arc::new(set)))
 }

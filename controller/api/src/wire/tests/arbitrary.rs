@@ -15,8 +15,8 @@ use proptest::{collection::vec, option, prelude::*};
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    AddressAnswer, Body, Endpoint, EndpointSet, InboundPolicy, InboundPort, Key, MtlsMode, Pod, RetryBudget, SessionKeys,
-    Transport, TrustBundle,
+    AddressAnswer, Body, Endpoint, EndpointSet, ExternalHost, InboundPolicy, InboundPort, Key, MtlsMode, Pod,
+    RetryBudget, SessionKeys, Transport, TrustBundle,
 };
 
 /// A key with an answer to it.
@@ -115,15 +115,18 @@ fn set() -> impl Strategy<Value = EndpointSet> {
             min_interval,
         },
     );
-    let parts =
-        (backend_id(), protocol(), vec(endpoint(), 0..4), option::of(duration()), option::of(budget));
-    parts.prop_map(|(id, protocol, endpoints, client_ip_affinity, retry_budget)| EndpointSet {
-        id,
-        protocol,
-        endpoints,
-        client_ip_affinity,
-        retry_budget,
-    })
+    let external = (word(), any::<u16>()).prop_map(|(host, port)| ExternalHost { host, port });
+    let options = (option::of(duration()), option::of(budget), option::of(external));
+    (backend_id(), protocol(), vec(endpoint(), 0..4), options).prop_map(
+        |(id, protocol, endpoints, (client_ip_affinity, retry_budget, external))| EndpointSet {
+            id,
+            protocol,
+            endpoints,
+            client_ip_affinity,
+            retry_budget,
+            external,
+        },
+    )
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
