@@ -19,7 +19,7 @@ use crate::{
     },
     matcher::{Matched, Matcher, MatcherError, RequestView, Verdict},
     path::{self, PathError},
-    table::{Backend, Outcome, Rule, RouteTable},
+    table::{Backend, Outcome, RouteTable, Rule},
 };
 
 /// A table that can be asked.
@@ -76,6 +76,8 @@ pub enum Does<'t> {
 /// A request on its way to one of the backends that it may go to.
 #[derive(Debug)]
 pub struct Forwarded<'t> {
+    /// The rule.
+    pub rule: &'t Rule,
     /// The backend.
     pub backend: &'t Backend,
     /// Its share of the rule's requests: weight and sum of weights.
@@ -172,6 +174,7 @@ impl<'t> Decider<'t> {
             filter::edit(&mut head, [&of_rule, &of_backend], matched)
                 .map_err(|error| DecideError::Path(error.to_string()))?;
             Ok(Forwarded {
+                rule,
                 backend,
                 share: (backend.weight, total),
                 head,
@@ -185,7 +188,12 @@ impl<'t> Decider<'t> {
     }
 }
 
-impl Forwarded<'_> {
+impl<'t> Forwarded<'t> {
+    /// The filters that apply: the rule's, then the backend's.
+    pub fn filters(&self) -> impl Iterator<Item = &'t Filter> {
+        self.rule.filters.iter().chain(&self.backend.filters)
+    }
+
     /// Makes of the headers that the backend answers with those that the client gets.
     pub fn finish(&self, headers: &mut HeaderMap) {
         self.of_backend.response_headers.apply(headers);

@@ -8,11 +8,7 @@
 
 use std::time::Duration;
 
-use http::{
-    Uri,
-    request::Parts,
-    uri::PathAndQuery,
-};
+use http::{Uri, request::Parts, uri::PathAndQuery};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -1,14 +1,16 @@
 //! `gamut explain`: which rule a request would meet, where that leads, and why the others lost.
 //!
 //! ```text
-//! manifests, or a running instance's objects ─ world ─> Index ─ the client's RouteTable ─ question ─> Verdicts ─ page
+//! manifests, or a running instance's objects ─ world ─> Index ─ the client's RouteTable ─ question ─ decision ─> page
 //! ```
 //!
-//! The controller's own index compiles the table and the proxy's own matcher is asked: this can't say anything that the
-//! mesh wouldn't do.
+//! The controller's own index compiles the table, and the parts that the sidecar is made of decide: this can't say anything
+//! that the mesh wouldn't do.
 
+mod decision;
 mod page;
 mod question;
+mod words;
 mod world;
 
 use std::{path::PathBuf, process::ExitCode};

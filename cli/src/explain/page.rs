@@ -4,17 +4,27 @@ use super::question::Answer;
 use crate::output::{Cell, Page, Tone};
 
 pub(super) fn page(answer: &Answer) -> Page {
+    let decision = &answer.decision;
     let mut page = Page::default();
     page.say(&answer.request, Tone::Faint);
     if let Some(note) = &answer.note {
         page.say(note, Tone::Doubtful);
     }
-    page.line([Cell::from(&answer.service), ": ".into(), Cell::new(&answer.outcome, Tone::Strong)]);
-    for (backend, share) in &answer.backends {
-        page.say(format!("  {share}% {backend}"), Tone::Plain);
+    page.line([Cell::from(&answer.service), ": ".into(), Cell::new(&decision.outcome, Tone::Strong)]);
+    for line in &decision.answer {
+        page.say(format!("  {line}"), Tone::Plain);
+    }
+    for candidate in &decision.backends {
+        page.say(format!("  {}% {}", candidate.share, candidate.backend), Tone::Plain);
+        for change in &candidate.changes {
+            page.say(format!("      {change}"), Tone::Faint);
+        }
+    }
+    for line in &decision.limits {
+        page.say(format!("  {line}"), Tone::Plain);
     }
     page.gap();
-    let rows = answer.matches.iter().map(|considered| {
+    let rows = decision.matches.iter().map(|considered| {
         let tone = if considered.verdict == "won" { Tone::Good } else { Tone::Faint };
         vec![Cell::new(&considered.verdict, tone), Cell::from(&considered.when), Cell::from(&considered.rule)]
     });
@@ -25,7 +35,7 @@ pub(super) fn page(answer: &Answer) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::question::Considered;
+    use crate::explain::decision::{Candidate, Considered, Decision};
 
     #[test]
     fn the_outcome_stands_above_the_matches_in_order_of_precedence() {
@@ -34,26 +44,35 @@ mod tests {
             when: when.to_owned(),
             verdict: verdict.to_owned(),
         };
+        let to = |name: &str, share: f64, changes: &[&str]| Candidate {
+            backend: format!("service/shop/{name}:80"),
+            share,
+            changes: changes.iter().map(|change| (*change).to_owned()).collect(),
+        };
         let answer = Answer {
             request: "GET http://web/ from a client in namespace shop".to_owned(),
             service: "Service shop/web:80".to_owned(),
             note: None,
-            outcome: "forwarded by httproute/shop/web, rule split, unless a session leads elsewhere"
-                .to_owned(),
-            backends: vec![
-                ("service/shop/web-v1:80".to_owned(), 90.0),
-                ("service/shop/web-v2:80".to_owned(), 10.0),
-            ],
-            matches: vec![
-                considered("always", "header x-canary=always", "header x-canary isn't so"),
-                considered("split", "every request", "won"),
-            ],
+            decision: Decision {
+                outcome: "forwarded by httproute/shop/web, rule split".to_owned(),
+                status: None,
+                answer: Vec::new(),
+                backends: vec![to("web-v1", 90.0, &["path /new", "header x: 1"]), to("web-v2", 10.0, &[])],
+                limits: vec!["at most 2s for all of it".to_owned()],
+                matches: vec![
+                    considered("always", "header x-canary=always", "header x-canary isn't so"),
+                    considered("split", "every request", "won"),
+                ],
+            },
         };
         insta::assert_snapshot!(page(&answer).render(false), @r"
         GET http://web/ from a client in namespace shop
-        Service shop/web:80: forwarded by httproute/shop/web, rule split, unless a session leads elsewhere
+        Service shop/web:80: forwarded by httproute/shop/web, rule split
           90% service/shop/web-v1:80
+              path /new
+              header x: 1
           10% service/shop/web-v2:80
+          at most 2s for all of it
 
         VERDICT                   MATCH                   RULE
         header x-canary isn't so  header x-canary=always  httproute/shop/web, rule always

@@ -2,16 +2,15 @@
 
 use anyhow::{Context, bail};
 use gamut_controller_api::{Body, Key};
-use gamut_route::{
-    RouteTable, ServicePort,
-    matcher::{Matcher, RequestView, Unmet, Verdict},
-    path,
-    table::{BackendTarget, Match, NamedMatch, Outcome, PathMatch, Rule, ValueMatch},
-};
+use gamut_route::{ServicePort, decide::Asked};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
 
-use super::{Args, world::World};
+use super::{
+    Args,
+    decision::{Decision, decide},
+    world::World,
+};
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,23 +22,9 @@ pub(super) struct Answer {
     /// Something to know beforehand: the client has no sidecar, say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
-    /// What becomes of it, in one line.
-    pub(super) outcome: String,
-    /// Where it may go and with what share, in percent.
-    pub(super) backends: Vec<(String, f64)>,
-    /// Every match of the table in order of precedence.
-    pub(super) matches: Vec<Considered>,
-}
-
-/// A match, and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Considered {
-    /// The rule that it belongs to.
-    pub(super) rule: String,
-    /// The match in words.
-    pub(super) when: String,
-    /// `won`, `outranked`, or what isn't met.
-    pub(super) verdict: String,
+    /// What becomes of it, and why.
+    #[serde(flatten)]
+    pub(super) decision: Decision,
 }
 
 pub(super) fn ask(args: &Args, world: World) -> anyhow::Result<Answer> {
@@ -65,20 +50,14 @@ pub(super) fn ask(args: &Args, world: World) -> anyhow::Result<Answer> {
     let Body::RouteTable(table) = world.into_index().body(&key) else {
         bail!("the index has no table for {key}");
     };
-    let path =
-        path::canonical(uri.path()).with_context(|| format!("the path of {:?} is refused", args.url))?;
     let headers: HeaderMap = args.headers.iter().cloned().collect();
-    let view = RequestView {
-        method: args.method.as_str(),
-        path: &path,
-        query: uri.query(),
-        authority: Some(authority.as_str()),
-        headers: &headers,
-    };
-    let mut answer = decide(&table, &view)?;
-    answer.request = format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace);
-    answer.note = note;
-    Ok(answer)
+    let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
+    Ok(Answer {
+        request: format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace),
+        service: format!("Service {}", table.parent),
+        note,
+        decision: decide(&table, &asked)?,
+    })
 }
 
 /// `web`, `web.shop`, `web.shop.svc` and `web.shop.svc.cluster.local`, as a pod of the namespace resolves them.
@@ -108,92 +87,6 @@ fn client_note(from: &str, namespace: &str, world: &World) -> anyhow::Result<Opt
         .with_context(|| format!("there is no {kind} {namespace}/{name}"))?;
     let reason = world.not_meshed(client);
     Ok(reason.map(|reason| format!("{from} has no sidecar, so none of this applies to it: {reason}")))
-}
-
-/// Asks the matcher, and says what the rule that won does.
-fn decide(table: &RouteTable, view: &RequestView<'_>) -> anyhow::Result<Answer> {
-    let matcher = Matcher::new(&table.http)?;
-    let verdicts = matcher.verdicts(view);
-    let considered = table.http.matches.iter().zip(&verdicts).map(|(ranked, verdict)| Considered {
-        rule: table.http.rules.get(ranked.rule).map_or_else(String::new, rule_name),
-        when: in_words(&ranked.when),
-        verdict: match verdict {
-            Verdict::Won => "won".to_owned(),
-            Verdict::Outranked => "outranked".to_owned(),
-            Verdict::Unmet(Unmet::Path) => "another path".to_owned(),
-            Verdict::Unmet(Unmet::Method) => "another method".to_owned(),
-            Verdict::Unmet(Unmet::Header(name)) => format!("header {name} isn't so"),
-            Verdict::Unmet(Unmet::Query(name)) => format!("query parameter {name} isn't so"),
-        },
-    });
-    let winner = matcher.find(view).and_then(|matched| table.http.rules.get(matched.rule));
-    let (outcome, backends) = match winner {
-        None => ("404, because no rule matches".to_owned(), Vec::new()),
-        Some(rule) => consequence(rule),
-    };
-    Ok(Answer {
-        request: String::new(),
-        service: format!("Service {}", table.parent),
-        note: None,
-        outcome,
-        backends,
-        matches: considered.collect(),
-    })
-}
-
-fn consequence(rule: &Rule) -> (String, Vec<(String, f64)>) {
-    let name = rule_name(rule);
-    match &rule.outcome {
-        Outcome::Fail(reason) => (format!("500 by {name}: {reason}"), Vec::new()),
-        Outcome::Forward(split) => {
-            let weights: u64 = split.backends.iter().map(|backend| u64::from(backend.weight)).sum();
-            let share = |weight: u32| {
-                if weights == 0 { 0.0 } else { (f64::from(weight) * 1000.0 / weights as f64).round() / 10.0 }
-            };
-            let backends = split.backends.iter().map(|backend| {
-                let target = match &backend.target {
-                    BackendTarget::Endpoints { id, .. } => id.to_string(),
-                    BackendTarget::Invalid(reason) => format!("500, because {reason}"),
-                };
-                (target, share(backend.weight))
-            });
-            let session = if rule.session.is_some() { ", unless a session leads elsewhere" } else { "" };
-            match weights {
-                0 => (format!("500 by {name}: no backend has a weight"), Vec::new()),
-                _ => (format!("forwarded by {name}{session}"), backends.collect()),
-            }
-        }
-    }
-}
-
-fn rule_name(rule: &Rule) -> String {
-    match &rule.origin {
-        None => "the Service itself, which has no routes".to_owned(),
-        Some(origin) => match &origin.name {
-            Some(name) => format!("{}, rule {name}", origin.route),
-            None => format!("{}, rule {}", origin.route, origin.index),
-        },
-    }
-}
-
-fn in_words(when: &Match) -> String {
-    let value = |what: &str, test: &NamedMatch| match &test.value {
-        ValueMatch::Exact(value) => format!("{what} {}={value}", test.name),
-        ValueMatch::Regex(pattern) => format!("{what} {} ~ {pattern}", test.name),
-    };
-    let path = match &when.path {
-        PathMatch::Exact(path) => Some(format!("path {path}")),
-        PathMatch::Prefix(prefix) if prefix == "/" => None,
-        PathMatch::Prefix(prefix) => Some(format!("prefix {prefix}")),
-        PathMatch::Regex(pattern) => Some(format!("path ~ {pattern}")),
-    };
-    let parts: Vec<String> = path
-        .into_iter()
-        .chain(when.method.clone())
-        .chain(when.headers.iter().map(|test| value("header", test)))
-        .chain(when.query.iter().map(|test| value("query", test)))
-        .collect();
-    if parts.is_empty() { "every request".to_owned() } else { parts.join(", ") }
 }
 
 #[cfg(test)]
@@ -239,9 +132,17 @@ spec:
     backendRefs: [{name: web, port: 80, weight: 3}, {name: canary, port: 80}]
 ";
 
+    fn shares(answer: &Answer) -> Vec<(&str, f64)> {
+        answer.decision.backends.iter().map(|to| (to.backend.as_str(), to.share)).collect()
+    }
+
     fn explain(arguments: &[&str]) -> anyhow::Result<Answer> {
+        explain_of(SHOP, arguments)
+    }
+
+    fn explain_of(manifests: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
         let directory = tempfile::tempdir()?;
-        fs::write(directory.path().join("all.yaml"), SHOP)?;
+        fs::write(directory.path().join("all.yaml"), manifests)?;
         let line = Line::parse_from(["explain", "-n", "shop"].iter().chain(arguments));
         ask(&line.args, World::of_files(&[directory.path().to_owned()]))
     }
@@ -249,27 +150,100 @@ spec:
     #[test]
     fn the_winner_is_told_with_its_backends_and_the_losers_with_their_reason() {
         let answer = explain(&["http://web.shop.svc/api/v1", "-H", "x-canary: always"]).unwrap();
-        assert_eq!(answer.outcome, "forwarded by httproute/shop/web, rule always");
-        assert_eq!(
-            answer.backends,
-            [("service/shop/web:80".to_owned(), 75.0), ("service/shop/canary:80".to_owned(), 25.0)]
-        );
+        assert_eq!(answer.decision.outcome, "forwarded by httproute/shop/web, rule always");
+        assert_eq!(shares(&answer), [("service/shop/web:80", 75.0), ("service/shop/canary:80", 25.0)]);
         let verdicts: Vec<&str> =
-            answer.matches.iter().map(|considered| considered.verdict.as_str()).collect();
-        assert_eq!(verdicts, ["won", "outranked"]);
+            answer.decision.matches.iter().map(|considered| considered.verdict.as_str()).collect();
+        assert_eq!(verdicts, ["won", "outranked: it tests fewer headers"]);
 
         let answer = explain(&["http://web/api"]).unwrap();
         let verdicts: Vec<&str> =
-            answer.matches.iter().map(|considered| considered.verdict.as_str()).collect();
-        assert_eq!(verdicts, ["header x-canary isn't so", "won"]);
+            answer.decision.matches.iter().map(|considered| considered.verdict.as_str()).collect();
+        assert_eq!(verdicts, ["no header x-canary", "won"]);
+        let other = explain(&["http://web/api", "-H", "x-canary: never"]).unwrap();
+        assert_eq!(other.decision.matches[0].verdict, "header x-canary is never");
     }
 
     #[test]
     fn no_rule_is_404_and_a_service_without_routes_is_itself() {
-        assert_eq!(explain(&["http://web/"]).unwrap().outcome, "404, because no rule matches");
+        assert_eq!(explain(&["http://web/"]).unwrap().decision.outcome, "404, because no rule matches");
         let answer = explain(&["http://canary/"]).unwrap();
-        assert_eq!(answer.outcome, "forwarded by the Service itself, which has no routes");
-        assert_eq!(answer.backends, [("service/shop/canary:80".to_owned(), 100.0)]);
+        assert_eq!(answer.decision.outcome, "forwarded by the Service itself, which has no routes");
+        assert_eq!(shares(&answer), [("service/shop/canary:80", 100.0)]);
+    }
+
+    /// A route with one of everything that `explain` has to tell.
+    fn everything() -> String {
+        format!(
+            "{SHOP}---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: rich, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: canary}}]
+  rules:
+  - name: moved
+    matches: [{{path: {{value: /old}}}}]
+    filters: [{{type: RequestRedirect, requestRedirect: {{hostname: a.example, statusCode: 301}}}}]
+  - name: edited
+    matches: [{{path: {{value: /edit}}}}]
+    filters:
+    - {{type: URLRewrite, urlRewrite: {{hostname: b.example, path: {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}}}
+    - {{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: x-set, value: '1'}}], remove: [x-gone]}}}}
+    - {{type: ResponseHeaderModifier, responseHeaderModifier: {{add: [{{name: x-answer, value: '1'}}]}}}}
+    - {{type: RequestMirror, requestMirror: {{percent: 10, backendRef: {{name: web, port: 80}}}}}}
+    timeouts: {{request: 2s}}
+    retry: {{codes: [503], attempts: 2}}
+    sessionPersistence: {{cookie: {{name: stay}}}}
+    backendRefs: [{{name: web, port: 80}}, {{name: canary, port: 80, weight: 0}}]
+"
+        )
+    }
+
+    #[test]
+    fn a_redirect_is_told_with_its_location() {
+        let answer = explain_of(&everything(), &["http://canary/old/x?y"]).unwrap();
+        assert_eq!(answer.decision.outcome, "301 by httproute/shop/rich, rule moved: a redirect");
+        assert_eq!(
+            (answer.decision.status, answer.decision.answer),
+            (Some(301), vec!["location: http://a.example/old/x?y".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_filters_sessions_and_limits_change_is_told() {
+        let answer = explain_of(&everything(), &["http://canary/edit/x", "-H", "x-gone: here"]).unwrap();
+        assert_eq!(shares(&answer), [("service/shop/web:80", 100.0), ("service/shop/canary:80", 0.0)]);
+        assert_eq!(
+            answer.decision.backends[0].changes,
+            [
+                "path /new/x",
+                "host b.example",
+                "header x-set: 1",
+                "without header x-gone",
+                "the answer: add x-answer: 1",
+                "10% of the requests are copied to service/shop/web:80",
+            ]
+        );
+        assert_eq!(
+            answer.decision.limits,
+            ["at most 2s for all of it", "2 retries of 503 and of broken connections, from 25ms apart",]
+        );
+    }
+
+    #[test]
+    fn a_path_that_no_proxy_may_guess_at_is_400() {
+        let answer = explain(&["http://web/..;/admin"]).unwrap();
+        assert_eq!(answer.decision.status, Some(400));
+        assert!(answer.decision.outcome.starts_with("400, because the path"), "{}", answer.decision.outcome);
+    }
+
+    #[test]
+    fn a_port_of_bytes_says_so() {
+        let bytes = SHOP.replace("ports: [{port: 80}]", "ports: [{port: 80, appProtocol: tcp}]");
+        let answer = explain_of(&bytes, &["http://web/"]).unwrap();
+        assert!(answer.decision.outcome.starts_with("the port carries bytes"), "{}", answer.decision.outcome);
+        assert_eq!(shares(&answer), [("service/shop/web:80", 100.0)]);
     }
 
     #[test]

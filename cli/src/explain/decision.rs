@@ -1,0 +1,200 @@
+//! The decision: what a table does with a request, step by step, and why every other match lost.
+
+use gamut_route::{
+    RouteKind, RouteTable,
+    decide::{Asked, Decider, Does, Fate, Forwarded},
+    matcher::{Unmet, Verdict},
+    table::{AppProtocol, Backend, BackendTarget, Match, Rule, Split},
+};
+use http::Method;
+use serde::Serialize;
+
+use super::words::{behind, changes, in_words, limits, rule_name};
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Decision {
+    /// In one line.
+    pub(super) outcome: String,
+    /// The status that the sidecar itself answers with; none where an app answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) status: Option<u16>,
+    /// The headers of an answer that the rule itself gives: a redirect's, a preflight's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) answer: Vec<String>,
+    /// Where it may go.
+    pub(super) backends: Vec<Candidate>,
+    /// Time limits and retries, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) limits: Vec<String>,
+    /// Every match of the table in order of precedence.
+    pub(super) matches: Vec<Considered>,
+}
+
+/// A backend, and what filters make of the request on the way there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Candidate {
+    /// `service/NAMESPACE/NAME:PORT`, or what its share is answered.
+    pub(super) backend: String,
+    /// Its share, in percent.
+    pub(super) share: f64,
+    /// What is changed or copied, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) changes: Vec<String>,
+}
+
+/// A match, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Considered {
+    /// The rule that it belongs to.
+    pub(super) rule: String,
+    /// The match in words.
+    pub(super) when: String,
+    /// `won`, `outranked`, or what isn't met.
+    pub(super) verdict: String,
+}
+
+/// Asks the table.
+pub(super) fn decide(table: &RouteTable, asked: &Asked<'_>) -> anyhow::Result<Decision> {
+    let decider = Decider::new(table)?;
+    let fate = decider.decide(asked)?;
+    let mut answer = Decision {
+        outcome: String::new(),
+        status: None,
+        answer: Vec::new(),
+        backends: Vec::new(),
+        limits: Vec::new(),
+        matches: considered(table, &decider, &fate, asked),
+    };
+    if let Some(outcome) = as_bytes(table) {
+        answer.outcome = outcome;
+        answer.matches = Vec::new();
+        answer.backends = shares(&table.tcp);
+        return Ok(answer);
+    }
+    match &fate {
+        Fate::Refused(error) => own(&mut answer, 400, format!("400, because {error}")),
+        Fate::NoRule => own(&mut answer, 404, "404, because no rule matches".to_owned()),
+        Fate::Ruled { rule, does, .. } => rules(&mut answer, rule, does, asked),
+    }
+    Ok(answer)
+}
+
+fn own(answer: &mut Decision, status: u16, outcome: String) {
+    answer.status = Some(status);
+    answer.outcome = outcome;
+}
+
+/// Says what a rule does with the request.
+fn rules(answer: &mut Decision, rule: &Rule, does: &Does<'_>, asked: &Asked<'_>) {
+    let name = rule_name(rule);
+    match does {
+        Does::Answers(status, headers) => {
+            let what = if asked.method == Method::OPTIONS { "a CORS preflight" } else { "a redirect" };
+            own(answer, status.as_u16(), format!("{} by {name}: {what}", status.as_u16()));
+            let line = |(name, value): (_, &http::HeaderValue)| {
+                format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+            };
+            answer.answer = headers.iter().map(line).collect();
+        }
+        Does::NoHost => own(answer, 400, format!("400 by {name}: the redirect has no host to lead to")),
+        Does::Fails(why) => own(answer, 500, format!("500 by {name}: {why}")),
+        Does::Forwards(to) if to.iter().all(|to| to.share.0 == 0) && rule.session.is_none() => {
+            own(answer, 500, format!("500 by {name}: no backend has a weight"));
+        }
+        Does::Forwards(to) => {
+            let session = if rule.session.is_some() { ", unless a session leads elsewhere" } else { "" };
+            answer.outcome = format!("forwarded by {name}{session}");
+            answer.backends = to.iter().map(|to| candidate(to, asked)).collect();
+            answer.limits = limits(rule);
+        }
+    }
+}
+
+fn candidate(to: &Forwarded<'_>, asked: &Asked<'_>) -> Candidate {
+    let (weight, total) = to.share;
+    Candidate {
+        backend: target(&to.backend.target),
+        share: percent(weight, total),
+        changes: changes(asked, to),
+    }
+}
+
+/// What becomes of a port that doesn't carry requests.
+fn as_bytes(table: &RouteTable) -> Option<String> {
+    match table.protocol {
+        AppProtocol::Opaque => {
+            Some("the port carries bytes: no request is looked at, connections are led on".to_owned())
+        }
+        AppProtocol::Tls => Some(
+            "the port carries the application's own TLS: connections are led on by the name they call"
+                .to_owned(),
+        ),
+        AppProtocol::Detect | AppProtocol::Http | AppProtocol::Http2 => None,
+    }
+}
+
+fn shares(split: &Split) -> Vec<Candidate> {
+    let total = split.backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let candidate = |backend: &Backend| Candidate {
+        backend: target(&backend.target),
+        share: percent(backend.weight, total),
+        changes: Vec::new(),
+    };
+    split.backends.iter().map(candidate).collect()
+}
+
+fn target(target: &BackendTarget) -> String {
+    match target {
+        BackendTarget::Endpoints { id, .. } => id.to_string(),
+        BackendTarget::Invalid(reason) => format!("500, because {reason}"),
+    }
+}
+
+/// With one decimal.
+fn percent(weight: u32, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { (f64::from(weight) * 1000.0 / total as f64).round() / 10.0 }
+}
+
+/// Every match, and why it lost.
+fn considered(
+    table: &RouteTable,
+    decider: &Decider<'_>,
+    fate: &Fate<'_>,
+    asked: &Asked<'_>,
+) -> Vec<Considered> {
+    let winner = match fate {
+        Fate::Ruled { matched, .. } => table.http.matches.get(matched.rank).map(|ranked| &ranked.when),
+        Fate::Refused(_) | Fate::NoRule => None,
+    };
+    let considered = table.http.matches.iter().zip(decider.verdicts(asked)).map(|(ranked, verdict)| {
+        let rule = table.http.rules.get(ranked.rule);
+        let is_grpc = rule
+            .and_then(|rule| rule.origin.as_ref())
+            .is_some_and(|origin| origin.route.kind == RouteKind::Grpc);
+        Considered {
+            rule: rule.map_or_else(String::new, rule_name),
+            when: in_words(&ranked.when),
+            verdict: in_verdict(&verdict, winner.filter(|_| !is_grpc), &ranked.when, asked),
+        }
+    });
+    considered.collect()
+}
+
+fn in_verdict(verdict: &Verdict<'_>, winner: Option<&Match>, when: &Match, asked: &Asked<'_>) -> String {
+    match verdict {
+        Verdict::Won => "won".to_owned(),
+        Verdict::Outranked => match winner {
+            Some(winner) => format!("outranked: {}", behind(winner, when)),
+            None => "outranked: less specific, or a younger route".to_owned(),
+        },
+        Verdict::Unmet(Unmet::Path) => "another path".to_owned(),
+        Verdict::Unmet(Unmet::Method) => format!("another method than {}", asked.method),
+        Verdict::Unmet(Unmet::Header(name)) => match asked.headers.get(*name) {
+            Some(value) => format!("header {name} is {}", String::from_utf8_lossy(value.as_bytes())),
+            None if *name == "host" => format!("header host is {}", asked.host),
+            None => format!("no header {name}"),
+        },
+        Verdict::Unmet(Unmet::Query(name)) => format!("query parameter {name} isn't so"),
+    }
+}
