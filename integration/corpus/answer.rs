@@ -56,9 +56,10 @@ pub(crate) fn differences(expect: &Expect, answer: &Answer) -> Vec<String> {
     if let Some(host) = &expect.host {
         compare("the host", host.clone(), answer.host.clone());
     }
-    for (place, expected, got) in
-        [("the backend's", &expect.headers, &answer.seen), ("the answer's", &expect.response, &answer.headers)]
-    {
+    for (place, expected, got) in [
+        ("the backend's", &expect.headers, &answer.seen),
+        ("the answer's", &expect.response, &answer.headers),
+    ] {
         for (name, value) in expected {
             let got = got.get(&name.to_ascii_lowercase());
             compare(&format!("{place} header {name}"), format!("{value:?}"), format!("{:?}", got.cloned()));

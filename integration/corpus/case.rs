@@ -101,6 +101,8 @@ pub(crate) struct Expect {
     pub(crate) response: BTreeMap<String, Option<String>>,
     /// Over many requests: how the apps, or statuses, share them.
     pub(crate) shares: BTreeMap<String, u64>,
+    /// Over many requests: all are answered by one app, whichever it is.
+    pub(crate) steady: bool,
     /// Connections that are reset.
     pub(crate) closed: bool,
     /// Services that get copies (table only: a mirror's answer is dropped).
@@ -158,7 +160,8 @@ pub(crate) fn all() -> &'static [Case] {
         for topic in entries(&cases) {
             for file in entries(&cases.join(&topic)) {
                 let text = fs::read_to_string(cases.join(&topic).join(&file)).unwrap();
-                let name = file.strip_suffix(".yaml").unwrap_or_else(|| panic!("{topic}/{file} isn't a case"));
+                let name =
+                    file.strip_suffix(".yaml").unwrap_or_else(|| panic!("{topic}/{file} isn't a case"));
                 assert!(text.starts_with("# "), "{topic}/{name} doesn't say what it is about");
                 let mut case: Case =
                     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{topic}/{name}: {error}"));

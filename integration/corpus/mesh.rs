@@ -1,7 +1,7 @@
 //! Cases through real sidecars: one mesh that has all of them, and the echo client in a pod of each namespace.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::{Command, Output},
     sync::Mutex,
     thread,
@@ -27,7 +27,9 @@ fn cases() -> impl Iterator<Item = &'static Case> {
 
 fn manifests() -> Vec<String> {
     let apps = APPS.iter().map(|(namespace, name)| {
-        app(name).argument("--port=8080").argument("--server-first=9001").in_namespace(namespace)
+        let tier = if *name == client_of(namespace) { "client" } else { "backend" };
+        let app = app(name).label(&format!("tier: {tier}"));
+        app.argument("--port=8080").argument("--server-first=9001").in_namespace(namespace)
     });
     let objects = case::world().into_iter().chain(cases().flat_map(Case::manifests));
     // Namespaces first, as people write them.
@@ -72,7 +74,7 @@ fn command(mesh: &Mesh, case: &Case, question: &Question) -> Command {
     if question.tcp {
         arguments.extend(["--server-first".to_owned(), "--data=bye".to_owned()]);
     }
-    if !question.expect.shares.is_empty() {
+    if question.expect.steady || !question.expect.shares.is_empty() {
         arguments.push(format!("--count={DRAWS}"));
     }
     let from = format!("{}/deploy/{}", question.from, client_of(&question.from));
@@ -85,6 +87,9 @@ fn wrong_answers(question: &Question, output: &Output) -> Vec<String> {
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut answers = answers(&out, question);
     answers.extend(errors.lines().filter_map(|line| failed(line, question)));
+    if question.expect.steady {
+        return unsteady(&answers);
+    }
     match (shares.is_empty(), answers.as_slice()) {
         (false, answers) => wrong_shares(shares, answers),
         (true, [answer]) => differences(&question.expect, answer),
@@ -160,6 +165,13 @@ fn failed(line: &str, question: &Question) -> Option<Answer> {
     Some(Answer { grpc: status.parse().ok(), headers: headers.into_iter().collect(), ..Answer::default() })
 }
 
+/// Says who answered, unless it was always the same app.
+fn unsteady(answers: &[Answer]) -> Vec<String> {
+    let apps: BTreeSet<Option<&str>> = answers.iter().map(|answer| answer.backend.as_deref()).collect();
+    let steady = answers.len() == DRAWS && apps.len() == 1 && !apps.contains(&None);
+    if steady { Vec::new() } else { vec![format!("{} answers by {apps:?}, expected one app", answers.len())] }
+}
+
 /// Compares counts with shares: five standard deviations are never chance, and no traffic is none at all.
 fn wrong_shares(expected: &BTreeMap<String, u64>, answers: &[Answer]) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = expected.keys().map(|who| (who.clone(), 0)).collect();
@@ -185,7 +197,7 @@ fn wrong_shares(expected: &BTreeMap<String, u64>, answers: &[Answer]) -> Vec<Str
 fn wrong_conditions(mesh: &Mesh) -> Vec<String> {
     let mut wrong = Vec::new();
     for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"] {
-        let routes = mesh.objects(kind);
+        let routes = mesh.client.objects(kind).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let find = |namespace: &str, name: &str| {
             routes.iter().find(|route| {
@@ -194,7 +206,8 @@ fn wrong_conditions(mesh: &Mesh) -> Vec<String> {
         };
         for case in cases() {
             for object in case.manifests().iter().filter(|object| object["kind"] == kind) {
-                let (namespace, name) = (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+                let (namespace, name) =
+                    (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
                 let Some(route) = find(&namespace, &name) else {
                     wrong.push(format!("{}: {kind} {namespace}/{name} isn't there", case.id));
                     continue;

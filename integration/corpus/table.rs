@@ -62,6 +62,10 @@ impl Compiled {
                 && object["metadata"]["name"] == name.name
                 && object["metadata"]["namespace"] == name.namespace
         })?;
+        // A name outside, which in the cases is that of a Service of the world.
+        if let Some(name) = object.pointer("/spec/externalName") {
+            return name.as_str()?.split('.').next().map(str::to_owned);
+        }
         let app = object.pointer(selector)?.get("app")?.as_str()?;
         APPS.contains(&(name.namespace.as_str(), app)).then(|| app.to_owned())
     }
@@ -121,7 +125,8 @@ fn forwarded(compiled: &Compiled, to: &Forwarded<'_>, question: &Question) -> An
         headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
     }
     to.finish(&mut headers);
-    let status = query.split('&').find_map(|pair| pair.strip_prefix("status=")).map_or(200, |s| s.parse().unwrap());
+    let status =
+        query.split('&').find_map(|pair| pair.strip_prefix("status=")).map_or(200, |s| s.parse().unwrap());
     let mut seen = by_name(&to.head.headers);
     let mirrors = to.mirrors.iter().map(|mirror| match &mirror.backend {
         BackendId::Service(port) => port.service.name.clone(),
@@ -165,7 +170,7 @@ fn closed() -> Answer {
 /// An answer of the sidecar's own, which says why; as gRPC says it as well.
 fn own(status: u16, reason: &str) -> Vec<(u64, Answer)> {
     let grpc = match status {
-        400 => 3,
+        400 => 13,
         404 => 12,
         _ => 14,
     };
@@ -177,7 +182,8 @@ fn headers(question: &Question) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in &question.headers {
         let (name, value) = line.split_once(':').unwrap();
-        headers.append(HeaderName::try_from(name.trim()).unwrap(), HeaderValue::from_str(value.trim()).unwrap());
+        headers
+            .append(HeaderName::try_from(name.trim()).unwrap(), HeaderValue::from_str(value.trim()).unwrap());
     }
     headers
 }
@@ -258,7 +264,12 @@ fn every_route_of_a_case_has_the_conditions_that_it_says() {
                     .iter()
                     .map(|condition| {
                         let status = if condition.status { "True" } else { "False" };
-                        format!("{}={status} {}: {}", condition.kind, condition.reason.as_str(), condition.message)
+                        format!(
+                            "{}={status} {}: {}",
+                            condition.kind,
+                            condition.reason.as_str(),
+                            condition.message
+                        )
                     })
                     .collect();
                 if !are_as_expected(&expected, &got) {

@@ -29,8 +29,13 @@ impl App {
     }
 
     /// Not in the mesh, though its namespace is.
-    pub(crate) fn unmeshed(mut self) -> Self {
-        self.labels += "\n        gamut.mesh/inject: disabled";
+    pub(crate) fn unmeshed(self) -> Self {
+        self.label("gamut.mesh/inject: disabled")
+    }
+
+    /// Another label of its pods, as YAML.
+    pub(crate) fn label(mut self, label: &str) -> Self {
+        self.labels += &format!("\n        {label}");
         self
     }
 

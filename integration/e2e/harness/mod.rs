@@ -63,7 +63,8 @@ pub(crate) struct Mesh {
     pub(crate) child: Child,
     /// What it says.
     pub(crate) output: Lines,
-    client: Client,
+    /// Its control socket.
+    pub(crate) client: Client,
 }
 
 impl Mesh {
@@ -135,11 +136,6 @@ impl Mesh {
     /// What the mesh reports of itself.
     pub(crate) fn status(&self) -> Status {
         self.client.status().unwrap()
-    }
-
-    /// The objects of a kind as they are now, with their status.
-    pub(crate) fn objects(&self, kind: &str) -> Vec<serde_json::Value> {
-        self.client.objects(kind).unwrap()
     }
 
     /// The pods of a workload, without those that are going.
