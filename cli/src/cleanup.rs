@@ -54,8 +54,5 @@ async fn ours(cluster: &Cluster, resource: &Resource, name: &str) -> Result<Vec<
         labels: Some(format!("{}={}", MANAGED_BY.0, MANAGED_BY.1)),
         ..Selection::named(namespace, name)
     };
-    match cluster.list(resource, &selection.metadata_only()).await {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        listed => listed,
-    }
+    Ok(cluster.list(resource, &selection.metadata_only()).await?.unwrap_or_default())
 }

@@ -1,23 +1,29 @@
 //! `gamut inject`: manifests in, the same manifests with sidecars out, for whoever wants no webhook or wants to look.
 //!
-//! Every object is printed. Workloads get the very patch that the webhook and `gamut up` use; a namespace that isn't
-//! among the files counts as labelled, because whoever calls this has asked for injection.
+//! Every object is printed. Workloads get the very patch that the webhook and `gamut up` use. Whether a namespace asks for sidecars is
+//! what the manifests say of it, or, with `--context`, what the cluster says; one that nobody knows counts as labelled,
+//! because whoever calls this has asked for injection. Without `--context` no cluster is asked anything.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    ffi::OsStr,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use gamut_injector::{Config, INJECT, Injection, NamespaceView};
 use gamut_manifest::Object;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::output;
+use crate::{
+    output,
+    world::{self, Choice},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Kubernetes manifests: files, or directories with *.yaml, *.yml and *.json
+    /// Kubernetes manifests: files, directories with *.yaml, *.yml and *.json, or `-` for standard input
     #[arg(short = 'f', long = "filename", required = true, value_name = "DIR|FILE", num_args = 1..)]
     paths: Vec<PathBuf>,
     /// The image of the sidecar
@@ -26,19 +32,30 @@ pub(crate) struct Args {
     /// The trust domain of all identities
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
+    /// Let the namespaces of this context's cluster decide
+    #[arg(long, value_name = "CONTEXT")]
+    context: Option<String>,
+    /// Let the namespaces of this kubeconfig's cluster decide
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Print JSON, one List, instead of YAML
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (objects, errors) = gamut_manifest::load(&args.paths);
+    let paths: Vec<PathBuf> = args.paths.iter().map(|path| readable(path)).collect();
+    let (objects, errors) = gamut_manifest::load(&paths);
     errors.iter().for_each(|error| eprintln!("gamut: {error}"));
     let mut config = Config::default();
     config.image = args.image.clone().unwrap_or(config.image);
     config.trust_domain = args.trust_domain.clone().unwrap_or(config.trust_domain);
 
-    let namespaces = namespaces(&objects);
+    let mut namespaces = namespaces(&objects);
+    let choice = Choice { name: None, context: args.context.clone(), kubeconfig: args.kubeconfig.clone() };
+    if choice.names_cluster() {
+        namespaces.extend(world::ask(of_cluster(&choice))?);
+    }
     let mut failed = !errors.is_empty();
     let mut printed = Vec::with_capacity(objects.len());
     for mut object in objects {
@@ -54,6 +71,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     output::write(&if args.json { as_list(printed)? } else { as_documents(&printed)? })?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// `-` as a path that can be read like any other.
+fn readable(path: &Path) -> PathBuf {
+    PathBuf::from(if path.as_os_str() == "-" { OsStr::new("/dev/stdin") } else { path.as_os_str() })
+}
+
+/// The cluster's namespaces. Which cluster that is goes to standard error, because standard output is for manifests.
+async fn of_cluster(choice: &Choice) -> anyhow::Result<HashMap<String, NamespaceView>> {
+    let world = choice.world().await?;
+    eprintln!("gamut: namespaces as in {}", world.place().await?.line(Timestamp::now()));
+    let objects = world.objects("Namespace").await?.unwrap_or_default();
+    Ok(namespaces(&objects))
 }
 
 /// Where a kind keeps its pod, as a JSON pointer; `None` for kinds without one.

@@ -12,13 +12,13 @@ mod exec;
 mod explain;
 mod failure;
 mod inject;
-mod instance;
 mod internal;
 mod logging;
 mod output;
 mod routes;
 mod status;
 mod up;
+mod world;
 
 use std::process::ExitCode;
 
@@ -63,7 +63,7 @@ enum Command {
     Explain(explain::Args),
     /// Print manifests as the mesh injects them
     Inject(inject::Args),
-    /// Find out whether `up` can work on this machine, and what to do if not
+    /// Find out whether the mesh works in a cluster, or `up` can on this machine, and what to do if not
     Check(check::Args),
     #[command(flatten)]
     Component(components::Component),

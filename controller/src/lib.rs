@@ -32,6 +32,6 @@ pub mod status;
 
 pub use self::{
     config::{ControllerArgs, Mtls},
-    engine::{ControllerStatus, RefusedKey, SourceStatus, SubscriberStatus},
+    engine::{ControllerStatus, RefusedKey, SettingsStatus, SourceStatus, SubscriberStatus},
     process::{Controller, ControllerError, run},
 };

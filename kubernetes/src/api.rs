@@ -2,25 +2,26 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, header};
+use jiff::{Timestamp, fmt::rfc2822};
 use kube::{
     Client,
     api::{DeleteParams, GetParams, ListParams, PostParams},
+    client::Body,
     core::request,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::{ApiError, Problem, Resource, Selection};
+use crate::{ApiError, Problem, Resource, Selection, watch::completed};
 
 /// How long the API server may take over one request.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How many objects are asked for at once.
+pub(crate) const PAGE: u32 = 500;
 /// How long over a write: a holder of a Lease must know the outcome before the Lease could be another's.
 const WRITTEN: Duration = Duration::from_secs(4);
-
-/// How many objects a list asks for at a time.
-pub(crate) const PAGE: u32 = 500;
 
 /// A way to a cluster's API server. Clones share connections.
 #[derive(Clone)]
@@ -71,8 +72,54 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn over(client: Client) -> Self {
+    /// The cluster that a client leads to.
+    pub fn over(client: Client) -> Self {
         Self { client }
+    }
+
+    /// All objects of a resource that there are now, read page by page; `None` where the resource isn't served.
+    ///
+    /// # Errors
+    /// If there is no answer, or the answer is no.
+    pub async fn list(
+        &self,
+        resource: &Resource,
+        selection: &Selection,
+    ) -> Result<Option<Vec<Value>>, ApiError> {
+        let (mut objects, mut next) = (Vec::new(), None);
+        loop {
+            let page = match self.page(resource, selection, PAGE, next).await {
+                Ok(page) => page,
+                Err(Problem::NotFound) => return Ok(None),
+                Err(problem) => {
+                    let path = resource.path(selection.namespace.as_deref());
+                    return Err(ApiError { verb: "LIST", path, problem });
+                }
+            };
+            let items = page.items.unwrap_or_default();
+            objects.extend(items.into_iter().map(|object| completed(object, resource)));
+            if page.metadata.r#continue.is_empty() {
+                return Ok(Some(objects));
+            }
+            next = Some(page.metadata.r#continue);
+        }
+    }
+
+    /// What time it is for the API server, to the second; `None` if it doesn't say.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn time(&self) -> Result<Option<Timestamp>, ApiError> {
+        const PATH: &str = "/version";
+        let failed = |problem| ApiError { verb: "GET", path: PATH.to_owned(), problem };
+        let request = Request::get(PATH).body(Body::empty());
+        let request = request.map_err(|error| failed(Problem::Refused(error.to_string())))?;
+        let answer = timeout(ANSWER, self.client.send(request)).await;
+        let answer =
+            answer.map_err(|_| failed(Problem::late(ANSWER)))?.map_err(|error| failed(error.into()))?;
+        let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        // RFC 9110, section 5.6.7: a form of RFC 5322's date.
+        Ok(date.and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok()))
     }
 
     /// The object of a name; `None` where there is none.
@@ -155,26 +202,6 @@ impl Cluster {
         }
     }
 
-    /// All objects of a selection, as they are now.
-    ///
-    /// # Errors
-    /// If there is no answer, or the answer is no.
-    pub async fn list(&self, resource: &Resource, selection: &Selection) -> Result<Vec<Value>, ApiError> {
-        let (mut all, mut from) = (Vec::new(), None);
-        loop {
-            let page = self.page(resource, selection, PAGE, from).await.map_err(|problem| ApiError {
-                verb: "LIST",
-                path: resource.path(selection.namespace.as_deref()),
-                problem,
-            })?;
-            all.extend(page.items.into_iter().flatten());
-            if page.metadata.r#continue.is_empty() {
-                return Ok(all);
-            }
-            from = Some(page.metadata.r#continue);
-        }
-    }
-
     /// Any document of the API, such as a list of what is served; `None` where there is none.
     ///
     /// # Errors
@@ -234,7 +261,7 @@ impl Cluster {
         request: Result<Request<Vec<u8>>, request::Error>,
     ) -> Result<T, Problem> {
         let text = timeout(within, self.client.request_text(request?)).await;
-        let text = text.map_err(|_| Problem::NoAnswer(format!("none within {} s", within.as_secs())))??;
+        let text = text.map_err(|_| Problem::late(within))??;
         serde_json::from_str(&text)
             .map_err(|error| Problem::NoAnswer(format!("not what was asked for: {error}")))
     }

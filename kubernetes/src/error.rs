@@ -29,7 +29,7 @@ pub enum Problem {
     #[error("that version isn't kept any more")]
     Expired,
     /// Roles don't allow it.
-    #[error("{0} (the roles that are needed are in docs/reference/kubernetes.md)")]
+    #[error("{0} (roles: docs/reference/kubernetes.md, cli.md)")]
     Forbidden(String),
     /// The API server understood and refuses.
     #[error("refused: {0}")]
@@ -47,6 +47,10 @@ impl ApiError {
 }
 
 impl Problem {
+    pub(crate) fn late(within: std::time::Duration) -> Self {
+        Self::NoAnswer(format!("none within {} s", within.as_secs()))
+    }
+
     pub(crate) fn of_status(status: &Status) -> Self {
         match (status.code, status.reason.as_str()) {
             (404, _) => Self::NotFound,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! kubeconfig | service account ─connect→ Cluster ─┬─ api: get, list, create, replace, delete (one request each, bounded in time)
+//!                                                 ├─ forward: a question to a pod's own port    (as `kubectl port-forward`)
 //!                                                 ├─ Watch: list, then follow           (forever, through every failure)
 //!                                                 └─ Campaign: a Lease, held or awaited (who writes what everybody could write)
 //! ```
@@ -15,14 +16,16 @@
 mod api;
 mod connect;
 mod error;
+mod forward;
 mod lease;
 mod resource;
 mod watch;
 
 pub use self::{
     api::{Cluster, Created, Replaced},
-    connect::ConnectError,
+    connect::{ConnectError, Context},
     error::{ApiError, Problem},
+    forward::AskError,
     lease::{Campaign, Leadership, LeaseName},
     resource::{Resource, Selection, core},
     watch::{Event, Key, Watch},

@@ -1,24 +1,27 @@
 //! `gamut explain`: which rule a request would meet, where that leads, and why the others lost.
 //!
 //! ```text
-//! manifests, or a running instance's objects ─ world ─> Index ─ the client's RouteTable ─ question ─ decision ─> page
+//! manifests, or a world's objects ─ Objects ─> Index ─ the client's RouteTable ─ question ─ decision ─> page
 //! ```
 //!
 //! The controller's own index compiles the table, and the parts that the sidecar is made of decide: this can't say anything
 //! that the mesh wouldn't do.
 
 mod decision;
+mod objects;
 mod page;
 mod question;
 mod words;
-mod world;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
-use gamut_local::InstanceName;
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::output::{self, Colour, Format};
+use self::objects::Objects;
+use crate::{
+    output::{self, Colour, Format},
+    world::{self, Choice},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -29,22 +32,58 @@ pub(crate) struct Args {
     namespace: String,
     /// The client, as deploy/NAME, statefulset/NAME or pod/NAME: says so if it isn't in the mesh
     #[arg(long, value_name = "KIND/NAME")]
-    from: Option<String>,
+    from: Option<Client>,
     /// The request's method
     #[arg(short = 'X', long, default_value = "GET")]
     method: Method,
     /// A header of the request, as in curl; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Kubernetes manifests to explain instead of a running instance
-    #[arg(short = 'f', long = "filename", value_name = "DIR|FILE", num_args = 1..)]
+    /// Kubernetes manifests to explain instead of what runs
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "DIR|FILE",
+        num_args = 1..,
+        conflicts_with_all = ["name", "context", "kubeconfig"]
+    )]
     paths: Vec<PathBuf>,
-    /// The instance to ask, without -f
-    #[arg(long, value_name = "NAME", env = gamut_local::INSTANCE_VARIABLE, default_value_t, hide_env_values = true)]
-    name: InstanceName,
+    #[command(flatten)]
+    choice: Choice,
     /// Print data instead of text
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
+}
+
+/// A workload that sends requests.
+#[derive(Clone, Debug)]
+struct Client {
+    /// As it was written.
+    text: String,
+    /// Its kind.
+    kind: &'static str,
+    /// Its name.
+    name: String,
+}
+
+impl FromStr for Client {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once('/').unwrap_or(("pod", text));
+        let kind = match kind {
+            "deploy" | "deployment" => "Deployment",
+            "sts" | "statefulset" => "StatefulSet",
+            "job" => "Job",
+            "pod" => "Pod",
+            _ => {
+                return Err(format!(
+                    "{text:?} is no client; use deploy/NAME, statefulset/NAME, job/NAME or pod/NAME"
+                ));
+            }
+        };
+        Ok(Self { text: text.to_owned(), kind, name: name.to_owned() })
+    }
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -56,12 +95,16 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let world = if args.paths.is_empty() {
-        world::World::of_instance(&gamut_local::Client::new(args.name.clone()))?
+    let objects = if args.paths.is_empty() {
+        world::ask(async {
+            let world = args.choice.world().await?;
+            Objects::of_world(&world, args.from.as_ref(), &args.namespace).await
+        })?
     } else {
-        world::World::of_files(&args.paths)
+        Objects::of_files(&args.paths)
     };
-    let answer = question::ask(args, world)?;
-    output::print(&answer, args.output, colour, |answer, _| page::page(answer))?;
+    let line = objects.line();
+    let answer = question::ask(args, objects)?;
+    output::print(&answer, args.output, colour, |answer, _| page::page(answer, &line))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,11 +3,14 @@
 use super::question::Answer;
 use crate::output::{Cell, Page, Tone};
 
-pub(super) fn page(answer: &Answer) -> Page {
+/// `world` is who answered, in one line.
+pub(super) fn page(answer: &Answer, world: &str) -> Page {
     let decision = &answer.decision;
     let mut page = Page::default();
+    page.say(world, Tone::Faint);
+    page.gap();
     page.say(&answer.request, Tone::Faint);
-    if let Some(note) = &answer.note {
+    for note in &answer.notes {
         page.say(note, Tone::Doubtful);
     }
     page.line([Cell::from(&answer.service), ": ".into(), Cell::new(&decision.outcome, Tone::Strong)]);
@@ -35,7 +38,10 @@ pub(super) fn page(answer: &Answer) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::decision::{Candidate, Considered, Decision};
+    use crate::{
+        explain::decision::{Candidate, Considered, Decision},
+        world::Place,
+    };
 
     #[test]
     fn the_outcome_stands_above_the_matches_in_order_of_precedence() {
@@ -50,9 +56,10 @@ mod tests {
             changes: changes.iter().map(|change| (*change).to_owned()).collect(),
         };
         let answer = Answer {
+            world: Place::Machine,
             request: "GET http://web/ from a client in namespace shop".to_owned(),
             service: "Service shop/web:80".to_owned(),
-            note: None,
+            notes: Vec::new(),
             decision: Decision {
                 outcome: "forwarded by httproute/shop/web, rule split".to_owned(),
                 status: None,
@@ -65,7 +72,9 @@ mod tests {
                 ],
             },
         };
-        insta::assert_snapshot!(page(&answer).render(false), @r"
+        insta::assert_snapshot!(page(&answer, "context kind").render(false), @r"
+        context kind
+
         GET http://web/ from a client in namespace shop
         Service shop/web:80: forwarded by httproute/shop/web, rule split
           90% service/shop/web-v1:80

@@ -7,27 +7,29 @@ use http::{HeaderMap, Uri};
 use serde::Serialize;
 
 use super::{
-    Args,
+    Args, Client,
     decision::{Decision, decide},
-    world::World,
+    objects::Objects,
 };
+use crate::world::Place;
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Answer {
+    /// Who answered.
+    pub(super) world: Place,
     /// The request in one line.
     pub(super) request: String,
     /// What it is addressed to.
     pub(super) service: String,
-    /// Something to know beforehand: the client has no sidecar, say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) note: Option<String>,
+    /// What to know beforehand, a line each: the client has no sidecar, say.
+    pub(super) notes: Vec<String>,
     /// What becomes of it, and why.
     #[serde(flatten)]
     pub(super) decision: Decision,
 }
 
-pub(super) fn ask(args: &Args, world: World) -> anyhow::Result<Answer> {
+pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     let uri: Uri = args
         .url
         .parse()
@@ -36,26 +38,30 @@ pub(super) fn ask(args: &Args, world: World) -> anyhow::Result<Answer> {
         .authority()
         .with_context(|| format!("{:?} has no host; use http://NAME[:PORT]/PATH", args.url))?;
     let service = service(authority.host(), uri.port_u16().unwrap_or(80), &args.namespace)?;
-    if world.object("Service", &service.service.namespace, &service.service.name).is_none() {
+    if objects.object("Service", &service.service.namespace, &service.service.name).is_none() {
         bail!(
             "there is no Service {}; requests to {} are nobody's of the mesh and pass through",
             service.service,
             args.url
         );
     }
-    let note =
-        args.from.as_deref().map(|from| client_note(from, &args.namespace, &world)).transpose()?.flatten();
+    let mut notes = std::mem::take(&mut objects.notes);
+    if let Some(client) = &args.from {
+        notes.extend(client_note(client, &args.namespace, &objects)?);
+    }
 
     let key = Key::RouteTable { client_namespace: args.namespace.clone(), service: service.clone() };
-    let Body::RouteTable(table) = world.into_index().body(&key) else {
+    let world = objects.world.clone();
+    let Body::RouteTable(table) = objects.into_index().body(&key) else {
         bail!("the index has no table for {key}");
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
     Ok(Answer {
+        world,
         request: format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace),
         service: format!("Service {}", table.parent),
-        note,
+        notes,
         decision: decide(&table, &asked)?,
     })
 }
@@ -73,20 +79,13 @@ fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort
     }
 }
 
-fn client_note(from: &str, namespace: &str, world: &World) -> anyhow::Result<Option<String>> {
-    let (kind, name) = from.split_once('/').unwrap_or(("pod", from));
-    let kind = match kind {
-        "deploy" | "deployment" => "Deployment",
-        "sts" | "statefulset" => "StatefulSet",
-        "job" => "Job",
-        "pod" => "Pod",
-        _ => bail!("{from:?} is no client; use deploy/NAME, statefulset/NAME, job/NAME or pod/NAME"),
-    };
-    let client = world
+fn client_note(client: &Client, namespace: &str, objects: &Objects) -> anyhow::Result<Option<String>> {
+    let Client { text, kind, name } = client;
+    let workload = objects
         .object(kind, namespace, name)
         .with_context(|| format!("there is no {kind} {namespace}/{name}"))?;
-    let reason = world.not_meshed(client);
-    Ok(reason.map(|reason| format!("{from} has no sidecar, so none of this applies to it: {reason}")))
+    let reason = objects.not_meshed(workload);
+    Ok(reason.map(|reason| format!("{text} has no sidecar, so none of this applies to it: {reason}")))
 }
 
 #[cfg(test)]
@@ -144,7 +143,7 @@ spec:
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join("all.yaml"), manifests)?;
         let line = Line::parse_from(["explain", "-n", "shop"].iter().chain(arguments));
-        ask(&line.args, World::of_files(&[directory.path().to_owned()]))
+        ask(&line.args, Objects::of_files(&[directory.path().to_owned()]))
     }
 
     #[test]
@@ -248,7 +247,7 @@ spec:
 
     #[test]
     fn a_client_without_a_sidecar_and_a_name_that_is_none_are_said() {
-        let note = explain(&["http://web/", "--from", "deploy/client"]).unwrap().note.unwrap();
+        let note = explain(&["http://web/", "--from", "deploy/client"]).unwrap().notes.concat();
         assert!(
             note.contains("deploy/client has no sidecar") && note.contains("gamut.mesh/inject=enabled"),
             "{note}"

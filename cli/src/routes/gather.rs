@@ -1,29 +1,30 @@
 //! Where the report comes from: the route objects with their status, and every sidecar's counters.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::collections::HashMap;
 
 use gamut_controller::gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules};
-use gamut_local::control::Status;
-use gamut_manifest::{Object, Origin};
+use gamut_local::control::PodReport;
 use gamut_proxy::admin::ProxyStatus;
 use gamut_route::RouteKind;
 use serde_json::Value;
 
 use super::{Backend, Condition, Parent, Report, Route, Rule, words};
-use crate::instance::Selection;
+use crate::world::{Selection, World};
 
-/// Asks the instance.
+/// Asks a world. Clients may be anywhere, so all sidecars are asked, whatever namespace is shown.
 ///
 /// # Errors
-/// There is no such instance, or it broke off.
-pub(super) fn report(selection: &Selection) -> anyhow::Result<Report> {
-    let client = selection.client();
-    let counters = Counters::of(&client.status()?);
-    let mut routes = Vec::new();
+/// Nobody answers.
+pub(super) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
+    let mesh = world.mesh(None).await?;
+    let counters = Counters::of(&mesh.pods);
+    let (mut routes, mut unknown) = (Vec::new(), Vec::new());
     for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
-        for value in client.objects(kind.as_str())? {
-            // The node keeps only objects that can be read, so there is no error to tell.
-            let Ok(object) = Object::from_value(value, &of_instance()) else { continue };
+        let Some(objects) = world.objects(kind.as_str()).await? else {
+            unknown.push(kind.as_str());
+            continue;
+        };
+        for object in objects {
             let route = RouteObject::read(kind, &object);
             if selection.has(&route.reference.name.namespace) {
                 routes.push(route_report(&route, &counters));
@@ -31,11 +32,21 @@ pub(super) fn report(selection: &Selection) -> anyhow::Result<Report> {
         }
     }
     routes.sort_by(|a, b| (&a.namespace, &a.kind, &a.name).cmp(&(&b.namespace, &b.kind, &b.name)));
-    Ok(Report { routes })
+    Ok(Report { world: mesh.world, routes, notes: notes(&mesh.pods, &unknown) })
 }
 
-fn of_instance() -> Origin {
-    Origin { file: Arc::new(PathBuf::from("the running instance")), document: 0, line: 1 }
+fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
+    let kinds = (!unknown.is_empty()).then(|| {
+        format!(
+            "the cluster doesn't know the kinds {}: `gamut check` says what to install",
+            unknown.join(", ")
+        )
+    });
+    let silent = pods.iter().filter_map(|pod| {
+        let reason = pod.proxy_error.as_ref()?;
+        Some(format!("without the requests of pod {}/{}: {reason}", pod.namespace, pod.name))
+    });
+    kinds.into_iter().chain(silent).collect()
 }
 
 fn route_report(route: &RouteObject, counters: &Counters) -> Route {
@@ -173,8 +184,8 @@ struct Count {
 }
 
 impl Counters {
-    fn of(status: &Status) -> Self {
-        let proxies = status.pods.iter().filter_map(|pod| pod.proxy.clone());
+    fn of(pods: &[PodReport]) -> Self {
+        let proxies = pods.iter().filter_map(|pod| pod.proxy.clone());
         let proxies = proxies.filter_map(|proxy| serde_json::from_value::<ProxyStatus>(proxy).ok());
         let mut counters = Self::default();
         for backend in proxies.flat_map(|proxy| proxy.backends) {
@@ -193,9 +204,13 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use gamut_manifest::{Object, Origin};
     use serde_json::json;
 
     use super::*;
+    use crate::world::scripted::{self, list};
 
     fn route() -> RouteObject {
         let object = json!({
@@ -217,7 +232,8 @@ mod tests {
                 "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}],
             }]},
         });
-        RouteObject::read(RouteKind::Http, &Object::from_value(object, &of_instance()).unwrap())
+        let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
+        RouteObject::read(RouteKind::Http, &Object::from_value(object, &origin).unwrap())
     }
 
     fn counted(rule: &str, backend: &str, requests: u64, failed: u64) -> ((String, String, String), Count) {
@@ -250,5 +266,26 @@ mod tests {
             [("Service shop/web, port 80", "producer", 1), ("Service other/api", "consumer", 0)]
         );
         assert_eq!(report.rules[0].backends[0].got, None, "nothing counted is no share");
+    }
+
+    #[tokio::test]
+    async fn a_clusters_routes_are_read_from_its_api_and_what_it_does_not_know_is_noted() {
+        let http = json!({
+            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": []},
+        });
+        let world = scripted::world(vec![
+            ("/version", json!({"gitVersion": "v1.34.4"})),
+            ("/api/v1/pods", list(&[])),
+            ("/apis/gateway.networking.k8s.io/v1beta1/httproutes", list(&[http])),
+            ("/apis/gateway.networking.k8s.io/v1/grpcroutes", list(&[])),
+        ]);
+        let report = super::report(&world, &Selection::default()).await.unwrap();
+        let names: Vec<_> = report.routes.iter().map(|r| (r.kind.as_str(), r.name.as_str())).collect();
+        assert_eq!(names, [("HTTPRoute", "web")], "read in the version that is served");
+        assert_eq!(
+            report.notes,
+            ["the cluster doesn't know the kinds TLSRoute, TCPRoute: `gamut check` says what to install"]
+        );
     }
 }

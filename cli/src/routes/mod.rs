@@ -6,11 +6,12 @@ mod words;
 
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    instance::Selection,
     output::{self, Colour, Format},
+    world::{self, Place, Selection},
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,8 +26,12 @@ pub(crate) struct Args {
 /// All that `gamut routes` tells, as `-o json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
+    /// Who answered.
+    pub(crate) world: Place,
     /// The routes that were asked for, by namespace, kind and name.
     pub(crate) routes: Vec<Route>,
+    /// What isn't in these figures, a line each: sidecars that didn't answer, kinds that the cluster doesn't know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// A route.
@@ -105,7 +110,9 @@ pub(crate) struct Backend {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let report = gather::report(&args.selection)?;
-    output::print(&report, args.output, colour, page::page)?;
+    let report =
+        world::ask(async { gather::report(&args.selection.choice.world().await?, &args.selection).await })?;
+    let now = Timestamp::now();
+    output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
     Ok(ExitCode::SUCCESS)
 }

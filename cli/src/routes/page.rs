@@ -1,16 +1,27 @@
 //! The report as a page: a block for each route.
 
+use jiff::Timestamp;
+
 use super::{Condition, Parent, Report, Route, Rule};
 use crate::output::{Cell, Page, Tone};
 
-pub(super) fn page(report: &Report, wide: bool) -> Page {
+/// `now` is what ages are counted from.
+pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     let mut page = Page::default();
+    page.say(report.world.line(now), Tone::Faint);
     if report.routes.is_empty() {
+        page.gap();
         page.say("no routes", Tone::Faint);
     }
     for route in &report.routes {
         page.gap();
         block(route, wide, &mut page);
+    }
+    for (i, note) in report.notes.iter().enumerate() {
+        if i == 0 {
+            page.gap();
+        }
+        page.say(note, Tone::Doubtful);
     }
     page
 }
@@ -118,7 +129,20 @@ fn percent(share: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::Backend;
+    use crate::{routes::Backend, world::Place};
+
+    fn report(routes: Vec<Route>, notes: &[&str]) -> Report {
+        let world = Place::Cluster {
+            context: "kind".to_owned(),
+            server: "https://10.0.0.10:6443".to_owned(),
+            version: "v1.34.4".to_owned(),
+        };
+        Report { world, routes, notes: notes.iter().map(ToString::to_string).collect() }
+    }
+
+    fn rendered(report: &Report, wide: bool) -> String {
+        page(report, Timestamp::UNIX_EPOCH, wide).render(false)
+    }
 
     fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
         Condition {
@@ -170,9 +194,9 @@ mod tests {
 
     #[test]
     fn a_canary_shows_what_was_set_beside_what_was_got() {
-        let report = Report { routes: vec![canary()] };
-        insta::assert_snapshot!(page(&report, false).render(false));
-        insta::assert_snapshot!("wide", page(&report, true).render(false));
+        let report = report(vec![canary()], &[]);
+        insta::assert_snapshot!(rendered(&report, false));
+        insta::assert_snapshot!("wide", rendered(&report, true));
     }
 
     #[test]
@@ -201,12 +225,14 @@ mod tests {
         let mut new = canary();
         new.parents[0].conditions.clear();
         new.rules.truncate(1);
-        let report = Report { routes: vec![consumer, orphan, new] };
-        insta::assert_snapshot!(page(&report, false).render(false));
+        let notes =
+            ["without the requests of pod shop/web-1: its sidecar can't be asked: no answer within 5 s"];
+        insta::assert_snapshot!(rendered(&report(vec![consumer, orphan, new], &notes), false));
     }
 
     #[test]
     fn no_routes_are_said() {
-        assert_eq!(page(&Report { routes: Vec::new() }, false).render(false), "no routes\n");
+        let text = rendered(&report(Vec::new(), &[]), false);
+        assert!(text.ends_with("\n\nno routes\n"), "{text}");
     }
 }

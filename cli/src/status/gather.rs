@@ -1,9 +1,9 @@
-//! Where the report comes from: the node's own account, with every sidecar's and the controller's inside.
+//! Where the report comes from: what the world says of its mesh, with every sidecar's account and the controllers' inside.
 //!
 //! Whether a sidecar has the newest tables takes both: it knows what it holds and uses, the controller what it was sent.
 
-use gamut_controller::{ControllerStatus, SubscriberStatus};
-use gamut_local::control::{PodReport, Status};
+use gamut_controller::SubscriberStatus;
+use gamut_local::control::PodReport;
 use gamut_proxy::{
     admin::{CertificateStatus, ProxyStatus},
     tables::{SubscriptionState, TableState},
@@ -11,35 +11,29 @@ use gamut_proxy::{
 use gamut_route::Uid;
 use jiff::Timestamp;
 
-use super::{Certificate, Component, KnownSidecar, Pod, Report, Sidecar, Tables};
-use crate::instance::Selection;
+use super::{Certificate, KnownSidecar, Pod, Report, Sidecar, Tables};
+use crate::world::{Mesh, Selection, World};
 
-/// Asks the instance.
+/// Asks a world.
 ///
 /// # Errors
-/// There is no such instance, or it broke off.
-pub(super) fn report(selection: &Selection) -> anyhow::Result<Report> {
-    Ok(of(selection.client().status()?, selection))
+/// Nobody answers.
+pub(super) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
+    let mesh = world.mesh(selection.namespace.as_deref()).await?;
+    Ok(of(mesh, |namespace| selection.has(namespace)))
 }
 
-fn of(status: Status, selection: &Selection) -> Report {
-    let controller =
-        status.controller.and_then(|value| serde_json::from_value::<ControllerStatus>(value).ok());
-    let subscribers = controller.map(|controller| controller.subscribers).unwrap_or_default();
-    let shown = status.pods.into_iter().filter(|pod| selection.has(&pod.namespace));
-    let component = |report: gamut_local::control::ComponentReport| Component {
-        name: report.name,
-        ready: report.ready,
-        restarts: report.restarts,
-    };
+/// What a mesh's answers say about the pods of some namespaces.
+pub(crate) fn of(mesh: Mesh, shown: impl Fn(&str) -> bool) -> Report {
+    let subscribers: Vec<SubscriberStatus> =
+        mesh.controllers.into_iter().flat_map(|controller| controller.subscribers).collect();
+    let pods = mesh.pods.into_iter().filter(|pod| shown(&pod.namespace));
     Report {
-        instance: status.instance,
-        started: status.started,
-        paths: status.paths.iter().map(|path| path.display().to_string()).collect(),
-        components: status.components.into_iter().map(component).collect(),
-        pods: shown.map(|pod| self::pod(pod, &subscribers)).collect(),
-        problems: status.problems,
-        waiting_for: status.waiting_for,
+        world: mesh.world,
+        components: mesh.components,
+        pods: pods.map(|pod| self::pod(pod, &subscribers)).collect(),
+        problems: mesh.problems.into_iter().chain(mesh.unasked).collect(),
+        waiting_for: mesh.waiting_for,
     }
 }
 
@@ -102,4 +96,62 @@ fn certificate(status: &CertificateStatus) -> Option<Certificate> {
     let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok();
     let issued = time(status.not_before.saturating_add(gamut_ca::authority::BACKDATE.as_secs()))?;
     Some(Certificate { issued, expires: time(status.not_after)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        status::page,
+        world::scripted::{self, component, list},
+    };
+
+    #[tokio::test]
+    async fn a_cluster_is_shown_like_an_instance_and_silent_sidecars_with_their_reason() {
+        let meshed = json!({
+            "metadata": {"namespace": "shop", "name": "web-1", "uid": "1"},
+            "spec": {
+                "initContainers": [{"name": "gamut-proxy", "restartPolicy": "Always"}],
+                "containers": [{"name": "app"}],
+            },
+            "status": {
+                "phase": "Running", "podIPs": [{"ip": "10.244.0.7"}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "initContainerStatuses": [{"name": "gamut-proxy", "restartCount": 1, "state": {"running": {}}}],
+                "containerStatuses": [{"name": "app", "restartCount": 2, "state": {"running": {}}}],
+            },
+        });
+        let job = json!({
+            "metadata": {"namespace": "shop", "name": "job-1"}, "spec": {}, "status": {"phase": "Succeeded"},
+        });
+        let plain = json!({
+            "metadata": {"namespace": "shop", "name": "legacy"},
+            "spec": {"containers": [{"name": "app"}]},
+            "status": {"phase": "Pending"},
+        });
+        let pods = [component("controller", true), component("ca", false), meshed, job, plain];
+        let world = scripted::world(vec![
+            ("/version", json!({"gitVersion": "v1.34.4"})),
+            ("/api/v1/pods", list(&pods)),
+        ]);
+        let report = report(&world, &Selection::default()).await.unwrap();
+        let page = page::page(&report, "2026-01-31T12:00:00Z".parse().unwrap(), false);
+        insta::assert_snapshot!(page.render(false));
+        let data = serde_json::to_value(&report).unwrap();
+        let expected = json!({"kind": "cluster", "context": "test", "server": "https://10.0.0.10:6443", "version": "v1.34.4"});
+        assert_eq!(data["world"], expected);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_does_not_answer_is_one_line_with_its_context() {
+        let world = scripted::unreachable();
+        let error = report(&world, &Selection::default()).await.unwrap_err();
+        let line = crate::failure::one_line(&error);
+        assert_eq!(
+            line,
+            "context test (https://10.0.0.10:6443): GET /version: no answer: Error reading events stream: connection refused"
+        );
+    }
 }

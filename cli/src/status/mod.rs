@@ -9,9 +9,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    instance::Selection,
     output::{self, Colour, Format},
+    world::{self, Component, Place, Selection},
 };
+
+pub(crate) use self::gather::of;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,12 +27,8 @@ pub(crate) struct Args {
 /// All that `gamut status` tells, as `-o json` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
-    /// The instance.
-    pub(crate) instance: String,
-    /// Since when it runs.
-    pub(crate) started: Timestamp,
-    /// The manifests.
-    pub(crate) paths: Vec<String>,
+    /// Who answered.
+    pub(crate) world: Place,
     /// The mesh's own processes.
     pub(crate) components: Vec<Component>,
     /// The pods that were asked for.
@@ -39,17 +37,6 @@ pub(crate) struct Report {
     pub(crate) problems: Vec<String>,
     /// What isn't ready yet, a line each.
     pub(crate) waiting_for: Vec<String>,
-}
-
-/// A process of the mesh's own.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Component {
-    /// `ca` or `controller`.
-    pub(crate) name: String,
-    /// It answers.
-    pub(crate) ready: bool,
-    /// How often it has died.
-    pub(crate) restarts: u32,
 }
 
 /// A pod.
@@ -127,7 +114,8 @@ impl Tables {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let report = gather::report(&args.selection)?;
+    let report =
+        world::ask(async { gather::report(&args.selection.choice.world().await?, &args.selection).await })?;
     let now = Timestamp::now();
     output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
     Ok(ExitCode::SUCCESS)

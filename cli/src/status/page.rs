@@ -8,21 +8,12 @@ use crate::output::{Age, Cell, Page, Tone};
 /// `now` is what ages are counted from.
 pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     let mut page = Page::default();
-    let up = Age::between(report.started, now);
-    page.say(format!("instance {}, up {up}, from {}", report.instance, report.paths.join(", ")), Tone::Faint);
+    page.say(report.world.line(now), Tone::Faint);
     page.gap();
-    page.table(
-        0,
-        &["COMPONENT", "READY", "RESTARTS"],
-        report.components.iter().map(|component| {
-            vec![
-                Cell::from(&component.name),
-                yes_or(component.ready, Tone::Bad),
-                restarts(component.restarts),
-            ]
-        }),
-    );
-    page.gap();
+    if !report.components.is_empty() {
+        components(report, &mut page);
+        page.gap();
+    }
     let heading = ["NAMESPACE", "POD", "READY", "RESTARTS", "IDENTITY", "CERTIFICATE", "TABLES", "ADDRESSES"];
     let columns = if wide { heading.len() } else { heading.len() - 1 };
     let rows = report.pods.iter().map(|pod| {
@@ -35,6 +26,24 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     page.gap();
     verdict(report, &mut page);
     page
+}
+
+/// In a cluster each has a pod.
+fn components(report: &Report, page: &mut Page) {
+    let in_pods = report.components.iter().any(|component| component.pod.is_some());
+    let heading: &[&str] = match in_pods {
+        true => &["COMPONENT", "READY", "RESTARTS", "POD"],
+        false => &["COMPONENT", "READY", "RESTARTS"],
+    };
+    let rows = report.components.iter().map(|component| {
+        vec![
+            Cell::from(&component.name),
+            yes_or(component.ready, Tone::Bad),
+            restarts(component.restarts),
+            Cell::from(component.pod.as_deref().unwrap_or_default()),
+        ]
+    });
+    page.table(0, heading, rows);
 }
 
 fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
@@ -152,7 +161,10 @@ fn restarts(count: u32) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Component, Tables};
+    use crate::{
+        status::Tables,
+        world::{Component, Place},
+    };
 
     fn now() -> Timestamp {
         "2026-01-31T12:00:00Z".parse().unwrap()
@@ -183,11 +195,13 @@ mod tests {
     }
 
     fn report(pods: Vec<Pod>) -> Report {
-        let component = |name: &str| Component { name: name.to_owned(), ready: true, restarts: 0 };
+        let component = |name: &str| Component { name: name.to_owned(), pod: None, ready: true, restarts: 0 };
         Report {
-            instance: "default".to_owned(),
-            started: "2026-01-31T11:47:10Z".parse().unwrap(),
-            paths: vec!["examples/canary".to_owned()],
+            world: Place::Instance {
+                name: "default".to_owned(),
+                started: "2026-01-31T11:47:10Z".parse().unwrap(),
+                paths: vec!["examples/canary".to_owned()],
+            },
             components: vec![component("ca"), component("controller")],
             pods,
             problems: Vec::new(),
@@ -207,6 +221,21 @@ mod tests {
         ]);
         insta::assert_snapshot!(page(&report, now(), false).render(false));
         insta::assert_snapshot!("wide", page(&report, now(), true).render(false));
+    }
+
+    #[test]
+    fn a_clusters_components_are_shown_with_their_pods() {
+        let newest = Tables { subscribed: 9, ..Tables::default() };
+        let mut report = report(vec![pod("web-1", sidecar(GOOD, newest))]);
+        report.world = Place::Cluster {
+            context: "kind".to_owned(),
+            server: "https://10.0.0.10:6443".to_owned(),
+            version: "v1.34.4".to_owned(),
+        };
+        for component in &mut report.components {
+            component.pod = Some(format!("gamut-{}-5d4f-x", component.name));
+        }
+        insta::assert_snapshot!(page(&report, now(), false).render(false));
     }
 
     #[test]

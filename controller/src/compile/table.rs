@@ -36,7 +36,8 @@ pub fn compile_table(
     };
     let contest = contest_for(world, routes, parent, client_namespace);
     let itself = itself(service, port);
-    let is_accepted = |route: &CompiledRoute| route.report.refusal().is_none() && !is_excluded(route, service);
+    let is_accepted =
+        |route: &CompiledRoute| route.report.refusal().is_none() && !is_excluded(route, service);
     let accepted = contest.winners.iter().any(|route| is_accepted(route));
     let mut table = RouteTable {
         parent: parent.clone(),

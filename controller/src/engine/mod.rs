@@ -35,7 +35,7 @@ use tracing::{info, warn};
 use self::board::Board;
 pub use self::{
     board::{Delivery, Interest},
-    status::{ControllerStatus, RefusedKey, SourceStatus, SubscriberStatus},
+    status::{ControllerStatus, RefusedKey, SettingsStatus, SourceStatus, SubscriberStatus},
 };
 use crate::{
     index::Index,
@@ -222,8 +222,9 @@ impl Engine {
                     problems: self.source.problems().to_vec(),
                     resource_version: self.source.resource_version(),
                 };
+                let status = ControllerStatus::new(self.index.settings(), source, self.board.status());
                 // Whoever asked may have gone.
-                let _ = reply.send(ControllerStatus { source, subscribers: self.board.status() });
+                let _ = reply.send(status);
             }
             Command::WriteFailed(write) => {
                 self.reporter.failed(&write);

@@ -1,16 +1,35 @@
 //! What the controller says about itself and its subscribers: for people, and for `gamut status`.
 
+use gamut_controller_api::MtlsMode;
 use gamut_route::Uid;
 use serde::{Deserialize, Serialize};
+
+use crate::index::Settings;
 
 /// Everything that `/status` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControllerStatus {
+    /// The controller's version.
+    pub version: String,
+    /// What it was told to compile by.
+    pub settings: SettingsStatus,
     /// How it stands with the source of objects.
     pub source: SourceStatus,
     /// Who subscribes, in the order of coming.
     pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// What an installation was told that changes tables. With the same settings and objects anybody compiles the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsStatus {
+    /// As [`Settings::trust_domain`].
+    pub trust_domain: String,
+    /// As [`Settings::mtls`].
+    pub mtls: MtlsMode,
+    /// As [`Settings::require_reference_grant`].
+    pub require_reference_grant: bool,
 }
 
 /// How it stands with the source of objects.
@@ -59,4 +78,26 @@ pub struct RefusedKey {
     pub key: String,
     /// Why, in the sidecar's words.
     pub reason: String,
+}
+
+impl ControllerStatus {
+    pub(super) fn new(settings: &Settings, source: SourceStatus, subscribers: Vec<SubscriberStatus>) -> Self {
+        let settings = SettingsStatus {
+            trust_domain: settings.trust_domain.clone(),
+            mtls: settings.mtls,
+            require_reference_grant: settings.require_reference_grant,
+        };
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), settings, source, subscribers }
+    }
+}
+
+impl From<SettingsStatus> for Settings {
+    fn from(status: SettingsStatus) -> Self {
+        Self {
+            trust_domain: status.trust_domain,
+            mtls: status.mtls,
+            require_reference_grant: status.require_reference_grant,
+            ..Self::default()
+        }
+    }
 }

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::status::Entry;
 pub use files::{FilesSource, FilesWriter, WriteTo};
-pub use kubernetes::{KubernetesSource, KubernetesWriteError, KubernetesWriter, keep_mesh};
+pub use kubernetes::{KubernetesSource, KubernetesWriteError, KubernetesWriter, keep_mesh, read};
 
 /// Something that happened to an object.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod authority;
+mod cli;
 mod controller;
 mod harness;
 mod injector;

@@ -314,7 +314,7 @@ fn identified(object: &Value) -> Option<(Key, Box<str>)> {
 }
 
 /// An object with what the items of a list lack, and without what is only the API server's bookkeeping.
-fn completed(mut object: Value, resource: &Resource) -> Value {
+pub(crate) fn completed(mut object: Value, resource: &Resource) -> Value {
     if let Some(fields) = object.as_object_mut() {
         fields.insert("apiVersion".to_owned(), resource.api_version().into());
         fields.insert("kind".to_owned(), resource.kind.into());

@@ -21,7 +21,8 @@ use std::{
     sync::Arc,
 };
 
-use gamut_kubernetes::{Cluster, Event, Key, Leadership, Problem, Resource, Watch};
+use gamut_identity::SYSTEM_NAMESPACE;
+use gamut_kubernetes::{ApiError, Cluster, Event, Key, Leadership, Problem, Resource, Watch};
 use gamut_manifest::{Object, ObjectId, Origin};
 use serde_json::Value;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -175,6 +176,26 @@ impl Troubles {
     }
 }
 
+/// All objects of a kind that the index reads, as they are now and as the source would tell them; `None` if the cluster doesn't
+/// serve the kind.
+///
+/// # Errors
+/// If there is no answer, or the answer is no.
+pub async fn read(cluster: &Cluster, kind: &str) -> Result<Option<Vec<Object>>, ApiError> {
+    let watched = kinds::watched(SYSTEM_NAMESPACE).into_iter();
+    let of_kind = watched.filter(|watched| watched.versions.iter().any(|resource| resource.kind == kind));
+    for Kind { versions, selection } in of_kind {
+        for resource in versions {
+            if let Some(objects) = cluster.list(&resource, &selection).await? {
+                let origin = origin(resource);
+                let objects = objects.into_iter().filter_map(|object| self::object(object, &origin));
+                return Ok(Some(objects.collect()));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Tells what a watch says, for as long as somebody listens.
 async fn follow(mut watch: Watch, served: Served, tell: mpsc::Sender<Told>) {
     while let Some(resource) = watch.resource() {
@@ -192,11 +213,14 @@ async fn follow(mut watch: Watch, served: Served, tell: mpsc::Sender<Told>) {
 }
 
 fn news_of(events: Vec<Event>, resource: Resource, served: &Served) -> Vec<News> {
-    let origin = Origin { file: Arc::new(PathBuf::from(resource.path(None))), document: 0, line: 0 };
+    let origin = origin(resource);
     let (mut changes, mut complete) = (Vec::new(), false);
     for event in events {
         match event {
-            Event::Applied(object) => changes.extend(applied(object, &origin)),
+            Event::Applied(object) => {
+                let object = self::object(object, &origin);
+                changes.extend(object.map(|object| SourceEvent::Applied(Box::new(object))));
+            }
             Event::Deleted(key) => changes.push(SourceEvent::Deleted(id_of(resource.kind, key))),
             Event::Complete => {
                 served.set(resource.kind, Some(resource));
@@ -212,11 +236,15 @@ fn news_of(events: Vec<Event>, resource: Resource, served: &Served) -> Vec<News>
     changes.into_iter().chain(complete.then_some(News::Complete)).collect()
 }
 
-/// An object as an event; one that is no object at all is left out, and said.
-fn applied(mut object: Value, origin: &Origin) -> Option<SourceEvent> {
+fn origin(resource: Resource) -> Origin {
+    Origin { file: Arc::new(PathBuf::from(resource.path(None))), document: 0, line: 0 }
+}
+
+/// An object as the index reads it; one that is no object at all is left out, and said.
+fn object(mut object: Value, origin: &Origin) -> Option<Object> {
     kinds::trim(&mut object);
     match Object::from_value(object, origin) {
-        Ok(object) => Some(SourceEvent::Applied(Box::new(object))),
+        Ok(object) => Some(object),
         Err(problem) => {
             warn!("{problem}; the object is left out");
             None

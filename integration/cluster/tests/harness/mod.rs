@@ -116,7 +116,8 @@ impl Cluster {
         }
     }
 
-    fn kubeconfig(&self, account: &str) -> String {
+    /// The kubeconfig of one of our service accounts.
+    pub(crate) fn kubeconfig(&self, account: &str) -> String {
         self.accounts.path().join(account).to_string_lossy().into_owned()
     }
 
@@ -185,6 +186,18 @@ impl Cluster {
         if !ours.is_empty() {
             self.kubectl(&[&["delete", "--wait=true"], ours.as_slice()].concat());
         }
+    }
+
+    /// The kubeconfig of somebody who may do everything.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.state.join("admin.conf")
+    }
+
+    /// Runs `gamut` with these arguments inside, to its end.
+    pub(crate) fn gamut(&self, arguments: &[&str]) -> Output {
+        let mut command = self.inside(env!("CARGO_BIN_EXE_gamut"));
+        command.args(arguments).env_remove("GAMUT_LOG").env_remove("GAMUT_INSTANCE");
+        command.stdin(Stdio::null()).output().unwrap()
     }
 
     /// Starts `gamut` with these arguments inside.

@@ -1,0 +1,302 @@
+//! Pods that should have sidecars, and sidecars that should be in order.
+
+use std::collections::BTreeMap;
+
+use gamut_injector::{
+    Config, INIT_CONTAINER, INJECT, Injection, NamespaceView, PROXY_CONTAINER, ROOTS_CONFIG_MAP, Skipped,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    Facts, Finding, count,
+    facts::{labels, name, namespace},
+    few, unread,
+};
+use crate::{
+    status::{self, Pod, Sidecar},
+    world::{self, Mesh, SYSTEM_NAMESPACE},
+};
+
+/// Pods that violate this Pod Security level are refused.
+const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+
+/// How far in the future a certificate may have been issued before the CA's clock is doubted, in seconds.
+const ISSUED_EARLY: i64 = 60;
+
+/// Which namespaces ask for sidecars.
+pub(super) fn namespaces(facts: &Facts) -> Vec<Finding> {
+    const WHAT: &str = "namespaces";
+    let Ok(namespaces) = &facts.namespaces else {
+        return unread(WHAT, &facts.namespaces).into_iter().collect();
+    };
+    let mut findings = Vec::new();
+    let misspelt: Vec<String> = namespaces
+        .iter()
+        .filter_map(|object| {
+            let value = labels(object).remove(INJECT)?;
+            (!["enabled", "disabled"].contains(&value.as_str()))
+                .then(|| format!("{} ({INJECT}={value})", name(object)))
+        })
+        .collect();
+    if !misspelt.is_empty() {
+        findings.push(Finding::failed(
+            WHAT,
+            format!("a label that says neither yes nor no: {}", few(&misspelt)),
+            format!("kubectl label namespace NAME {INJECT}=enabled (or disabled) --overwrite"),
+        ));
+    }
+    let asking = asking(facts);
+    findings.push(match asking.is_empty() {
+        true => Finding::warning(
+            WHAT,
+            "none asks for sidecars",
+            format!("kubectl label namespace NAME {INJECT}=enabled, then restart its workloads"),
+        ),
+        false => Finding::ok(WHAT, format!("sidecars for {}", few(&asking))),
+    });
+    findings
+}
+
+/// The namespaces with the label that asks for sidecars.
+fn asking(facts: &Facts) -> Vec<String> {
+    let namespaces = facts.namespaces.iter().flatten();
+    let asks = |object: &&Value| labels(object).get(INJECT).is_some_and(|value| value == "enabled");
+    namespaces.filter(asks).map(|object| name(object).to_owned()).collect()
+}
+
+/// Whether each namespace that asks for sidecars has the roots that they mount.
+pub(super) fn roots(facts: &Facts) -> Option<Finding> {
+    const WHAT: &str = "roots";
+    let Ok(published) = &facts.roots else { return unread(WHAT, &facts.roots) };
+    let wanted = std::iter::once(SYSTEM_NAMESPACE.to_owned()).chain(asking(facts));
+    let without: Vec<String> = wanted.filter(|namespace| !published.contains_key(namespace)).collect();
+    Some(match without.is_empty() {
+        true => Finding::ok(WHAT, format!("published in {}", count(published.len(), "namespace"))),
+        false => Finding::failed(
+            WHAT,
+            format!("no ConfigMap {ROOTS_CONFIG_MAP} in {}: pods with sidecars wait there", few(&without)),
+            "the CA publishes it: kubectl -n gamut-system logs deployment/gamut-ca",
+        ),
+    })
+}
+
+/// Namespaces that ask for sidecars and forbid them.
+pub(super) fn pod_security(facts: &Facts) -> Option<Finding> {
+    const WHAT: &str = "Pod Security";
+    let Ok(namespaces) = &facts.namespaces else { return None };
+    let asking = asking(facts);
+    let asked = |object: &&Value| asking.iter().any(|namespace| namespace == name(object));
+    let forbidding = forbidding(namespaces.iter().filter(asked));
+    Some(match forbidding.is_empty() {
+        true => Finding::ok(WHAT, "no namespace that asks for sidecars forbids them"),
+        false => Finding::failed(
+            WHAT,
+            format!(
+                "NET_ADMIN of container {INIT_CONTAINER} is forbidden in {}: pods are refused",
+                few(&forbidding)
+            ),
+            format!(
+                "kubectl label namespace NAME {ENFORCE}=privileged --overwrite, or pods with {INJECT}=disabled"
+            ),
+        ),
+    })
+}
+
+/// Namespaces that would forbid sidecars.
+pub(super) fn pod_security_anywhere(facts: &Facts) -> Option<Finding> {
+    const WHAT: &str = "Pod Security";
+    let Ok(namespaces) = &facts.namespaces else { return unread(WHAT, &facts.namespaces) };
+    // Our own pods are restricted, and have no sidecars.
+    let forbidding = forbidding(namespaces.iter().filter(|object| name(object) != SYSTEM_NAMESPACE));
+    Some(match forbidding.is_empty() {
+        true => Finding::ok(WHAT, "no namespace forbids sidecars by its label"),
+        false => Finding::warning(
+            WHAT,
+            format!("{} would refuse pods with sidecars", few(&forbidding)),
+            format!(
+                "container {INIT_CONTAINER} needs NET_ADMIN; where sidecars are wanted: \
+                 kubectl label namespace NAME {ENFORCE}=privileged --overwrite"
+            ),
+        ),
+    })
+}
+
+/// *Baseline* and *restricted* forbid adding NET_ADMIN.
+fn forbidding<'a>(namespaces: impl Iterator<Item = &'a Value>) -> Vec<String> {
+    let forbids = |object: &'a Value| {
+        let level = labels(object).remove(ENFORCE)?;
+        ["baseline", "restricted"].contains(&level.as_str()).then(|| format!("{} ({level})", name(object)))
+    };
+    namespaces.filter_map(forbids).collect()
+}
+
+/// Pods without a sidecar that somebody asked for.
+pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
+    const WHAT: &str = "pods without sidecar";
+    let Ok(pods) = &facts.pods else { return unread(WHAT, &facts.pods).into_iter().collect() };
+    let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut impossible, mut refused) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let report = world::pod_report(pod);
+        let ours = [SYSTEM_NAMESPACE, "kube-system"].contains(&namespace(pod));
+        if ours || world::has_sidecar(pod) || world::is_over(&report) || report.terminating {
+            continue;
+        }
+        let view = NamespaceView { name: namespace(pod).to_owned(), labels: facts.labels(namespace(pod)) };
+        match gamut_injector::inject(pod, &view, &Config::default()) {
+            Ok(Injection::Injected(_)) => {
+                let workload = report.workload.unwrap_or_else(|| format!("Pod {}", report.name));
+                *missing.entry(format!("{workload} in {}", view.name)).or_default() += 1;
+            }
+            Ok(Injection::Skipped(
+                Skipped::NotSelected(_) | Skipped::Disabled(_) | Skipped::SystemNamespace(_),
+            )) => {}
+            Ok(Injection::Skipped(reason)) => {
+                impossible.push(format!("{}/{}: {reason}", view.name, report.name))
+            }
+            Err(error) => refused.push(format!("{}/{}: {error}", view.name, report.name)),
+        }
+    }
+    let mut findings = Vec::new();
+    if !missing.is_empty() {
+        let pods: usize = missing.values().sum();
+        let workloads: Vec<String> = missing.into_keys().collect();
+        findings.push(Finding::failed(
+            WHAT,
+            format!("{} that should have one: {}", count(pods, "pod"), few(&workloads)),
+            "they were made before their namespace had its label, or without the injector: \
+             kubectl -n NAMESPACE rollout restart deployment/NAME",
+        ));
+    }
+    if !refused.is_empty() {
+        let remedy = "as it is it would be refused when it is made anew: mend what is named";
+        findings.push(Finding::failed(WHAT, few(&refused), remedy));
+    }
+    if !impossible.is_empty() {
+        let remedy = "their traffic stays outside of the mesh; the label gamut.mesh/inject=disabled on the pod says that this is meant";
+        findings.push(Finding::warning(WHAT, few(&impossible), remedy));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(WHAT, "none that should have one"));
+    }
+    findings
+}
+
+/// The sidecars that there are: whether they start, answer, have certificates and the newest tables.
+pub(super) fn sidecars(mesh: Mesh, now: Timestamp) -> Vec<Finding> {
+    const WHAT: &str = "sidecars";
+    let ours = |line: &&String| {
+        [INIT_CONTAINER, PROXY_CONTAINER].iter().any(|name| line.contains(&format!("container {name}")))
+    };
+    let stuck: Vec<String> = mesh.waiting_for.iter().filter(ours).cloned().collect();
+    let mut findings = versions(&mesh);
+    let report = status::of(mesh, |_| true);
+    let sidecars: Vec<(String, &Sidecar)> = report
+        .pods
+        .iter()
+        .filter_map(|pod: &Pod| Some((format!("{}/{}", pod.namespace, pod.name), pod.sidecar.as_ref()?)))
+        .collect();
+    if !stuck.is_empty() {
+        let remedy = "kubectl -n NAMESPACE describe pod NAME; kubectl -n NAMESPACE logs NAME -c gamut-proxy";
+        findings.push(Finding::failed(WHAT, few(&stuck), remedy));
+    }
+    let silent: Vec<String> = sidecars
+        .iter()
+        .filter_map(|(pod, sidecar)| match sidecar {
+            Sidecar::Silent(reason) => Some(format!("{pod}: {reason}")),
+            Sidecar::Known(_) => None,
+        })
+        .collect();
+    if !silent.is_empty() {
+        let remedy = "to ask sidecars takes the permission to create pods/portforward in their namespaces; \
+                      kubectl logs -c gamut-proxy says what they do";
+        findings.push(Finding::unknown(WHAT, few(&silent), remedy));
+    }
+    let known = || {
+        sidecars.iter().filter_map(|(pod, sidecar)| match sidecar {
+            Sidecar::Known(known) => Some((pod, known)),
+            Sidecar::Silent(_) => None,
+        })
+    };
+    let mut lines = |what, failed: bool, lines: Vec<String>, remedy: &str| match (lines.is_empty(), failed) {
+        (true, _) => {}
+        (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
+        (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
+    };
+    let away =
+        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.tables.controller_away.as_ref()?)));
+    lines(WHAT, true, away.collect(), "they go on with what they have; new workloads wait: see controller");
+    let refused =
+        known().flat_map(|(pod, known)| known.tables.refused.iter().map(move |key| format!("{pod}: {key}")));
+    lines(
+        WHAT,
+        true,
+        refused.collect(),
+        "the table before stays in force; a sidecar of the controller's version would take it: restart the workload",
+    );
+    let behind = known().filter(|(_, known)| !known.tables.behind.is_empty());
+    let behind = behind.map(|(pod, known)| format!("{pod}: waits for {}", few(&known.tables.behind)));
+    lines(WHAT, false, behind.collect(), "if it lasts: `gamut status` says what they wait for");
+
+    let ended = known().filter_map(|(pod, known)| match &known.certificate {
+        None => Some(format!("{pod} has none yet")),
+        Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired")),
+    });
+    const CERTIFICATES: &str = "certificates";
+    lines(
+        CERTIFICATES,
+        true,
+        ended.collect(),
+        "nothing new connects to or from these pods: see ca, and kubectl logs -c gamut-proxy",
+    );
+    let failing =
+        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
+    lines(
+        CERTIFICATES,
+        false,
+        failing.collect(),
+        "the certificate they have stays good until it ends: see ca",
+    );
+    let early = known().filter_map(|(pod, known)| {
+        let ahead = known.certificate.as_ref()?.issued.as_second() - now.as_second();
+        (ahead > ISSUED_EARLY).then(|| format!("{pod}: issued {ahead} s in the future"))
+    });
+    lines(
+        CERTIFICATES,
+        false,
+        early.collect(),
+        "the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
+    );
+    if findings.is_empty() {
+        findings.push(match sidecars.len() {
+            0 => Finding::ok(WHAT, "none yet"),
+            number => Finding::ok(WHAT, format!("{number} with a certificate and the newest tables")),
+        });
+    }
+    findings
+}
+
+/// Sidecars of another version than their controller.
+fn versions(mesh: &Mesh) -> Vec<Finding> {
+    let Some(version) = mesh.controllers.iter().map(|status| status.version.as_str()).max() else {
+        return Vec::new();
+    };
+    let others: Vec<String> = mesh
+        .controllers
+        .iter()
+        .flat_map(|status| &status.subscribers)
+        .filter(|subscriber| subscriber.proxy_version != version)
+        .map(|subscriber| {
+            format!("{}/{} ({})", subscriber.namespace, subscriber.pod, subscriber.proxy_version)
+        })
+        .collect();
+    match others.is_empty() {
+        true => Vec::new(),
+        false => vec![Finding::warning(
+            "sidecar versions",
+            format!("other than the controller's {version}: {}", few(&others)),
+            "kubectl -n NAMESPACE rollout restart deployment/NAME gives them the new one",
+        )],
+    }
+}

@@ -1,0 +1,322 @@
+//! Clusters in several states of health, from the API server's documents to the page.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gamut_controller::{ControllerStatus, SettingsStatus, SourceStatus, SubscriberStatus};
+use gamut_controller_api::MtlsMode;
+use gamut_local::control::PodReport;
+use gamut_route::Uid;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::world::scripted::{self, Documents, REVIEWS, component, forbidden, list};
+
+/// A root's certificate, PEM.
+fn root() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&key).unwrap().pem()
+}
+
+fn namespace(name: &str, labels: Value) -> Value {
+    json!({"metadata": {"name": name, "labels": labels}})
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec["containers"] = json!([{"name": "app", "image": "app"}]);
+    json!({
+        "metadata": {
+            "namespace": "shop", "name": name, "labels": {"pod-template-hash": "5d4f"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "web-5d4f"}],
+        },
+        "spec": spec,
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+fn definition(name: &str, channel: &str) -> Value {
+    json!({"metadata": {"name": name, "annotations": {
+        "gateway.networking.k8s.io/bundle-version": "v1.7.0", "gateway.networking.k8s.io/channel": channel,
+    }}})
+}
+
+fn definitions(channel: &str) -> Vec<Value> {
+    let mut names = vec!["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
+    if channel == "experimental" {
+        names.extend([
+            "xbackends.gateway.networking.x-k8s.io",
+            "xbackendtrafficpolicies.gateway.networking.x-k8s.io",
+        ]);
+    }
+    names.into_iter().map(|name| definition(name, channel)).collect()
+}
+
+fn lease(ahead: i64) -> Value {
+    let renewed = Timestamp::now() + SignedDuration::from_secs(ahead);
+    json!({"spec": {"holderIdentity": "controller-1", "renewTime": renewed.to_string()}})
+}
+
+fn webhook(bundle: &str) -> Value {
+    let client =
+        json!({"caBundle": bundle, "service": {"namespace": "gamut-system", "name": "gamut-injector"}});
+    json!({"metadata": {"name": "gamut-injector"}, "webhooks": [
+        {"name": "pods.gamut.mesh", "failurePolicy": "Fail", "clientConfig": client},
+    ]})
+}
+
+fn slice(pods: &[&str]) -> Value {
+    let endpoint = |pod: &&str| json!({"conditions": {"ready": true}, "targetRef": {"name": pod}});
+    let endpoints: Vec<Value> = pods.iter().map(endpoint).collect();
+    json!({"metadata": {"labels": {"kubernetes.io/service-name": "gamut-injector"}}, "endpoints": endpoints})
+}
+
+fn node(version: &str) -> Value {
+    json!({"metadata": {"name": "node"}, "status": {"nodeInfo": {"kubeletVersion": version}}})
+}
+
+fn published(root: &str) -> Value {
+    let of = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "gamut-trust-bundle"}, "data": {"root.pem": root}});
+    list(&[of("gamut-system"), of("shop")])
+}
+
+/// A cluster in which all is well.
+fn healthy() -> Documents {
+    let root = root();
+    let components = ["controller", "ca", "injector"].map(|name| component(name, true));
+    let mesh = json!({
+        "metadata": {"name": "gamut"}, "spec": {"controllerName": "gamut.mesh/controller"},
+        "status": {"conditions": [{"type": "Accepted", "status": "True"}], "supportedFeatures": [{}, {}]},
+    });
+    vec![
+        ("/version", json!({"gitVersion": "v1.34.4"})),
+        ("/api/v1/nodes", list(&[node("v1.34.4")])),
+        ("/api/v1/namespaces", list(&[namespace("shop", json!({"gamut.mesh/inject": "enabled"}))])),
+        ("/api/v1/pods", list(&components)),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", list(&definitions("experimental"))),
+        (WEBHOOKS, list(&[webhook(&STANDARD.encode(&root))])),
+        (
+            "/api/v1/namespaces/gamut-system/services",
+            list(&[json!({"metadata": {"name": "gamut-injector"}})]),
+        ),
+        (SLICES, list(&[slice(&["injector-1", "injector-2"])])),
+        (LEASE, lease(-2)),
+        ("/api/v1/configmaps", published(&root)),
+        ("/apis/gateway.networking.x-k8s.io/v1alpha1/xmeshes", list(&[mesh])),
+        (REVIEWS, json!({"status": {"allowed": true}})),
+    ]
+}
+
+const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/gamut-system/endpointslices";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/gamut-system/leases/gamut-controller";
+
+/// The same with other answers.
+fn but(mut documents: Documents, others: Documents) -> Documents {
+    documents.retain(|(path, _)| others.iter().all(|(other, _)| other != path));
+    documents.extend(others);
+    documents
+}
+
+async fn checked(documents: Documents) -> String {
+    let report = now(&scripted::cluster(documents), &scripted::context()).await.unwrap();
+    report.page(Timestamp::UNIX_EPOCH).render(false)
+}
+
+async fn checked_before(documents: Documents) -> String {
+    let report = before(&scripted::cluster(documents), &scripted::context()).await.unwrap();
+    report.page(Timestamp::UNIX_EPOCH).render(false)
+}
+
+#[tokio::test]
+async fn what_is_well_is_said_and_what_may_not_be_asked_is_a_finding() {
+    insta::assert_snapshot!(checked(healthy()).await);
+}
+
+#[tokio::test]
+async fn whatever_is_broken_has_its_line_and_its_remedy() {
+    let restricted =
+        json!({"gamut.mesh/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted"});
+    let namespaces = [namespace("shop", restricted), namespace("lab", json!({"gamut.mesh/inject": "yes"}))];
+    let pods = [
+        component("controller", true),
+        component("injector", false),
+        pod("web-1", json!({})),
+        pod("web-2", json!({})),
+        pod("agent", json!({"hostNetwork": true})),
+    ];
+    let documents = vec![
+        ("/version", json!({"gitVersion": "v1.28.9"})),
+        ("/api/v1/nodes", list(&[node("v1.28.9")])),
+        ("/api/v1/namespaces", list(&namespaces)),
+        ("/api/v1/pods", list(&pods)),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", list(&[])),
+        (WEBHOOKS, list(&[webhook("")])),
+        (SLICES, list(&[slice(&[])])),
+        (LEASE, lease(120)),
+        ("/api/v1/configmaps", list(&[])),
+        ("/apis/gateway.networking.x-k8s.io/v1alpha1/xmeshes", list(&[])),
+    ];
+    insta::assert_snapshot!(checked(but(healthy(), documents)).await);
+}
+
+#[tokio::test]
+async fn a_bundle_that_lacks_the_published_root_and_one_that_is_none_are_told_apart() {
+    for (bundle, said) in [
+        (STANDARD.encode(root()), "caBundle lacks a root that the CA has published"),
+        ("!".to_owned(), "caBundle can't be read"),
+        (STANDARD.encode("x"), "caBundle can't be read"),
+    ] {
+        let page = checked(but(healthy(), vec![(WEBHOOKS, list(&[webhook(&bundle)]))])).await;
+        assert!(page.contains(said), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_renewed_is_no_leader() {
+    for (document, said) in [
+        (lease(-100), "renewed it 10"),
+        (json!({"spec": {}}), "no controller leads"),
+        (json!({"kind": "Status", "code": 404, "reason": "NotFound"}), "no controller has ever led"),
+    ] {
+        let page = checked(but(healthy(), vec![(LEASE, document)])).await;
+        assert!(page.contains(said), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_without_gamut_is_told_how_to_get_it_and_nothing_else() {
+    insta::assert_snapshot!(checked(but(healthy(), vec![("/api/v1/pods", list(&[]))])).await);
+}
+
+#[tokio::test]
+async fn somebody_who_may_read_little_gets_what_can_be_read() {
+    let nothing = [
+        "/api/v1/nodes",
+        "/api/v1/namespaces",
+        "/api/v1/pods",
+        "/api/v1/configmaps",
+        WEBHOOKS,
+        LEASE,
+        SLICES,
+    ]
+    .map(|path| (path, forbidden("you cannot list this at the cluster scope")));
+    insta::assert_snapshot!(checked(but(healthy(), nothing.into())).await);
+}
+
+#[tokio::test]
+async fn a_good_place_to_install_is_said_to_be_one() {
+    insta::assert_snapshot!(checked_before(but(healthy(), vec![("/api/v1/pods", list(&[]))])).await);
+}
+
+#[tokio::test]
+async fn what_keeps_from_installing_is_told_beforehand() {
+    let documents = vec![
+        ("/version", json!({"gitVersion": "v1.28.9"})),
+        ("/api/v1/nodes", list(&[node("v1.28.9"), node("v1.29.0")])),
+        (
+            "/api/v1/namespaces",
+            list(&[namespace("shop", json!({"pod-security.kubernetes.io/enforce": "baseline"}))]),
+        ),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", list(&[])),
+        (REVIEWS, json!({"status": {"allowed": false}})),
+    ];
+    insta::assert_snapshot!(checked_before(but(healthy(), documents)).await);
+}
+
+#[tokio::test]
+async fn a_standard_channel_leaves_the_annotation_for_sessions() {
+    let standard = list(&definitions("standard"));
+    let documents = vec![("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", standard)];
+    let page = checked_before(but(healthy(), documents)).await;
+    assert!(page.contains("v1.7.0, standard channel"), "{page}");
+    assert!(
+        page.contains("annotation gamut.mesh/session-persistence; the fields are only in the experimental"),
+        "{page}"
+    );
+}
+
+fn sidecar(name: &str, status: Value) -> PodReport {
+    let object = json!({
+        "metadata": {"namespace": "shop", "name": name, "uid": name},
+        "spec": {"initContainers": [{"name": "gamut-proxy", "restartPolicy": "Always"}]},
+        "status": {"phase": "Running"},
+    });
+    PodReport { proxy: Some(status), ready: true, ..world::pod_report(&object) }
+}
+
+fn status(not_after: i64, table: Value) -> Value {
+    json!({
+        "identity": "spiffe://cluster.local/ns/shop/sa/web",
+        "certificate": {"serial": "1", "notBefore": 0, "notAfter": not_after},
+        "ready": {"ready": true},
+        "controller": {"state": "connected", "address": "c:15012", "seconds": 5},
+        "tables": [{"key": "RouteTable shop/web:80", "ageSeconds": 5, "state": table}],
+        "backends": [], "sessions": [],
+    })
+}
+
+fn mesh(pods: Vec<PodReport>, proxy_version: &str) -> world::Mesh {
+    let subscriber = SubscriberStatus {
+        namespace: "shop".to_owned(),
+        pod: "good".to_owned(),
+        uid: Uid::of("good"),
+        proxy_version: proxy_version.to_owned(),
+        connected_since: String::new(),
+        keys: 1,
+        in_sync: true,
+        behind: Vec::new(),
+        refused: Vec::new(),
+    };
+    let settings = SettingsStatus {
+        trust_domain: "cluster.local".to_owned(),
+        mtls: MtlsMode::Permissive,
+        require_reference_grant: false,
+    };
+    let source = SourceStatus { synced: true, problems: Vec::new(), resource_version: None };
+    let controller =
+        ControllerStatus { version: "0.1.0".to_owned(), settings, source, subscribers: vec![subscriber] };
+    world::Mesh {
+        world: Place::Machine,
+        components: Vec::new(),
+        pods,
+        controllers: vec![controller],
+        unasked: Vec::new(),
+        problems: Vec::new(),
+        waiting_for: Vec::new(),
+    }
+}
+
+fn of_sidecars(mesh: world::Mesh) -> String {
+    let now = Timestamp::from_second(1_000_000).unwrap();
+    let mut findings = control_plane::controllers(&mesh);
+    findings.extend(pods::sidecars(mesh, now));
+    Report { world: Place::Machine, purpose: Purpose::Operate, findings }.page(now).render(false)
+}
+
+#[test]
+fn sidecars_in_order_are_counted() {
+    let good = sidecar("good", status(2_000_000, json!({"state": "active"})));
+    insta::assert_snapshot!(of_sidecars(mesh(vec![good], "0.1.0")));
+}
+
+#[test]
+fn sidecars_out_of_order_are_named_with_what_to_do() {
+    let expired = sidecar("expired", status(999_999, json!({"state": "active"})));
+    let behind = sidecar(
+        "behind",
+        status(2_000_000, json!({"state": "pending", "missing": ["RouteTable shop/web:80"]})),
+    );
+    let refusing =
+        sidecar("refusing", status(2_000_000, json!({"state": "refused", "reason": "no backend"})));
+    let mut away = status(2_000_000, json!({"state": "active"}));
+    away["controller"] = json!({"state": "away", "address": "c:15012", "seconds": 90, "reason": "refused"});
+    away["certificateProblem"] = "the CA doesn't answer".into();
+    let mut silent = sidecar("silent", Value::Null);
+    silent.proxy = None;
+    silent.proxy_error = Some("its sidecar can't be asked: no answer within 5 s".to_owned());
+    let mut mesh = mesh(vec![expired, behind, refusing, sidecar("away", away), silent], "0.0.9");
+    mesh.waiting_for = vec!["pod shop/new: container gamut-proxy: waiting: ErrImagePull".to_owned()];
+    insta::assert_snapshot!(of_sidecars(mesh));
+}

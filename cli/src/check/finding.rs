@@ -1,0 +1,172 @@
+//! What a test found, and the page of all of them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    output::{Cell, Page, Tone},
+    world::Place,
+};
+
+/// All that `gamut check` tells, as `-o json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// Who was examined.
+    pub(super) world: Place,
+    /// What the tests are for.
+    pub(super) purpose: Purpose,
+    /// What they found, in the order in which the mesh would meet what they test.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// What tests are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Purpose {
+    /// Whether `gamut up` can work.
+    Up,
+    /// Whether Gamut can be installed.
+    Install,
+    /// Whether what is installed works.
+    Operate,
+}
+
+/// What one test found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    /// What was tested.
+    what: &'static str,
+    /// How it stands.
+    pub(super) result: Outcome,
+    /// The value that was found, or what failed.
+    detail: String,
+    /// What to do, unless all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// As it should be.
+    Ok,
+    /// The mesh works, but not all of it, or not well.
+    Warning,
+    /// It couldn't be found out.
+    Unknown,
+    /// The mesh can't work.
+    Failed,
+}
+
+impl Finding {
+    pub(super) fn ok(what: &'static str, detail: impl ToString) -> Self {
+        Self { what, result: Outcome::Ok, detail: detail.to_string(), remedy: None }
+    }
+
+    pub(super) fn warning(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
+        Self { what, result: Outcome::Warning, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    }
+
+    pub(super) fn unknown(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
+        Self { what, result: Outcome::Unknown, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    }
+
+    pub(super) fn failed(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
+        Self { what, result: Outcome::Failed, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    }
+}
+
+impl Report {
+    /// Whether something is missing.
+    pub(super) fn has_failed(&self) -> bool {
+        self.findings.iter().any(|finding| finding.result == Outcome::Failed)
+    }
+
+    /// The report as a page. `now` is what ages are counted from.
+    pub(super) fn page(&self, now: Timestamp) -> Page {
+        let mut page = Page::default();
+        page.say(self.world.line(now), Tone::Faint);
+        page.gap();
+        let rows = self.findings.iter().map(|finding| {
+            let result = match finding.result {
+                Outcome::Ok => Cell::new("ok", Tone::Good),
+                Outcome::Warning => Cell::new("warning", Tone::Doubtful),
+                Outcome::Unknown => Cell::new("unknown", Tone::Doubtful),
+                Outcome::Failed => Cell::new("failed", Tone::Bad),
+            };
+            vec![finding.what.into(), result, Cell::from(&finding.detail)]
+        });
+        page.table(0, &["CHECK", "RESULT", "FOUND"], rows);
+        for (i, (whats, remedy)) in self.remedies().into_iter().enumerate() {
+            if i == 0 {
+                page.gap();
+            }
+            page.say(format!("{}: {remedy}", whats.join(", ")), Tone::Plain);
+        }
+        page.gap();
+        let (verdict, tone) = self.verdict();
+        page.say(verdict, tone);
+        page
+    }
+
+    /// Each remedy once, with what it is for.
+    fn remedies(&self) -> Vec<(Vec<&'static str>, &str)> {
+        let mut remedies: Vec<(Vec<&str>, &str)> = Vec::new();
+        for finding in &self.findings {
+            let Some(remedy) = finding.remedy.as_deref() else { continue };
+            match remedies.iter_mut().find(|(_, known)| *known == remedy) {
+                Some((whats, _)) if whats.contains(&finding.what) => {}
+                Some((whats, _)) => whats.push(finding.what),
+                None => remedies.push((vec![finding.what], remedy)),
+            }
+        }
+        remedies
+    }
+
+    fn verdict(&self) -> (String, Tone) {
+        let (can, cannot) = match self.purpose {
+            Purpose::Up => ("gamut up works here", "gamut up can't work here"),
+            Purpose::Install => ("Gamut can be installed here", "Gamut can't be installed here"),
+            Purpose::Operate => ("the mesh works", "the mesh doesn't work, or not everywhere,"),
+        };
+        let any = |outcome| self.findings.iter().any(|finding| finding.result == outcome);
+        if any(Outcome::Failed) {
+            (format!("{cannot} until that is mended"), Tone::Bad)
+        } else if any(Outcome::Unknown) {
+            (format!("{can} as far as it could be examined"), Tone::Doubtful)
+        } else if any(Outcome::Warning) {
+            (format!("{can}, with what the warnings say"), Tone::Doubtful)
+        } else {
+            (can.to_owned(), Tone::Good)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedies_stand_below_the_table_and_the_verdict_last() {
+        let findings = vec![
+            Finding::ok("root", "uid 0"),
+            Finding::warning("IPv6", "switched off", "pods get IPv4 addresses only"),
+            Finding::failed("namespaces", "Operation not permitted", "run the container privileged"),
+        ];
+        let report = Report { world: Place::Machine, purpose: Purpose::Up, findings };
+        insta::assert_snapshot!(report.page(Timestamp::UNIX_EPOCH).render(false), @r"
+        this machine
+
+        CHECK       RESULT   FOUND
+        root        ok       uid 0
+        IPv6        warning  switched off
+        namespaces  failed   Operation not permitted
+
+        IPv6: pods get IPv4 addresses only
+        namespaces: run the container privileged
+
+        gamut up can't work here until that is mended
+        ");
+    }
+}

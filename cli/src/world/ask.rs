@@ -1,0 +1,62 @@
+//! Questions to sidecars and controllers of a cluster. Their admin ports listen inside their pods, so they are asked through the
+//! API server, a few at a time.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use gamut_controller::ControllerStatus;
+use gamut_kubernetes::{AskError, Cluster};
+use gamut_local::control::PodReport;
+use gamut_proxy::config::ports;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{SYSTEM_NAMESPACE, pod};
+
+/// How many pods are asked at the same time.
+const AT_ONCE: usize = 16;
+/// How long one may take.
+const EACH: Duration = Duration::from_secs(5);
+/// How long all may take; those that weren't asked by then are shown as such.
+const ALL: Duration = Duration::from_secs(60);
+/// The controller's admin port.
+const CONTROLLER_ADMIN: u16 = 15014;
+
+/// Asks the sidecars of all pods that have one running, and notes what they say, or why they don't.
+pub(super) async fn sidecars(cluster: &Cluster, pods: &mut [PodReport]) {
+    let deadline = Instant::now() + ALL;
+    let meshed = pods.iter_mut().filter(|pod| pod.meshed && pod::sidecar_runs(pod));
+    let asked = stream::iter(meshed).for_each_concurrent(AT_ONCE, |pod| async move {
+        let left = deadline.saturating_duration_since(Instant::now()).min(EACH);
+        if left.is_zero() {
+            pod.proxy_error = Some(format!("not asked, because {} s were over", ALL.as_secs()));
+            return;
+        }
+        match status(cluster, &pod.namespace, &pod.name, ports::ADMIN, left).await {
+            Ok(status) => pod.proxy = Some(status),
+            Err(reason) => pod.proxy_error = Some(format!("its sidecar can't be asked: {reason}")),
+        }
+    });
+    asked.await;
+}
+
+/// What a controller's pod says.
+///
+/// # Errors
+/// Why it says nothing, in one line.
+pub(super) async fn controller(cluster: &Cluster, pod: &str) -> Result<ControllerStatus, String> {
+    let status = status(cluster, SYSTEM_NAMESPACE, pod, CONTROLLER_ADMIN, EACH).await?;
+    serde_json::from_value(status).map_err(|error| format!("it speaks another version of /status: {error}"))
+}
+
+async fn status(
+    cluster: &Cluster,
+    namespace: &str,
+    pod: &str,
+    port: u16,
+    within: Duration,
+) -> Result<Value, String> {
+    let answer = cluster.ask_pod(namespace, pod, port, "/status", within).await;
+    let answer = answer.map_err(|error: AskError| error.to_string())?;
+    serde_json::from_slice(&answer).map_err(|error| format!("its answer isn't JSON: {error}"))
+}

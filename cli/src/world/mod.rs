@@ -1,0 +1,298 @@
+//! Which mesh a command asks, and how: a running `gamut up`, or a cluster.
+//!
+//! ```text
+//! flags, GAMUT_INSTANCE, what runs, kubeconfig ─ Choice ─► World ─┬─ mesh: components, pods, what every sidecar says
+//!                                                                 └─ objects: what the controller reads
+//! ```
+//!
+//! Both worlds answer in the same types, so that what is made of the answers is made once. Which world it was is a
+//! [`Place`], the first line of every page and a field of all data.
+
+mod ask;
+mod mesh;
+mod place;
+mod pod;
+#[cfg(test)]
+pub(crate) mod scripted;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use gamut_controller::{index::Settings, source};
+/// Where the mesh's own objects live.
+pub(crate) use gamut_identity::SYSTEM_NAMESPACE;
+use gamut_kubernetes::{Cluster, ConnectError, Context, Resource, core};
+use gamut_local::{Client, INSTANCE_VARIABLE, InstanceName};
+use gamut_manifest::{Object, Origin};
+use serde_json::Value;
+
+pub(crate) use self::{
+    mesh::{COMPONENTS, Component, Mesh, components},
+    place::Place,
+    pod::{has_sidecar, is_over, report as pod_report},
+};
+
+/// The flags that say which world is meant.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Choice {
+    /// Ask the `gamut up` of this name [env: GAMUT_INSTANCE]. Without --name, --context and --kubeconfig: the
+    /// instance `default` if it runs, else the cluster of the kubeconfig's current context
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["context", "kubeconfig"])]
+    pub(crate) name: Option<InstanceName>,
+    /// Ask the cluster of this context of the kubeconfig
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// Ask the cluster of this kubeconfig [env: KUBECONFIG] [default: ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// Which world, and which namespaces of it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Selection {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "all_namespaces")]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces, the mesh's own included
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
+/// A mesh to ask.
+#[derive(Clone, Debug)]
+pub(crate) enum World {
+    /// A `gamut up` on this machine, by its control socket.
+    Instance(Client),
+    /// A cluster, by its API server.
+    Cluster(Cluster, Context),
+}
+
+impl Choice {
+    /// Whether a flag names a cluster.
+    pub(crate) fn names_cluster(&self) -> bool {
+        self.context.is_some() || self.kubeconfig.is_some()
+    }
+
+    /// The instance that a flag, the environment, or its running says; `None` if a cluster is meant.
+    ///
+    /// # Errors
+    /// The environment names what can't be an instance's name.
+    pub(crate) fn instance(&self) -> anyhow::Result<Option<InstanceName>> {
+        if self.names_cluster() {
+            return Ok(None);
+        }
+        if let Some(name) = &self.name {
+            return Ok(Some(name.clone()));
+        }
+        match std::env::var(INSTANCE_VARIABLE) {
+            Ok(name) if !name.is_empty() => Ok(Some(name.parse().context(INSTANCE_VARIABLE)?)),
+            _ => Ok(Some(InstanceName::default()).filter(|name| running().contains(name))),
+        }
+    }
+
+    /// The world that is meant. Flags decide; without any, see `--name`.
+    ///
+    /// # Errors
+    /// There is neither an instance nor a kubeconfig, or the kubeconfig can't be used.
+    pub(crate) async fn world(&self) -> anyhow::Result<World> {
+        match self.instance()? {
+            Some(name) => Ok(World::Instance(Client::new(name))),
+            None => {
+                let (cluster, context) = self.try_cluster().await?.ok_or_else(nobody_to_ask)?;
+                Ok(World::Cluster(cluster, context))
+            }
+        }
+    }
+
+    /// The cluster that is meant; `None` where nobody names one and there is no kubeconfig.
+    ///
+    /// # Errors
+    /// The kubeconfig can't be used, or the one that is named isn't there.
+    pub(crate) async fn try_cluster(&self) -> anyhow::Result<Option<(Cluster, Context)>> {
+        match Cluster::of_context(self.kubeconfig.as_deref(), self.context.as_deref()).await {
+            Ok(found) => Ok(Some(found)),
+            Err(ConnectError::NoKubeconfig) if !self.names_cluster() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// That there is neither an instance nor a kubeconfig, and what to do.
+pub(crate) fn nobody_to_ask() -> anyhow::Error {
+    nobody(&running())
+}
+
+fn running() -> Vec<InstanceName> {
+    gamut_local::running().unwrap_or_default()
+}
+
+fn nobody(running: &[InstanceName]) -> anyhow::Error {
+    let names: Vec<&str> = running.iter().map(InstanceName::as_str).collect();
+    let instances = match names.is_empty() {
+        true => "no `gamut up` is running".to_owned(),
+        false => format!("no `gamut up` named default is running (but: {})", names.join(", ")),
+    };
+    anyhow::anyhow!(
+        "nobody to ask: {instances}, and there is no kubeconfig; start one with `gamut up -f DIR` or choose one with --name, \
+         or name a cluster with --kubeconfig, KUBECONFIG or ~/.kube/config"
+    )
+}
+
+impl Selection {
+    /// Whether objects of a namespace are to be shown: by default those of all namespaces but the mesh's own.
+    pub(crate) fn has(&self, namespace: &str) -> bool {
+        match &self.namespace {
+            Some(wanted) => wanted == namespace,
+            None => self.all_namespaces || namespace != SYSTEM_NAMESPACE,
+        }
+    }
+}
+
+impl World {
+    /// Who answers.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub(crate) async fn place(&self) -> anyhow::Result<Place> {
+        match self {
+            Self::Instance(client) => Ok(Place::instance(&client.status()?)),
+            Self::Cluster(cluster, context) => Place::cluster(cluster, context).await,
+        }
+    }
+
+    /// Components, pods, and what the sidecars say: of one namespace, or of all.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answer is no. A sidecar that doesn't answer is no error.
+    pub(crate) async fn mesh(&self, namespace: Option<&str>) -> anyhow::Result<Mesh> {
+        match self {
+            Self::Instance(client) => Ok(Mesh::of_instance(client.status()?)),
+            Self::Cluster(cluster, context) => Mesh::of_cluster(cluster, context, namespace).await,
+        }
+    }
+
+    /// All objects of a kind that the controller reads; `None` if a cluster doesn't know the kind.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answer is no.
+    pub(crate) async fn objects(&self, kind: &str) -> anyhow::Result<Option<Vec<Object>>> {
+        match self {
+            Self::Cluster(cluster, context) => {
+                source::read(cluster, kind).await.with_context(|| place::called(context))
+            }
+            Self::Instance(client) => {
+                // The node keeps only objects that can be read, so there is no error to tell.
+                let objects = client.objects(kind)?.into_iter();
+                Ok(Some(objects.filter_map(|value| object(value, "the running instance")).collect()))
+            }
+        }
+    }
+
+    /// A Deployment, StatefulSet, Job or Pod, if it is there.
+    ///
+    /// # Errors
+    /// Nobody answers, or the answer is no.
+    pub(crate) async fn workload(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<Option<Object>> {
+        match self {
+            Self::Cluster(cluster, context) => {
+                let Some(resource) = workloads(kind) else { return Ok(None) };
+                let found = cluster.get(&resource, Some(namespace), name).await;
+                let found = found.with_context(|| place::called(context))?;
+                Ok(found.and_then(|value| object(value, &resource.path(Some(namespace)))))
+            }
+            Self::Instance(_) => {
+                let mut objects = self.objects(kind).await?.unwrap_or_default().into_iter();
+                let is = |object: &Object| {
+                    (object.namespace.as_deref(), object.name.as_str()) == (Some(namespace), name)
+                };
+                Ok(objects.find(is))
+            }
+        }
+    }
+
+    /// By what settings the controller compiles.
+    ///
+    /// # Errors
+    /// Why it doesn't say, in one line.
+    pub(crate) async fn settings(&self) -> Result<Settings, String> {
+        let settings = match self {
+            Self::Cluster(cluster, _) => mesh::settings(cluster).await?,
+            Self::Instance(client) => {
+                let status = client.status().map_err(|error| error.to_string())?;
+                let controller = Mesh::of_instance(status).controllers.pop();
+                controller.ok_or("the controller doesn't answer")?.settings
+            }
+        };
+        Ok(settings.into())
+    }
+}
+
+fn object(value: Value, from: &str) -> Option<Object> {
+    let origin = Origin { file: Arc::new(PathBuf::from(from)), document: 0, line: 0 };
+    Object::from_value(value, &origin).ok()
+}
+
+/// Where the workloads are that people name as clients.
+fn workloads(kind: &str) -> Option<Resource> {
+    match kind {
+        "Deployment" => Some(Resource::namespaced("apps", "v1", "Deployment", "deployments")),
+        "StatefulSet" => Some(Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets")),
+        "Job" => Some(Resource::namespaced("batch", "v1", "Job", "jobs")),
+        "Pod" => Some(core::POD),
+        _ => None,
+    }
+}
+
+/// Runs what asks a world. One thread: it waits far more than it works.
+///
+/// # Errors
+/// What the question ends with, or there is no event queue.
+pub(crate) fn ask<T>(question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(question)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        choice: Choice,
+    }
+
+    fn choice(line: &[&str]) -> Choice {
+        Line::try_parse_from([&["gamut"], line].concat()).unwrap().choice
+    }
+
+    #[test]
+    fn flags_decide() {
+        let named = choice(&["--name", "demo"]).instance().unwrap().unwrap();
+        assert_eq!(named.as_str(), "demo");
+        assert_eq!(choice(&["--context", "kind"]).instance().unwrap(), None);
+        assert_eq!(choice(&["--kubeconfig", "x"]).instance().unwrap(), None);
+    }
+
+    #[test]
+    fn two_worlds_at_once_are_refused() {
+        let error = Line::try_parse_from(["gamut", "--name", "demo", "--context", "kind"]).unwrap_err();
+        assert!(error.to_string().contains("cannot be used with"), "{error}");
+    }
+
+    #[test]
+    fn nobody_to_ask_is_said_with_both_remedies_and_with_what_runs_under_other_names() {
+        let error = nobody(&["demo".parse().unwrap()]).to_string();
+        for part in ["named default is running (but: demo)", "gamut up -f DIR", "--name", "KUBECONFIG"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A cluster's pod as `gamut up` reports its own.
+
+use gamut_injector::PROXY_CONTAINER;
+use gamut_local::control::{ContainerReport, PodReport};
+use serde_json::Value;
+
+/// Reads a pod object. What its sidecar says is left to whoever asks it.
+pub(crate) fn report(pod: &Value) -> PodReport {
+    let text = |pointer: &str| text(pod, pointer).unwrap_or_default().to_owned();
+    let containers = containers(pod);
+    PodReport {
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+        uid: text("/metadata/uid"),
+        workload: owner(pod),
+        ips: list(pod, "/status/podIPs").filter_map(|ip| self::text(ip, "/ip").map(str::to_owned)).collect(),
+        phase: text("/status/phase"),
+        ready: list(pod, "/status/conditions").any(|condition| {
+            (self::text(condition, "/type"), self::text(condition, "/status"))
+                == (Some("Ready"), Some("True"))
+        }),
+        terminating: pod.pointer("/metadata/deletionTimestamp").is_some(),
+        meshed: containers.iter().any(|container| container.name == PROXY_CONTAINER),
+        containers,
+        proxy: None,
+        proxy_error: None,
+    }
+}
+
+/// Whether a pod has ended for good: what was its sidecar's is over.
+pub(crate) fn is_over(pod: &PodReport) -> bool {
+    matches!(pod.phase.as_str(), "Succeeded" | "Failed")
+}
+
+/// Whether a pod, or a template of pods, has a sidecar.
+pub(crate) fn has_sidecar(pod: &Value) -> bool {
+    list(pod, "/spec/initContainers").any(|container| text(container, "/name") == Some(PROXY_CONTAINER))
+}
+
+/// Whether the sidecar's container runs, so that it can be asked.
+pub(super) fn sidecar_runs(pod: &PodReport) -> bool {
+    pod.containers.iter().any(|container| container.name == PROXY_CONTAINER && container.state == "running")
+}
+
+/// What a pod that should be ready waits for, in one line.
+pub(super) fn waiting_for(pod: &PodReport) -> Option<String> {
+    if pod.ready || pod.terminating || is_over(pod) {
+        return None;
+    }
+    let name = format!("pod {}/{}", pod.namespace, pod.name);
+    // All that come after a container that waits or runs say `PodInitializing`, which is nobody's fault.
+    let at_fault = |container: &&ContainerReport| match container.state.strip_prefix("waiting: ") {
+        Some(reason) => reason != "PodInitializing",
+        None => container.role != "init" && !container.ready,
+    };
+    match pod.containers.iter().find(at_fault) {
+        Some(container) if container.state == "running" => {
+            Some(format!("{name}: container {} isn't ready", container.name))
+        }
+        Some(container) => Some(format!("{name}: container {}: {}", container.name, container.state)),
+        None => Some(format!("{name}: starting")),
+    }
+}
+
+fn containers(pod: &Value) -> Vec<ContainerReport> {
+    let of = |spec: &'static str, status: &'static str| {
+        list(pod, spec).filter_map(move |container| {
+            let name = text(container, "/name")?;
+            let status = list(pod, status).find(|status| text(status, "/name") == Some(name));
+            let role = match (spec, text(container, "/restartPolicy")) {
+                ("/spec/containers", _) => "app",
+                (_, Some("Always")) => "sidecar",
+                _ => "init",
+            };
+            let number = |pointer: &str| status?.pointer(pointer)?.as_u64();
+            Some(ContainerReport {
+                name: name.to_owned(),
+                role: role.to_owned(),
+                state: status.map_or_else(|| "waiting: not started".to_owned(), state),
+                pid: None,
+                restarts: number("/restartCount").and_then(|count| count.try_into().ok()).unwrap_or(0),
+                ready: status.and_then(|status| status.get("ready")?.as_bool()).unwrap_or(false),
+            })
+        })
+    };
+    let init = of("/spec/initContainers", "/status/initContainerStatuses");
+    init.chain(of("/spec/containers", "/status/containerStatuses")).collect()
+}
+
+fn state(status: &Value) -> String {
+    if status.pointer("/state/running").is_some() {
+        return "running".to_owned();
+    }
+    match (text(status, "/state/terminated/reason"), text(status, "/state/waiting/reason")) {
+        (Some(reason), _) => format!("exited: {reason}"),
+        (None, reason) => format!("waiting: {}", reason.unwrap_or("no reason given")),
+    }
+}
+
+/// `Deployment web` for a pod of its ReplicaSet: the name without the hash that the Deployment's controller added.
+fn owner(pod: &Value) -> Option<String> {
+    let owner = list(pod, "/metadata/ownerReferences").next()?;
+    let (kind, name) = (text(owner, "/kind")?, text(owner, "/name")?);
+    let hash = text(pod, "/metadata/labels/pod-template-hash");
+    match hash.and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-')) {
+        Some(deployment) if kind == "ReplicaSet" => Some(format!("Deployment {deployment}")),
+        _ => Some(format!("{kind} {name}")),
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer).and_then(Value::as_str)
+}
+
+fn list<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(sidecar: Value, app: Value) -> Value {
+        json!({
+            "metadata": {
+                "namespace": "shop", "name": "web-5d4f-x", "uid": "1", "labels": {"pod-template-hash": "5d4f"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "web-5d4f"}],
+            },
+            "spec": {
+                "initContainers": [{"name": "gamut-init"}, {"name": "gamut-proxy", "restartPolicy": "Always"}],
+                "containers": [{"name": "app"}],
+            },
+            "status": {
+                "phase": "Running", "podIPs": [{"ip": "10.244.0.7"}, {"ip": "fd00::7"}],
+                "conditions": [{"type": "Ready", "status": "False"}],
+                "initContainerStatuses": [
+                    {"name": "gamut-init", "ready": true, "state": {"terminated": {"reason": "Completed"}}},
+                    {"name": "gamut-proxy", "restartCount": 2, "ready": true, "state": sidecar},
+                ],
+                "containerStatuses": [{"name": "app", "ready": false, "state": app}],
+            },
+        })
+    }
+
+    #[test]
+    fn a_pod_is_reported_with_its_workload_its_containers_and_whether_it_is_meshed() {
+        let report = report(&pod(json!({"running": {}}), json!({"running": {}})));
+        assert_eq!(report.workload.as_deref(), Some("Deployment web"));
+        assert_eq!(report.ips, ["10.244.0.7", "fd00::7"]);
+        assert!(report.meshed && !report.ready && sidecar_runs(&report));
+        let containers: Vec<_> =
+            report.containers.iter().map(|c| (c.role.as_str(), c.state.as_str(), c.restarts)).collect();
+        assert_eq!(
+            containers,
+            [("init", "exited: Completed", 0), ("sidecar", "running", 2), ("app", "running", 0)]
+        );
+    }
+
+    #[test]
+    fn what_a_pod_waits_for_is_the_first_container_at_fault() {
+        let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
+        let cases = [
+            (json!({"running": {}}), waiting("CrashLoopBackOff"), "container app: waiting: CrashLoopBackOff"),
+            (
+                waiting("ErrImagePull"),
+                waiting("PodInitializing"),
+                "container gamut-proxy: waiting: ErrImagePull",
+            ),
+            (json!({"running": {}}), json!({"running": {}}), "container app isn't ready"),
+            // What its init containers are at is nobody's fault.
+            (json!({"running": {}}), waiting("PodInitializing"), "starting"),
+        ];
+        for (sidecar, app, expected) in cases {
+            let line = waiting_for(&report(&pod(sidecar, app))).unwrap();
+            assert_eq!(line, format!("pod shop/web-5d4f-x: {expected}"));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_over_or_going_waits_for_nothing() {
+        let mut over = report(&pod(json!({}), json!({})));
+        over.phase = "Succeeded".to_owned();
+        assert_eq!(waiting_for(&over), None);
+        let mut going = report(&pod(json!({}), json!({})));
+        going.terminating = true;
+        assert_eq!(waiting_for(&going), None);
+    }
+}

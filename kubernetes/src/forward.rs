@@ -1,0 +1,172 @@
+//! A question to a port that listens inside a pod only: through the API server, as `kubectl port-forward` goes.
+//!
+//! ```text
+//! GET /status ─► API server ─► kubelet ─► the pod's network namespace ─► 127.0.0.1:PORT
+//! ```
+//!
+//! Who may ask is the API server's to decide (`create` or `get` of `pods/portforward`). The ports need no door of their own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+
+use crate::{Cluster, Problem, error::with_causes};
+
+/// How long an answer may be, in bytes.
+const LONGEST: usize = 64 << 20;
+/// How long to wait for the reason after a stream has broken off: it comes by another way.
+const REASON: Duration = Duration::from_secs(1);
+
+/// Why a pod didn't answer.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// The API server doesn't forward, or can't.
+    #[error("its port can't be forwarded: {0}")]
+    Forward(Problem),
+    /// Nobody listens.
+    #[error("nothing listens on port {0} inside of it")]
+    Refused(u16),
+    /// The forwarded connection broke, or didn't speak HTTP.
+    #[error("port {port} inside of it: {reason}")]
+    Broken {
+        /// The port.
+        port: u16,
+        /// How.
+        reason: String,
+    },
+    /// An answer, but none that was hoped for.
+    #[error("port {port} inside of it answered {status}")]
+    Status {
+        /// The port.
+        port: u16,
+        /// The status.
+        status: StatusCode,
+    },
+    /// No answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
+}
+
+impl Cluster {
+    /// What a pod answers to a GET on a port of its loopback address.
+    ///
+    /// # Errors
+    /// If the port can't be reached, or the answer isn't 200, is too long, or takes too long.
+    pub async fn ask_pod(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        path: &str,
+        within: Duration,
+    ) -> Result<Bytes, AskError> {
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
+        let asked = async {
+            let forwarded = pods.portforward(pod, &[port]).await;
+            let mut forwarder = forwarded.map_err(|error| AskError::Forward(error.into()))?;
+            let reason = forwarder.take_error(port);
+            let answer = match forwarder.take_stream(port) {
+                Some(stream) => get(stream, port, path).await,
+                None => Err(broken(port, "the port wasn't forwarded")),
+            };
+            let answer = match (answer, reason) {
+                // What the kubelet says is nearer to the cause than how the stream ended.
+                (Err(AskError::Broken { port, reason }), Some(said)) => {
+                    match timeout(REASON, said).await.ok().flatten() {
+                        Some(said) if said.contains("connection refused") => Err(AskError::Refused(port)),
+                        Some(said) => Err(broken(port, said.trim())),
+                        None => Err(AskError::Broken { port, reason }),
+                    }
+                }
+                (answer, _) => answer,
+            };
+            forwarder.abort();
+            answer
+        };
+        timeout(within, asked).await.unwrap_or(Err(AskError::Late(within)))
+    }
+}
+
+/// One request over one connection.
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    port: u16,
+    path: &str,
+) -> Result<Bytes, AskError> {
+    let failed = |error: hyper::Error| broken(port, &with_causes(&error));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let request = Request::get(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(port, &error.to_string()))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(failed)?;
+        if answer.status() != StatusCode::OK {
+            return Err(AskError::Status { port, status: answer.status() });
+        }
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        Ok(body.map_err(|error| broken(port, &error.to_string()))?.to_bytes())
+    };
+    tokio::pin!(exchange);
+    // The connection moves the bytes while it is polled, and may end before the exchange has looked at the last of them.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = connection => exchange.await,
+    }
+}
+
+fn broken(port: u16, reason: &str) -> AskError {
+    AskError::Broken { port, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// What becomes of an exchange in which the other end says this and ends.
+    async fn answered(answer: &'static [u8]) -> Result<Bytes, AskError> {
+        let (ours, mut theirs) = duplex(1024);
+        let pod = async move {
+            let mut request = [0; 512];
+            let read = theirs.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /status HTTP/1.1\r\n"));
+            theirs.write_all(answer).await.unwrap();
+        };
+        tokio::join!(get(ours, 15_000, "/status"), pod).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_its_body() {
+        let answer = answered(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        assert_eq!(answer.unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_said_with_the_port() {
+        for (answer, said) in [
+            (&b""[..], "port 15000 inside of it: connection closed"),
+            (
+                b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+                "answered 503 Service Unavailable",
+            ),
+            (b"SSH-2.0\r\n", "port 15000 inside of it: invalid HTTP version"),
+        ] {
+            let error = answered(answer).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+}
