@@ -13,4 +13,5 @@ mod mtls;
 mod protocols;
 mod readme;
 mod routing;
+mod sessions;
 mod up;

@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use caller::{App, Caller, KEY, get, header, read, rule, split};
 use gamut_controller_api::Endpoint;
-use gamut_proxy::telemetry::SessionOutcome;
+use gamut_proxy::{
+    http::{Body, HttpVersion},
+    telemetry::SessionOutcome,
+};
 use gamut_route::{
     Uid,
     session::{Affinity, token::Placement},
@@ -76,6 +79,16 @@ impl Jar {
         self.0 = set.or(self.0.take());
         (pod, fresh)
     }
+}
+
+/// The cookie of a user of pod v2-a whose session began so many seconds ago.
+fn token_of(scope: &str, key: (u8, [u8; 32]), age: u64) -> String {
+    let placement = Placement { backend: Uid::of(V2), pod: Uid::of("v2-a") };
+    let mut answer = http::HeaderMap::new();
+    let issued = SystemTime::now() - Duration::from_secs(age);
+    let affinity = Affinity::new(&session(scope, cookie()), &[key]).unwrap();
+    affinity.write(&placement, issued, false, &mut answer).unwrap();
+    answer["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
 }
 
 fn outcome(caller: &Caller, outcome: SessionOutcome) -> u64 {
@@ -164,18 +177,119 @@ async fn a_user_whose_pod_refuses_connections_is_moved_and_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_of_ours_is_no_session_and_gets_a_fresh_one() {
+async fn a_user_whose_pod_is_not_ready_is_moved_and_stays_when_it_is_again() {
     let versions = Versions::new().await;
-    let caller = versions.caller(weighted(50, 50, cookie())).await;
-    let mut user = Jar(Some("canary=forged".to_owned()));
-    assert!(user.call(&caller).await.1);
-    assert!(!user.call(&caller).await.1);
-    assert_eq!(outcome(&caller, SessionOutcome::Invalid), 1);
+    let caller = versions.caller(weighted(0, 100, cookie())).await;
+    let mut user = Jar::default();
+    let (pod, _) = user.call(&caller).await;
+    let mut sick = versions.v2();
+    for endpoint in &mut sick {
+        if endpoint.pod.as_ref().unwrap().name == pod {
+            (endpoint.ready, endpoint.serving) = (false, false);
+        }
+    }
+    caller.update(V2, &sick);
+    let (moved, fresh) = user.call(&caller).await;
+    assert!(moved.starts_with("v2") && moved != pod && fresh);
+    caller.update(V2, &versions.v2());
+    for _ in 0..20 {
+        assert_eq!(user.call(&caller).await, (moved.clone(), false), "nobody is moved twice");
+    }
+    assert_eq!(outcome(&caller, SessionOutcome::Moved), 1);
+}
 
-    // Another rule's token, with the same keys.
-    let other = Rule { session: Some(session("route/1/other", cookie())), ..rule(&[(V1, 1), (V2, 1)]) };
-    let stranger = versions.caller(other).await;
-    assert!(user.call(&stranger).await.1);
+#[tokio::test]
+async fn a_backend_that_leaves_the_rule_and_comes_back_has_lost_its_users() {
+    let versions = Versions::new().await;
+    let caller = versions.caller(weighted(0, 100, cookie())).await;
+    let mut user = Jar::default();
+    assert!(user.call(&caller).await.0.starts_with("v2"));
+    caller.replace(vec![Rule { session: Some(session("route/1/all", cookie())), ..rule(&[(V1, 1)]) }]);
+    let (moved, fresh) = user.call(&caller).await;
+    assert!(moved.starts_with("v1") && fresh, "a session leads to the rule's backends and nowhere else");
+    caller.replace(vec![weighted(0, 100, cookie())]);
+    assert_eq!(user.call(&caller).await, (moved, false));
+}
+
+#[tokio::test]
+async fn a_rule_that_goes_and_comes_back_finds_its_users_where_they_were() {
+    let versions = Versions::new().await;
+    let caller = versions.caller(weighted(0, 100, cookie())).await;
+    let mut user = Jar::default();
+    let (pod, _) = user.call(&caller).await;
+    caller.replace(vec![rule(&[(V1, 1), (V2, 1)])]);
+    let (_, fresh) = user.call(&caller).await;
+    assert!(!fresh, "without a session nobody gets a token");
+    caller.replace(vec![weighted(100, 0, cookie())]);
+    assert_eq!(user.call(&caller).await, (pod, false));
+}
+
+#[tokio::test]
+async fn a_renamed_rule_begins_new_sessions() {
+    let versions = Versions::new().await;
+    let caller = versions.caller(weighted(0, 100, cookie())).await;
+    let mut user = Jar::default();
+    user.call(&caller).await;
+    // The same settings, backends and keys: only the name is another.
+    let renamed = Rule { session: Some(session("route/1/other", cookie())), ..weighted(0, 100, cookie()) };
+    let caller = versions.caller(renamed).await;
+    assert!(user.call(&caller).await.1);
+    assert_eq!(outcome(&caller, SessionOutcome::Foreign), 1);
+}
+
+#[tokio::test]
+async fn another_sidecar_with_the_same_keys_honours_a_session_and_one_without_them_does_not() {
+    let versions = Versions::new().await;
+    let mut user = Jar::default();
+    let (pod, _) = user.call(&versions.caller(weighted(0, 100, cookie())).await).await;
+    // A sidecar that was restarted, or another client's: it knows nothing but its tables and keys.
+    let restarted = versions.caller(weighted(100, 0, cookie())).await;
+    for _ in 0..20 {
+        assert_eq!(user.call(&restarted).await, (pod.clone(), false));
+    }
+    restarted.rotate("route/1/all", &[(2, [9; 32]), KEY], vec![weighted(100, 0, cookie())]);
+    assert_eq!(user.call(&restarted).await, (pod.clone(), false), "the old key still opens");
+    restarted.rotate("route/1/all", &[(2, [9; 32])], vec![weighted(100, 0, cookie())]);
+    let (moved, fresh) = user.call(&restarted).await;
+    assert!(moved.starts_with("v1") && fresh, "its key is retired");
+    assert_eq!(outcome(&restarted, SessionOutcome::Foreign), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_ours_is_no_session_gets_a_fresh_one_and_is_counted() {
+    let versions = Versions::new().await;
+    let other_scope = Jar(Some(token_of("route/1/other", KEY, 0)));
+    let other_key = Jar(Some(token_of("route/1/all", (1, [8; 32]), 0)));
+    let good = token_of("route/1/all", KEY, 0);
+    let changed = good.replace("canary=A", "canary=B");
+    let one_off = format!("{}{}", &good[..good.len() - 2], if good.ends_with("AA") { "BA" } else { "AA" });
+    use SessionOutcome::{Foreign, Kept, Malformed};
+    for (what, jar, expected) in [
+        ("forged", Jar(Some("canary=forged".to_owned())), Malformed),
+        ("empty", Jar(Some("canary=".to_owned())), Malformed),
+        ("truncated", Jar(Some(good[..good.len() - 1].to_owned())), Malformed),
+        ("another version", Jar(Some(changed)), Malformed),
+        ("changed", Jar(Some(one_off)), Foreign),
+        ("of another rule", other_scope, Foreign),
+        ("of another installation", other_key, Foreign),
+        ("8 KB", Jar(Some(format!("canary={}", "A".repeat(8192)))), Malformed),
+        ("ten forged ones", Jar(Some(["canary=forged"; 10].join("; "))), Malformed),
+        ("ten, one of them good", Jar(Some(format!("{}; {good}", ["canary=x"; 9].join("; ")))), Kept),
+        (
+            "good behind sixteen others",
+            Jar(Some(format!("{}; {good}", ["canary=x"; 16].join("; ")))),
+            Malformed,
+        ),
+    ] {
+        let caller = versions.caller(weighted(100, 0, cookie())).await;
+        let mut jar = jar;
+        let (pod, fresh) = jar.call(&caller).await;
+        assert_eq!(outcome(&caller, expected), 1, "{what}");
+        assert_eq!((pod.starts_with("v2"), fresh), (expected == Kept, expected != Kept), "{what}");
+        if expected != Kept {
+            assert!(!jar.call(&caller).await.1, "{what}: what it got instead is good");
+        }
+    }
 }
 
 #[tokio::test]
@@ -241,17 +355,67 @@ async fn a_session_that_is_too_old_is_none() {
     let mut short = weighted(100, 0, cookie());
     let session = short.session.as_mut().unwrap();
     session.absolute_timeout = Some(Duration::from_secs(3600));
-    let placement = Placement { backend: Uid::of(V2), pod: Uid::of("v2-a") };
-    let token = |age| {
-        let mut answer = http::HeaderMap::new();
-        let issued = SystemTime::now() - Duration::from_secs(age);
-        Affinity::new(session, &[KEY]).unwrap().write(&placement, issued, false, &mut answer).unwrap();
-        Jar(Some(answer["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()))
-    };
+    let token = |age| Jar(Some(token_of("route/1/all", KEY, age)));
     let (mut young, mut old) = (token(3500), token(3700));
     let caller = versions.caller(short).await;
     assert_eq!(young.call(&caller).await, ("v2-a".to_owned(), false));
     let (pod, fresh) = old.call(&caller).await;
     assert!(pod.starts_with("v1") && fresh);
     assert_eq!(outcome(&caller, SessionOutcome::Expired), 1);
+}
+
+#[tokio::test]
+async fn the_token_goes_on_to_the_app_beside_the_other_cookies() {
+    let app = App::start(|request: http::Request<hyper::body::Incoming>| async move {
+        let cookies = request.headers()["cookie"].to_str().unwrap().to_owned();
+        Response::new(Body::from(cookies))
+    })
+    .await;
+    let caller = Caller::new(vec![weighted(0, 100, cookie())], &[(V2, vec![app.endpoint("v2-a")])]).await;
+    let token = token_of("route/1/all", KEY, 0);
+    let (heard, fresh) = Jar(Some(token.clone())).call(&caller).await;
+    assert_eq!((heard, fresh), (format!("other=1; {token}"), false));
+}
+
+#[tokio::test]
+async fn requests_of_one_http_2_connection_have_their_own_sessions() {
+    let app = |name: &'static str| {
+        App::speaking(HttpVersion::H2, move |_| async move { Response::new(Body::from(name.to_owned())) })
+    };
+    let apps = [app("v1-a").await, app("v1-b").await, app("v2-a").await, app("v2-b").await];
+    let [a, b, c, d] = ["v1-a", "v1-b", "v2-a", "v2-b"];
+    let v1 = vec![apps[0].endpoint(a), apps[1].endpoint(b)];
+    let v2 = vec![apps[2].endpoint(c), apps[3].endpoint(d)];
+    let split = weighted(50, 50, Carrier::Header { name: "x-session".to_owned() });
+    let caller = Caller::new(vec![split], &[(V1, v1), (V2, v2)]).await;
+    let connection = caller.h2().await;
+    let ask = async |token: Option<HeaderValue>| {
+        let mut request = http::Request::get("http://web/").body(Body::Empty).unwrap();
+        request.headers_mut().extend(token.map(|token| (http::HeaderName::from_static("x-session"), token)));
+        let (response, pod) = read(connection.clone().send_request(request).await.unwrap()).await;
+        (response.headers().get("x-session").cloned(), pod)
+    };
+    let mut users = Vec::new();
+    for _ in 0..8 {
+        let (token, pod) = ask(None).await;
+        users.push((token.unwrap(), pod));
+    }
+    for _ in 0..10 {
+        for (token, pod) in &users {
+            assert_eq!(ask(Some(token.clone())).await, (None, pod.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn however_many_users_the_sidecar_has_one_set_of_counters() {
+    // All that is registered is one set of counters for the scope, however many sessions there are.
+    let versions = Versions::new().await;
+    let caller = versions.caller(weighted(50, 50, cookie())).await;
+    for _ in 0..50 {
+        assert!(Jar::default().call(&caller).await.1);
+    }
+    let sessions = caller.telemetry.sessions();
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(outcome(&caller, SessionOutcome::Started), 50);
 }

@@ -191,19 +191,59 @@ fn open(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| keyring.open(black_box(token.as_str().as_bytes()), now(), None));
 }
 
-/// A whole session: the cookie found among others and opened, and a new one written.
-#[divan::bench]
-fn read_and_write_a_cookie_session(bencher: Bencher<'_, '_>) {
+fn session() -> Affinity {
     let carrier = Carrier::Cookie { name: "stay".to_owned(), path: "/".to_owned(), permanent: false };
     let session = Session { scope: "route/bench".to_owned(), carrier, absolute_timeout: None };
-    let affinity = Affinity::new(&session, &[(1, [7; 32])]).expect("the session is valid");
+    Affinity::new(&session, &[(1, [7; 32])]).expect("the session is valid")
+}
+
+/// An everyday request of a user whose session began earlier.
+fn returning() -> HeaderMap {
     let token = keyring().seal(&placement(), now()).expect("the key is valid");
     let mut request = headers();
     let cookie = format!("theme=dark; stay={}; lang=en", token.as_str());
     request.insert(header::COOKIE, HeaderValue::from_str(&cookie).expect("the cookie is printable"));
+    request
+}
+
+/// What a session adds to a request that brings one and keeps it: the common case.
+#[divan::bench]
+fn session_kept(bencher: Bencher<'_, '_>) {
+    let (affinity, request) = (session(), returning());
+    bencher.bench_local(|| {
+        let brought = affinity.read(black_box(&request), now());
+        assert_eq!(brought.placements.len(), 1);
+        brought
+    });
+}
+
+/// What a session adds to the first request of a user.
+#[divan::bench]
+fn session_started(bencher: Bencher<'_, '_>) {
+    let (affinity, request) = (session(), headers());
+    bencher.with_inputs(HeaderMap::new).bench_local_refs(|response| {
+        assert!(affinity.read(black_box(&request), now()).placements.is_empty());
+        affinity.write(&placement(), now(), false, response)
+    });
+}
+
+/// The most that a session adds: a token found among others and opened, and a new one written.
+#[divan::bench]
+fn session_moved(bencher: Bencher<'_, '_>) {
+    let (affinity, request) = (session(), returning());
     bencher.with_inputs(HeaderMap::new).bench_local_refs(|response| {
         let brought = affinity.read(black_box(&request), now());
         assert_eq!(brought.placements.len(), 1);
         affinity.write(&placement(), now(), false, response)
     });
+}
+
+/// What somebody can make a sidecar compute with one request: sixteen forgeries of the right length.
+#[divan::bench]
+fn session_forged_sixteen_times(bencher: Bencher<'_, '_>) {
+    let affinity = session();
+    let mut request = headers();
+    let forged = format!("stay=AQ{}; ", "E".repeat(86)).repeat(16);
+    request.insert(header::COOKIE, HeaderValue::from_str(&forged).expect("the cookie is printable"));
+    bencher.bench_local(|| affinity.read(black_box(&request), now()));
 }

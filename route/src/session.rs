@@ -19,7 +19,7 @@ pub mod token;
 
 use self::{
     cookie::CookieWriter,
-    token::{Keyring, Placement, Unusable},
+    token::{Keyring, Opened, Placement, Unusable},
 };
 
 /// How many tokens of one request are opened at most. Honest clients have one, or a few from overlapping
@@ -108,25 +108,36 @@ impl Affinity {
     /// Opens what a request brought.
     pub fn read(&self, request: &HeaderMap, now: SystemTime) -> Brought {
         let mut brought = Brought::default();
-        let mut open = |text: &[u8]| match self.keyring.open(text, now, self.absolute_timeout) {
+        self.each(request, now, |opened| match opened {
             Ok(opened) => brought.placements.push(opened.placement),
             Err(Unusable::Malformed) => brought.malformed += 1,
             Err(Unusable::Foreign) => brought.foreign += 1,
             Err(Unusable::Expired) => brought.expired += 1,
-        };
+        });
+        brought
+    }
+
+    /// What each token of a request says, in their order, for people who ask.
+    pub fn examine(&self, request: &HeaderMap, now: SystemTime) -> Vec<Result<Opened, Unusable>> {
+        let mut opened = Vec::new();
+        self.each(request, now, |token| opened.push(token));
+        opened
+    }
+
+    fn each(&self, request: &HeaderMap, now: SystemTime, mut take: impl FnMut(Result<Opened, Unusable>)) {
+        let open = |text: &[u8]| take(self.keyring.open(text, now, self.absolute_timeout));
         match &self.carrier {
             Carriage::Cookie(cookie) => {
-                cookie::values(request, cookie.name()).take(MOST_TOKENS).for_each(&mut open)
+                cookie::values(request, cookie.name()).take(MOST_TOKENS).for_each(open)
             }
             Carriage::Header(name) => {
                 // Several lines may have been joined into one on the way (RFC 9110 §5.3).
                 let lines = request.get_all(name).iter();
                 let values =
                     lines.flat_map(|line| line.as_bytes().split(|&c| c == b',')).map(<[u8]>::trim_ascii);
-                values.take(MOST_TOKENS).for_each(&mut open);
+                values.take(MOST_TOKENS).for_each(open);
             }
         }
-        brought
     }
 
     /// Tells the client where it is now. `secure` is whether its connection to us, as it sees it, is TLS.

@@ -13,7 +13,7 @@ use gamut_route::{
     },
     table::{Carrier, Session},
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use proptest::prelude::*;
 
 const SCOPE: &str = "route/0b8f6f3e/canary";
@@ -231,6 +231,16 @@ fn a_header_that_is_none_is_refused() {
     assert!(matches!(Affinity::new(&session, &[(1, KEY)]), Err(SessionError::HeaderName { .. })));
 }
 
+#[test]
+fn every_token_of_a_request_can_be_examined() {
+    let request = cookies(&[format!("stay=junk; stay={}", sealed(&placement()))]);
+    let examined = cookie_session(false, None).examine(&request, at(5));
+    assert_eq!(examined[0], Err(Unusable::Malformed));
+    let opened = examined[1].unwrap();
+    assert_eq!((opened.placement, opened.issued, opened.key), (placement(), at(0), 1));
+    assert_eq!(examined.len(), 2);
+}
+
 proptest! {
     #[test]
     fn what_was_sealed_opens(backend in any::<[u8; 16]>(), pod in any::<[u8; 16]>(), seconds in 0_u32..) {
@@ -249,6 +259,33 @@ proptest! {
         "AQE[A-Za-z0-9_-]{85}".prop_map(String::into_bytes),
     ]) {
         prop_assert!(keyring().open(&text, at(0), None).is_err());
+    }
+
+    #[test]
+    fn whatever_a_request_brings_only_what_was_sealed_is_honoured(
+        junk in prop::collection::vec("[ -:<-~]{0,120}", 0..12),
+        at_place in 0_usize..12,
+        header in any::<bool>(),
+    ) {
+        let affinity = if header { header_session() } else { cookie_session(false, None) };
+        let line = |tokens: &[String]| {
+            let mut request = HeaderMap::new();
+            for token in tokens {
+                let (name, text) = match header {
+                    true => (HeaderName::from_static("x-session"), token.clone()),
+                    false => (header::COOKIE, format!("stay={token}")),
+                };
+                request.append(name, HeaderValue::from_str(&text).unwrap());
+            }
+            affinity.read(&request, at(1))
+        };
+        prop_assert!(line(&junk).placements.is_empty());
+        // Commas make many of one header line; behind sixteen nobody looks.
+        let mut junk = junk;
+        junk.iter_mut().for_each(|text| *text = text.replace(',', "_"));
+        junk.insert(at_place.min(junk.len()), sealed(&placement()));
+        let brought = line(&junk);
+        prop_assert_eq!(brought.placements.as_slice(), [placement()]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) struct Finding {
     /// How it stands.
     pub(super) result: Outcome,
     /// The value that was found, or what failed.
-    detail: String,
+    pub(super) detail: String,
     /// What to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,

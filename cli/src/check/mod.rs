@@ -11,8 +11,9 @@
 mod cluster;
 mod finding;
 mod machine;
+mod sessions;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use jiff::Timestamp;
 
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     machine: bool,
     #[command(flatten)]
     choice: Choice,
+    /// CRDs of a cluster (`kubectl get crd -o yaml`), to say which ways to set sessions work there
+    #[arg(long, value_name = "DIR|FILE", conflicts_with_all = ["pre", "context", "kubeconfig"])]
+    crds: Vec<PathBuf>,
     /// Print data instead of text
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
@@ -46,17 +50,25 @@ pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
 
 async fn report(args: &Args) -> anyhow::Result<Report> {
     let cluster_named = args.pre || args.choice.names_cluster();
-    if args.machine || (!cluster_named && args.choice.instance()?.is_some()) {
-        return Ok(of_machine());
+    if args.machine || !args.crds.is_empty() || (!cluster_named && args.choice.instance()?.is_some()) {
+        return Ok(of_machine(&args.crds));
     }
     match args.choice.try_cluster().await? {
         Some((cluster, context)) if args.pre => cluster::before(&cluster, &context).await,
         Some((cluster, context)) => cluster::now(&cluster, &context).await,
         None if args.pre => Err(world::nobody_to_ask()),
-        None => Ok(of_machine()),
+        None => Ok(of_machine(&args.crds)),
     }
 }
 
-fn of_machine() -> Report {
-    Report { world: Place::Machine, purpose: Purpose::Up, findings: machine::examine() }
+fn of_machine(crds: &[PathBuf]) -> Report {
+    let mut findings = machine::examine();
+    findings.push(if crds.is_empty() {
+        sessions::of_files()
+    } else {
+        let (objects, errors) = gamut_manifest::load(crds);
+        errors.iter().for_each(|error| eprintln!("gamut: {error}"));
+        sessions::of_crds(&objects)
+    });
+    Report { world: Place::Machine, purpose: Purpose::Up, findings }
 }

@@ -54,8 +54,11 @@ pub(super) struct Considered {
     pub(super) verdict: String,
 }
 
-/// Asks the table.
-pub(super) fn decide(table: &RouteTable, asked: &Asked<'_>) -> anyhow::Result<Decision> {
+/// Asks the table. The rule is the one that forwards the request, if one does.
+pub(super) fn decide<'t>(
+    table: &'t RouteTable,
+    asked: &Asked<'_>,
+) -> anyhow::Result<(Decision, Option<&'t Rule>)> {
     let decider = Decider::new(table)?;
     let fate = decider.decide(asked)?;
     let mut answer = Decision {
@@ -70,14 +73,18 @@ pub(super) fn decide(table: &RouteTable, asked: &Asked<'_>) -> anyhow::Result<De
         answer.outcome = outcome;
         answer.matches = Vec::new();
         answer.backends = shares(&table.tcp);
-        return Ok(answer);
+        return Ok((answer, None));
     }
     match &fate {
         Fate::Refused(error) => own(&mut answer, 400, format!("400, because {error}")),
         Fate::NoRule => own(&mut answer, 404, "404, because no rule matches".to_owned()),
         Fate::Ruled { rule, does, .. } => rules(&mut answer, rule, does, asked),
     }
-    Ok(answer)
+    let rule = match fate {
+        Fate::Ruled { rule, does: Does::Forwards(_), .. } => Some(rule),
+        _ => None,
+    };
+    Ok((answer, rule))
 }
 
 fn own(answer: &mut Decision, status: u16, outcome: String) {

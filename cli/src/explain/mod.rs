@@ -11,6 +11,7 @@ mod decision;
 mod objects;
 mod page;
 mod question;
+mod session;
 mod words;
 
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     /// The request's method
     #[arg(short = 'X', long, default_value = "GET")]
     method: Method,
-    /// A header of the request, as in curl; may be given several times
+    /// A header of the request, as in curl; may be given several times. Session tokens in it are opened
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Kubernetes manifests to explain instead of what runs
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
     let objects = if args.paths.is_empty() {
         world::ask(async {
             let world = args.choice.world().await?;
-            Objects::of_world(&world, args.from.as_ref(), &args.namespace).await
+            Objects::of_world(&world, args.from.as_ref(), &args.namespace, !args.headers.is_empty()).await
         })?
     } else {
         Objects::of_files(&args.paths)

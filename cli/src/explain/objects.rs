@@ -27,6 +27,9 @@ const KINDS: &[&str] = &[
     "XBackendTrafficPolicy",
 ];
 
+/// The kinds that say what a session token means: whom it leads to, and the keys that open it.
+const SESSION_KINDS: &[&str] = &["Pod", "EndpointSlice", "Secret"];
+
 /// Objects, by nothing in particular: each is asked for once.
 pub(super) struct Objects {
     /// Whose they are.
@@ -47,7 +50,7 @@ impl Objects {
         Self { world: Place::Files { paths }, notes: Vec::new(), objects, settings: Settings::default() }
     }
 
-    /// What the controller reads, its settings, and the client.
+    /// What the controller reads, its settings, and the client. `sessions`: also what it takes to open session tokens.
     ///
     /// # Errors
     /// Nobody answers, or the answer is no.
@@ -55,6 +58,7 @@ impl Objects {
         world: &World,
         client: Option<&Client>,
         namespace: &str,
+        sessions: bool,
     ) -> anyhow::Result<Self> {
         let place = world.place().await?;
         let (mut objects, mut notes) = (Vec::new(), Vec::new());
@@ -63,6 +67,13 @@ impl Objects {
         }
         if let Some(Client { kind, name, .. }) = client {
             objects.extend(world.workload(kind, namespace, name).await?);
+        }
+        for kind in SESSION_KINDS.iter().filter(|_| sessions) {
+            match world.objects(kind).await {
+                Ok(read) => objects.extend(read.unwrap_or_default()),
+                // Not everybody who may read routes may open tokens.
+                Err(error) => notes.push(format!("session tokens aren't opened: {error:#}")),
+            }
         }
         let settings = world.settings().await.unwrap_or_else(|reason| {
             notes.push(format!("with the settings of a default installation, because {reason}"));

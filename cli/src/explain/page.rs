@@ -26,6 +26,17 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
     for line in &decision.limits {
         page.say(format!("  {line}"), Tone::Plain);
     }
+    for session in &answer.sessions {
+        page.gap();
+        let tone = if session.decides { Tone::Strong } else { Tone::Plain };
+        let of = format!("session of {} in {}: ", session.of, session.carrier);
+        page.line([Cell::from(of), Cell::new(&session.effect, tone)]);
+        page.say(format!("  scope {}", session.scope), Tone::Faint);
+        for token in &session.tokens {
+            let tone = if token.verdict == "good" { Tone::Good } else { Tone::Doubtful };
+            page.say(format!("  token {}", token.in_words()), tone);
+        }
+    }
     page.gap();
     let rows = decision.matches.iter().map(|considered| {
         let tone = if considered.verdict == "won" { Tone::Good } else { Tone::Faint };
@@ -39,7 +50,10 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
 mod tests {
     use super::*;
     use crate::{
-        explain::decision::{Candidate, Considered, Decision},
+        explain::{
+            decision::{Candidate, Considered, Decision},
+            session::{Effect, Token},
+        },
         world::Place,
     };
 
@@ -71,6 +85,19 @@ mod tests {
                     considered("split", "every request", "won"),
                 ],
             },
+            sessions: vec![Effect {
+                of: "the rule".to_owned(),
+                carrier: "cookie shop-version".to_owned(),
+                scope: "route/11111111-1111-1111-1111-111111111111/split".to_owned(),
+                tokens: vec![Token {
+                    verdict: "good",
+                    says: Some("pod web-v2-a of service/shop/web-v2:80".to_owned()),
+                    age: Some(200),
+                    key: Some(1),
+                }],
+                effect: "goes to web-v2-a of service/shop/web-v2:80, whatever the weights".to_owned(),
+                decides: true,
+            }],
         };
         insta::assert_snapshot!(page(&answer, "context kind").render(false), @r"
         context kind
@@ -82,6 +109,10 @@ mod tests {
               header x: 1
           10% service/shop/web-v2:80
           at most 2s for all of it
+
+        session of the rule in cookie shop-version: goes to web-v2-a of service/shop/web-v2:80, whatever the weights
+          scope route/11111111-1111-1111-1111-111111111111/split
+          token good: pod web-v2-a of service/shop/web-v2:80, 3m20s old, key 1
 
         VERDICT                   MATCH                   RULE
         header x-canary isn't so  header x-canary=always  httproute/shop/web, rule always

@@ -1,5 +1,7 @@
 //! The question: from a URL to a Service, from the Service to its table, through the table to a rule.
 
+use std::time::SystemTime;
+
 use anyhow::{Context, bail};
 use gamut_controller_api::{Body, Key};
 use gamut_route::{ServicePort, decide::Asked};
@@ -10,6 +12,7 @@ use super::{
     Args, Client,
     decision::{Decision, decide},
     objects::Objects,
+    session::{self, Effect},
 };
 use crate::world::Place;
 
@@ -27,6 +30,9 @@ pub(super) struct Answer {
     /// What becomes of it, and why.
     #[serde(flatten)]
     pub(super) decision: Decision,
+    /// The sessions that it meets, and what it brings for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) sessions: Vec<Effect>,
 }
 
 pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
@@ -52,17 +58,27 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
 
     let key = Key::RouteTable { client_namespace: args.namespace.clone(), service: service.clone() };
     let world = objects.world.clone();
-    let Body::RouteTable(table) = objects.into_index().body(&key) else {
+    let index = objects.into_index();
+    let Body::RouteTable(table) = index.body(&key) else {
         bail!("the index has no table for {key}");
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
+    let (decision, rule) = decide(&table, &asked)?;
+    let request = session::Request {
+        index: &index,
+        namespace: &args.namespace,
+        headers: &headers,
+        now: SystemTime::now(),
+    };
+    let sessions = rule.map(|rule| session::effects(&request, rule)).transpose()?.unwrap_or_default();
     Ok(Answer {
         world,
         request: format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace),
         service: format!("Service {}", table.parent),
         notes,
-        decision: decide(&table, &asked)?,
+        decision,
+        sessions,
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Whether a sidecar has the newest tables takes both: it knows what it holds and uses, the controller what it was sent.
 
+use std::collections::BTreeMap;
+
 use gamut_controller::SubscriberStatus;
 use gamut_local::control::PodReport;
 use gamut_proxy::{
@@ -11,7 +13,7 @@ use gamut_proxy::{
 use gamut_route::Uid;
 use jiff::Timestamp;
 
-use super::{Certificate, KnownSidecar, Pod, Report, Sidecar, Tables};
+use super::{Certificate, KnownSidecar, Pod, Report, Sessions, Sidecar, Tables};
 use crate::world::{Mesh, Selection, World};
 
 /// Asks a world.
@@ -27,14 +29,34 @@ pub(super) async fn report(world: &World, selection: &Selection) -> anyhow::Resu
 pub(crate) fn of(mesh: Mesh, shown: impl Fn(&str) -> bool) -> Report {
     let subscribers: Vec<SubscriberStatus> =
         mesh.controllers.into_iter().flat_map(|controller| controller.subscribers).collect();
-    let pods = mesh.pods.into_iter().filter(|pod| shown(&pod.namespace));
+    let pods: Vec<PodReport> = mesh.pods.into_iter().filter(|pod| shown(&pod.namespace)).collect();
     Report {
+        sessions: sessions(&pods),
         world: mesh.world,
         components: mesh.components,
-        pods: pods.map(|pod| self::pod(pod, &subscribers)).collect(),
+        pods: pods.into_iter().map(|pod| self::pod(pod, &subscribers)).collect(),
         problems: mesh.problems.into_iter().chain(mesh.unasked).collect(),
         waiting_for: mesh.waiting_for,
     }
+}
+
+/// What all these sidecars counted, of the rules that had requests.
+fn sessions(pods: &[PodReport]) -> Vec<Sessions> {
+    let mut by_rule: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    let proxies = pods.iter().filter_map(|pod| pod.proxy.clone());
+    let proxies = proxies.filter_map(|proxy| serde_json::from_value::<ProxyStatus>(proxy).ok());
+    for session in proxies.flat_map(|proxy| proxy.sessions) {
+        let of = match session.route.is_empty() {
+            true => format!("service/{}", session.parent),
+            false => format!("{}, rule {}", session.route, session.rule),
+        };
+        let outcomes = by_rule.entry(of).or_default();
+        for (outcome, count) in session.outcomes {
+            *outcomes.entry(outcome).or_default() += count;
+        }
+    }
+    by_rule.retain(|_, outcomes| outcomes.values().any(|count| *count > 0));
+    by_rule.into_iter().map(|(of, outcomes)| Sessions { of, outcomes }).collect()
 }
 
 fn pod(pod: PodReport, subscribers: &[SubscriberStatus]) -> Pod {
@@ -153,5 +175,32 @@ mod tests {
             line,
             "context test (https://10.0.0.10:6443): GET /version: no answer: Error reading events stream: connection refused"
         );
+    }
+
+    fn counted(rule: &str, kept: u64, moved: u64) -> serde_json::Value {
+        json!({
+            "route": "httproute/shop/web", "rule": rule, "parent": "shop/web:80",
+            "outcomes": [["kept", kept], ["moved", moved]],
+        })
+    }
+
+    fn pod(sessions: &[serde_json::Value]) -> PodReport {
+        serde_json::from_value(json!({
+            "namespace": "shop", "name": "client", "uid": "1", "workload": "client", "node": "", "ips": [], "phase": "Running", "ready": true,
+            "terminating": false, "meshed": true, "containers": [],
+            "proxy": {
+                "identity": "spiffe://cluster.local/ns/shop/sa/client", "ready": {"ready": true}, "tables": [], "backends": [],
+                "sessions": sessions,
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_sessions_of_a_rule_are_those_of_all_sidecars_and_rules_without_any_are_left_out() {
+        let pods = [pod(&[counted("split", 10, 1), counted("quiet", 0, 0)]), pod(&[counted("split", 5, 0)])];
+        let outcomes = BTreeMap::from([("kept".to_owned(), 15), ("moved".to_owned(), 1)]);
+        let of = "httproute/shop/web, rule split".to_owned();
+        assert_eq!(sessions(&pods), [Sessions { of, outcomes }]);
     }
 }

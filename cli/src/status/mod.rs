@@ -3,7 +3,7 @@
 mod gather;
 mod page;
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -33,10 +33,21 @@ pub(crate) struct Report {
     pub(crate) components: Vec<Component>,
     /// The pods that were asked for.
     pub(crate) pods: Vec<Pod>,
+    /// What became of sessions, by route and rule, counted by the sidecars of those pods since they started.
+    pub(crate) sessions: Vec<Sessions>,
     /// What can't be done, a line each.
     pub(crate) problems: Vec<String>,
     /// What isn't ready yet, a line each.
     pub(crate) waiting_for: Vec<String>,
+}
+
+/// The sessions of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Sessions {
+    /// `httproute/shop/web, rule split`; the Service where it has no routes.
+    pub(crate) of: String,
+    /// How many requests had each outcome, by its name in metrics.
+    pub(crate) outcomes: BTreeMap<String, u64>,
 }
 
 /// A pod.

@@ -1,5 +1,6 @@
 //! The report as a page.
 
+use gamut_proxy::telemetry::SessionOutcome;
 use jiff::Timestamp;
 
 use super::{Certificate, KnownSidecar, Pod, Report, Sidecar};
@@ -22,6 +23,7 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
         row
     });
     page.table(0, heading.get(..columns).unwrap_or(&heading), rows);
+    sessions(report, &mut page);
     lists(report, &mut page);
     page.gap();
     verdict(report, &mut page);
@@ -68,6 +70,23 @@ fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
     }
     row.push(Cell::from(pod.ips.join(",")));
     row
+}
+
+/// What became of sessions; nothing where there were none.
+fn sessions(report: &Report, page: &mut Page) {
+    if report.sessions.is_empty() {
+        return;
+    }
+    let names = SessionOutcome::ALL.map(SessionOutcome::as_str);
+    let heading: Vec<String> =
+        std::iter::once("sessions of").chain(names).map(str::to_ascii_uppercase).collect();
+    let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
+    let rows = report.sessions.iter().map(|sessions| {
+        let counts = names.map(|name| Cell::from(sessions.outcomes.get(name).copied().unwrap_or_default()));
+        std::iter::once(Cell::from(&sessions.of)).chain(counts).collect()
+    });
+    page.gap();
+    page.table(0, &heading, rows);
 }
 
 fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Cell {
@@ -162,7 +181,7 @@ fn restarts(count: u32) -> Cell {
 mod tests {
     use super::*;
     use crate::{
-        status::Tables,
+        status::{Sessions, Tables},
         world::{Component, Place},
     };
 
@@ -204,6 +223,7 @@ mod tests {
             },
             components: vec![component("ca"), component("controller")],
             pods,
+            sessions: Vec::new(),
             problems: Vec::new(),
             waiting_for: Vec::new(),
         }
@@ -266,5 +286,25 @@ mod tests {
             vec!["web.yaml:3: Deployment shop/web: spec.replicas: \"two\" is no number".to_owned()];
         report.waiting_for = vec!["pod shop/new".to_owned()];
         insta::assert_snapshot!(page(&report, now(), false).render(false));
+    }
+
+    #[test]
+    fn sessions_have_a_table_of_their_own_where_there_were_any() {
+        let mut report = report(Vec::new());
+        let outcomes = [("kept", 1890), ("started", 12), ("moved", 3), ("foreign", 1)];
+        report.sessions = vec![Sessions {
+            of: "httproute/shop/web, rule split".to_owned(),
+            outcomes: outcomes.map(|(name, count)| (name.to_owned(), count)).into(),
+        }];
+        let page = page(&report, now(), false).render(false);
+        let lines: Vec<&str> =
+            page.lines().filter(|line| line.contains("MOVED") || line.contains("split")).collect();
+        assert_eq!(
+            lines,
+            [
+                "SESSIONS OF                     KEPT  STARTED  MOVED  EXPIRED  MALFORMED  FOREIGN",
+                "httproute/shop/web, rule split  1890  12       3      0        0          1",
+            ]
+        );
     }
 }

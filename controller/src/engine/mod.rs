@@ -25,10 +25,11 @@ use std::{
 
 use gamut_controller_api::{Key, Version};
 use gamut_route::{NamespacedName, Uid};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -49,6 +50,9 @@ const COMMANDS: usize = 1024;
 const MAX_SUGGESTED: usize = 512;
 /// How long after a failed write it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether session keys are to be rotated.
+const ROTATION: Duration = Duration::from_secs(60);
 
 /// Who subscribes. Checked against its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +167,7 @@ impl Engine {
 
     async fn work(&mut self) {
         let mut source_ended = false;
+        let mut rotation = interval(ROTATION);
         loop {
             tokio::select! {
                 batch = self.source.next(), if !source_ended => match batch {
@@ -180,6 +185,7 @@ impl Engine {
                     self.write_again = None;
                     self.report();
                 }
+                _ = rotation.tick() => self.report(),
             }
         }
     }
@@ -342,8 +348,13 @@ async fn write_all(
 
 /// What a write is about.
 fn target(write: &Write) -> String {
+    let name = |object: &Value| {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
+    };
     match write {
         Write::Status { id, .. } => format!("status {id}"),
-        Write::Create(object) => format!("create {}", object.get("metadata").unwrap_or(object)),
+        Write::Create(object) => format!("create {}", name(object)),
+        Write::Replace(object) => format!("replace {}", name(object)),
     }
 }

@@ -272,6 +272,7 @@ impl Index {
             if changed.scopes {
                 touched.topics.insert(Topic::Sessions);
             }
+            self.stale.extend(changed.xbackends.iter().map(|name| id_of("XBackend", name)));
         }
         for service in &touched.parents {
             let attached = self.routes.attached(service);

@@ -8,6 +8,7 @@ use gamut_route::session::token;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The ConfigMap with the roots, written by the CA.
 pub(crate) const TRUST_BUNDLE: &str = "gamut-trust-bundle";
@@ -32,6 +33,8 @@ pub(crate) const KEY_LENGTH: usize = 32;
 pub(super) struct MasterKeys {
     current: Option<u8>,
     keys: BTreeMap<u8, Vec<u8>>,
+    /// The Secret that they are read from: what a rotation starts from.
+    secret: Value,
 }
 
 impl std::fmt::Debug for MasterKeys {
@@ -86,7 +89,12 @@ impl MasterKeys {
         if current.is_none() {
             return Err(format!("data has no key; entries are named {KEY_PREFIX}1, {KEY_PREFIX}2"));
         }
-        Ok(Self { current, keys })
+        Ok(Self { current, keys, secret: object.raw.clone() })
+    }
+
+    /// The Secret as it is.
+    pub(super) fn secret(&self) -> &Value {
+        &self.secret
     }
 
     /// The keys of a scope, the one that seals first.

@@ -39,7 +39,7 @@ use gamut_route::{BackendId, NamespacedName, RouteRef, Uid};
 
 use self::{change::Touched, keys::MasterKeys, pods::Pods, routes::Routes, slice::Slices};
 use crate::{
-    compile::{self, CompiledRoute, ParentConditions, Service, World},
+    compile::{self, CompiledRoute, Dependency, ParentConditions, Service, World},
     source::SourceEvent,
 };
 
@@ -216,6 +216,16 @@ impl Index {
         compile::conditions(&self.world, route, |service| self.routes.attached(service))
     }
 
+    /// The Services that routes which refer to an XBackend are attached to, or would be: its ancestors.
+    pub fn ancestors(&self, xbackend: &NamespacedName) -> BTreeSet<NamespacedName> {
+        let dependency = Dependency::XBackend(xbackend.clone());
+        let routes = self.routes.dependents(&dependency);
+        let routes = routes.filter_map(|reference| self.routes.get(reference));
+        let parents = routes
+            .flat_map(|route| route.parents().into_iter().map(|parent| parent.target(route.namespace())));
+        parents.collect()
+    }
+
     /// What routes are compiled against.
     pub fn world(&self) -> &World {
         &self.world
@@ -234,6 +244,11 @@ impl Index {
     /// True if there are keys to seal sessions with.
     pub fn has_session_keys(&self) -> bool {
         self.session_keys.is_some()
+    }
+
+    /// The Secret that session keys are read from, whole. Not for logs.
+    pub(crate) fn session_secret(&self) -> Option<&serde_json::Value> {
+        self.session_keys.as_ref().map(MasterKeys::secret)
     }
 
     /// The objects whose conditions may have changed since the last call, gone ones included.

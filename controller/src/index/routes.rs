@@ -33,6 +33,8 @@ pub(super) struct Recompiled {
     pub(super) tables: BTreeSet<NamespacedName>,
     /// Other session scopes, or other namespaces that may have them.
     pub(super) scopes: bool,
+    /// XBackends that it refers to or did so before: their statuses name its parents.
+    pub(super) xbackends: BTreeSet<NamespacedName>,
 }
 
 impl Routes {
@@ -57,6 +59,7 @@ impl Routes {
         }
         let scopes = |route: &Option<CompiledRoute>| route.as_ref().map(visible_scopes).unwrap_or_default();
         changed.scopes = scopes(&before) != scopes(&after);
+        changed.xbackends = before.iter().chain(&after).flat_map(xbackends).collect();
         if let Some(after) = after {
             self.link(reference, &after);
             self.compiled.insert(reference.clone(), after);
@@ -135,6 +138,13 @@ fn is_same_in_tables(before: Option<&CompiledRoute>, after: Option<&CompiledRout
 
 fn parents(route: &CompiledRoute) -> impl Iterator<Item = NamespacedName> {
     route.parents().into_iter().map(|parent| parent.target(route.namespace()))
+}
+
+fn xbackends(route: &CompiledRoute) -> impl Iterator<Item = NamespacedName> {
+    route.dependencies.iter().filter_map(|dependency| match dependency {
+        Dependency::XBackend(name) => Some(name.clone()),
+        _ => None,
+    })
 }
 
 /// Scopes, and who may have their keys.

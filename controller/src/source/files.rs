@@ -139,14 +139,16 @@ impl FilesWriter {
     pub(super) async fn write(&self, write: &Write) -> Result<(), WriteError> {
         let (directory, id) = match write {
             Write::Status { id, .. } => (&self.to.statuses, id.clone()),
-            Write::Create(object) => (&self.to.objects, id_of(object)),
+            Write::Create(object) | Write::Replace(object) => (&self.to.objects, id_of(object)),
         };
         let Some(directory) = directory else { return Ok(()) };
         let path = file_of(directory, &id);
         let written = match write {
-            Write::Status { status: Some(status), .. } => replace(&path, status).await,
+            Write::Status { status: Some(status), .. } => replace(&path, status, 0o644).await,
             Write::Status { status: None, .. } => remove(&path).await,
             Write::Create(object) => create(&path, object).await,
+            // Nobody else writes here.
+            Write::Replace(object) => replace(&path, object, 0o600).await,
         };
         written.map_err(|source| WriteError::File { what: id.to_string(), path, source })
     }
@@ -167,8 +169,8 @@ fn file_of(directory: &Path, id: &ObjectId) -> PathBuf {
 }
 
 /// Puts a file in the place of `path`, so that readers see the old content or the new, never a part.
-async fn replace(path: &Path, content: &Value) -> io::Result<()> {
-    let beside = write_beside(path, content, 0o644).await?;
+async fn replace(path: &Path, content: &Value, mode: u32) -> io::Result<()> {
+    let beside = write_beside(path, content, mode).await?;
     fs::rename(&beside, path).await
 }
 

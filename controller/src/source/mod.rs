@@ -69,6 +69,8 @@ pub enum Write {
     },
     /// An object that belongs to the controller, created unless it exists.
     Create(Value),
+    /// Such an object in place of the one that it was made from, unless somebody else has changed that since.
+    Replace(Value),
 }
 
 /// What we say about an object, before it is merged with what others say.

@@ -6,12 +6,12 @@
 //! condition's status does.
 
 mod merge;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gamut_manifest::ObjectId;
 use gamut_route::{NamespacedName, RouteKind, RouteRef};
 use jiff::Timestamp;
@@ -23,14 +23,15 @@ pub use merge::{Entry, merge};
 use crate::{
     compile::{self, ParentConditions},
     gateway::{ParentRef, TargetRef},
-    index::{Index, keys},
+    index::Index,
     source::{Said, Write},
 };
 
 /// `controllerName` of the entries that are ours.
 pub const CONTROLLER: &str = "gamut.mesh/controller";
 
-/// Remembers what was written and says what is due: statuses that changed, and the session keys if there are none.
+/// Remembers what was written and says what is due: statuses that changed, and the session keys when they are to be made or
+/// rotated.
 #[derive(Debug, Default)]
 pub struct Reporter {
     /// The last status of each object, where the source doesn't give it back.
@@ -38,6 +39,9 @@ pub struct Reporter {
     /// Objects to look at again whatever the index says: a write of theirs failed.
     again: Vec<ObjectId>,
     created_keys: bool,
+    /// The Secret of session keys that the newest rotation was made of: until it shows what became of that, there is no
+    /// other.
+    rotated: Option<Value>,
     /// Others write to the source as well, and it shows what became of that: only what it shows counts.
     shared: bool,
     /// Another replica writes statuses.
@@ -74,6 +78,7 @@ impl Reporter {
                 self.again.push(id.clone());
             }
             Write::Create(_) => self.created_keys = false,
+            Write::Replace(_) => self.rotated = None,
         }
     }
 
@@ -92,18 +97,34 @@ impl Reporter {
                 writes.extend(self.due_for(index, id, now));
             }
         }
-        if index.has_session_keys() {
-            self.created_keys = false;
-        } else if !self.created_keys {
-            match session_keys(&index.settings().system_namespace) {
-                Ok(secret) => {
-                    self.created_keys = true;
-                    writes.push(Write::Create(secret));
-                }
-                Err(error) => tracing::error!("session keys can't be made: {error}"),
-            }
+        match self.keys_due(index, now) {
+            Ok(write) => writes.extend(write),
+            Err(error) => tracing::error!("session keys can't be made: {error}"),
         }
         writes
+    }
+
+    /// Session keys where there are none, by whichever replica; their rotation, by the one that leads.
+    fn keys_due(
+        &mut self,
+        index: &Index,
+        now: Timestamp,
+    ) -> Result<Option<Write>, aws_lc_rs::error::Unspecified> {
+        let Some(secret) = index.session_secret() else {
+            if std::mem::replace(&mut self.created_keys, true) {
+                return Ok(None);
+            }
+            let made = rotation::first(&index.settings().system_namespace, now);
+            self.created_keys = made.is_ok();
+            return made.map(|secret| Some(Write::Create(secret)));
+        };
+        self.created_keys = false;
+        if self.follows || self.rotated.as_ref() == Some(secret) {
+            return Ok(None);
+        }
+        let next = rotation::next(secret, now)?;
+        self.rotated = next.is_some().then(|| secret.clone());
+        Ok(next.map(Write::Replace))
     }
 
     fn due_for(&mut self, index: &Index, id: ObjectId, now: Timestamp) -> Option<Write> {
@@ -182,20 +203,27 @@ fn policy_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subject
     })
 }
 
-/// An XBackend has no ancestors of its own to name; its entry is about itself (GEP-4894 leaves it to
-/// implementations).
+/// The most ancestors that a status may have.
+const MOST_ANCESTORS: usize = 32;
+
+/// An XBackend's ancestors are the Services whose routes refer to it (GEP-4894). Before the first does, one entry is
+/// about itself, so that its owner needn't route anything to it to learn whether it can be used.
 fn xbackend_subject<'a>(index: &'a Index, name: &NamespacedName) -> Option<Subject<'a>> {
     let backend = index.world().xbackends.get(name)?;
-    let entry = Entry {
-        reference: json!({"group": crate::gateway::EXPERIMENTAL_GROUP, "kind": "XBackend", "name": name.name}),
-        conditions: vec![compile::xbackend_condition(backend)],
-    };
-    Some(Subject {
-        status: &backend.status,
-        generation: backend.generation,
-        list: "ancestors",
-        entries: vec![entry],
-    })
+    let conditions = vec![compile::xbackend_condition(backend)];
+    let of = |reference: Value| Entry { reference, conditions: conditions.clone() };
+    let ancestors = index.ancestors(name).into_iter().take(MOST_ANCESTORS);
+    let mut entries: Vec<Entry> = ancestors
+        .map(|service| {
+            of(json!({"group": "", "kind": "Service", "namespace": service.namespace, "name": service.name}))
+        })
+        .collect();
+    if entries.is_empty() {
+        entries.push(of(
+            json!({"group": crate::gateway::EXPERIMENTAL_GROUP, "kind": "XBackend", "name": name.name}),
+        ));
+    }
+    Some(Subject { status: &backend.status, generation: backend.generation, list: "ancestors", entries })
 }
 
 fn parent_entry(parent: ParentConditions) -> Entry {
@@ -215,18 +243,4 @@ fn reference(parent: &ParentRef) -> Value {
     set("sectionName", parent.section_name.clone().map(Value::from));
     set("port", parent.port.map(Value::from));
     Value::Object(reference)
-}
-
-/// A Secret with one new key.
-fn session_keys(namespace: &str) -> Result<Value, aws_lc_rs::error::Unspecified> {
-    let mut key = [0; keys::KEY_LENGTH];
-    aws_lc_rs::rand::fill(&mut key)?;
-    let first = format!("{}1", keys::KEY_PREFIX);
-    Ok(json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"namespace": namespace, "name": keys::SESSION_KEYS},
-        "type": "Opaque",
-        "data": {keys::CURRENT_KEY: STANDARD.encode("1"), first: STANDARD.encode(key)},
-    }))
 }

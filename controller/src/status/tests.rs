@@ -42,7 +42,7 @@ fn route(generation: i64, parents: &[&str], status: Value) -> SourceEvent {
 /// An index with session keys, so that only statuses are due.
 fn index(events: Vec<SourceEvent>) -> Index {
     let mut index = Index::new(Settings::default());
-    let keys = session_keys("gamut-system").unwrap();
+    let keys = rotation::first("gamut-system", at(0)).unwrap();
     let mut events = events;
     events.extend([applied(keys), SourceEvent::Synced]);
     index.apply(events);
@@ -73,7 +73,7 @@ fn nothing_is_written_before_everything_is_known() {
     let mut reporter = Reporter::default();
     assert_eq!(reporter.due_at(&mut index, at(0)), []);
 
-    index.apply(vec![web(), applied(session_keys("gamut-system").unwrap()), SourceEvent::Synced]);
+    index.apply(vec![web(), applied(rotation::first("gamut-system", at(0)).unwrap()), SourceEvent::Synced]);
     let status = written(reporter.due_at(&mut index, at(0)));
     assert_eq!(condition(&status, "Accepted")["status"], "True");
 }
@@ -172,7 +172,8 @@ fn session_keys_are_made_once_where_there_are_none() {
     index.apply(vec![SourceEvent::Synced]);
     let writes = reporter.due(&mut index);
     let [Write::Create(secret)] = writes.as_slice() else { panic!("{writes:?}") };
-    assert_eq!(secret["metadata"], json!({"namespace": "gamut-system", "name": "gamut-session-keys"}));
+    assert_eq!(secret["metadata"]["namespace"], "gamut-system");
+    assert_eq!(secret["metadata"]["name"], "gamut-session-keys");
     assert_eq!(reporter.due(&mut index), []);
 
     reporter.failed(&writes[0]);
@@ -181,6 +182,27 @@ fn session_keys_are_made_once_where_there_are_none() {
     index.apply(vec![applied(secret.clone())]);
     assert!(index.has_session_keys());
     assert_eq!(reporter.due(&mut index), []);
+}
+
+#[test]
+fn session_keys_are_rotated_once_by_the_replica_that_leads() {
+    let mut index = index(Vec::new());
+    let month = at(31 * 24 * 3600);
+    let (mut leader, mut follower) = (Reporter::default(), Reporter::new(true));
+    assert_eq!(follower.due_at(&mut index, month), []);
+    let writes = leader.due_at(&mut index, month);
+    let [write @ Write::Replace(secret)] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(leader.due_at(&mut index, month), [], "until the source shows what became of it");
+    leader.failed(write);
+    assert_eq!(leader.due_at(&mut index, month).len(), 1);
+
+    index.apply(vec![applied(secret.clone())]);
+    assert_eq!(leader.due_at(&mut index, month), [], "sealing waits until everybody has the key");
+    let writes = leader.due_at(&mut index, at(31 * 24 * 3600 + 600));
+    let [Write::Replace(sealing)] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(sealing["data"]["current"], "Mg==");
+    follower.lead(true);
+    assert_eq!(follower.due_at(&mut index, month), [], "another leader finds what was done");
 }
 
 #[test]
@@ -253,4 +275,59 @@ fn references_that_state_a_default_are_those_that_leave_it_out() {
     let after = merge(&before, "parents", &[gateway(stated)], 2, at(1)).unwrap();
     assert_eq!(after["parents"].as_array().unwrap().len(), 1);
     assert_eq!(condition(&after, "Accepted")["lastTransitionTime"], "1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn an_xbackend_has_a_condition_for_each_service_whose_routes_refer_to_it() {
+    let xbackend = |kind: &str| {
+        applied(json!({
+            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackend", "metadata": {"name": "x", "namespace": "shop"},
+            "spec": {"type": kind, "port": {"number": 80}, "endpointSelector": {"matchLabels": {"a": "b"}}},
+        }))
+    };
+    let to_x = |parents: &[&str]| {
+        let parents: Vec<Value> =
+            parents.iter().map(|name| json!({"group": "", "kind": "Service", "name": name})).collect();
+        applied(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"parentRefs": parents, "rules": [{"backendRefs": [{"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "x"}]}]},
+        }))
+    };
+    let mut reporter = Reporter::default();
+    let mut index = index(vec![web(), xbackend("EndpointSelector")]);
+    let ancestors = |reporter: &mut Reporter, index: &mut Index| {
+        let writes = reporter.due_at(index, at(0));
+        let status = writes.into_iter().find_map(|write| match write {
+            Write::Status { id, status, .. } if id.kind == "XBackend" => status,
+            _ => None,
+        });
+        let status = status.expect("its status is due");
+        let entries = status["ancestors"].as_array().unwrap().iter();
+        entries
+            .map(|entry| {
+                let reference = &entry["ancestorRef"];
+                let name = format!(
+                    "{} {}",
+                    reference["kind"].as_str().unwrap(),
+                    reference["name"].as_str().unwrap()
+                );
+                (name, entry["conditions"][0]["reason"].as_str().unwrap().to_owned())
+            })
+            .collect::<Vec<_>>()
+    };
+    let all = |names: &[&str], reason: &str| {
+        names.iter().map(|name| ((*name).to_owned(), reason.to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(ancestors(&mut reporter, &mut index), all(&["XBackend x"], "Accepted"));
+    index.apply(vec![to_x(&["web", "other"])]);
+    assert_eq!(ancestors(&mut reporter, &mut index), all(&["Service other", "Service web"], "Accepted"));
+    index.apply(vec![xbackend("ExternalHostname")]);
+    assert_eq!(
+        ancestors(&mut reporter, &mut index),
+        all(&["Service other", "Service web"], "UnsupportedValue")
+    );
+    index.apply(vec![to_x(&["web"])]);
+    assert_eq!(ancestors(&mut reporter, &mut index), all(&["Service web"], "UnsupportedValue"));
+    index.apply(vec![route(1, &["web"], Value::Null)]);
+    assert_eq!(ancestors(&mut reporter, &mut index), all(&["XBackend x"], "UnsupportedValue"));
 }

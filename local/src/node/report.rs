@@ -6,8 +6,12 @@ use gamut_manifest::{ObjectId, Reading};
 use serde_json::Value;
 
 use super::{
-    admission::SYSTEM_NAMESPACE, cluster::Cluster, components::ComponentState, control_server::Answer,
-    kubelet::NodePod, objects::file_name,
+    admission::SYSTEM_NAMESPACE,
+    cluster::Cluster,
+    components::ComponentState,
+    control_server::Answer,
+    kubelet::NodePod,
+    objects::{self, file_name},
 };
 use crate::{
     control::{ComponentReport, ContainerReport, Entrance, Namespace, PodReport, Reply, Summary, Target},
@@ -94,7 +98,8 @@ pub(crate) fn components(states: &[ComponentState]) -> Vec<ComponentReport> {
     reports.collect()
 }
 
-/// All objects of a kind, with the statuses that the controller has written.
+/// All objects of a kind, with the statuses that the controller has written. Its session keys, which it owns, are
+/// where it has put them.
 pub(crate) fn objects(cluster: &Cluster, kind: &str) -> Vec<Value> {
     let with_status = |id: &ObjectId, object: &Value| {
         let mut object = object.clone();
@@ -103,7 +108,14 @@ pub(crate) fn objects(cluster: &Cluster, kind: &str) -> Vec<Value> {
         }
         object
     };
-    cluster.objects.of_kind(kind).map(|(id, object)| with_status(id, object)).collect()
+    let of_controller = (kind == "Secret").then(session_keys).flatten();
+    cluster.objects.of_kind(kind).map(|(id, object)| with_status(id, object)).chain(of_controller).collect()
+}
+
+fn session_keys() -> Option<Value> {
+    let id = objects::id("Secret", SYSTEM_NAMESPACE, "gamut-session-keys");
+    let written = fs::read(Path::new(paths::CLUSTER).join(file_name(&id))).ok()?;
+    serde_json::from_slice(&written).ok()
 }
 
 /// The status that the controller has written for an object, if it has.

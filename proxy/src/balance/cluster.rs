@@ -1,7 +1,7 @@
 //! The endpoints of one backend and the choice among them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -20,12 +20,18 @@ use super::{
     resolve::Resolver,
 };
 
+/// How many endpoints that nobody selects any more are kept for their sessions.
+const MOST_UNSELECTED: usize = 1024;
+
 /// A backend's endpoints. Updates swap a snapshot; picks load it and never wait.
 pub struct Cluster {
     id: BackendId,
     snapshot: ArcSwap<Snapshot>,
     /// Where the endpoints are those of a name, who looks it up. Not on the way of requests.
     resolver: Mutex<Option<Resolver>>,
+    /// Those that were well until a set left them out, by pod: nobody selects them any more, but sessions that
+    /// began there may go on (GEP-1619: a change of the selector).
+    unselected: ArcSwap<HashMap<Uid, Arc<Endpoint>>>,
 }
 
 /// What one [`EndpointSet`] said.
@@ -38,6 +44,8 @@ struct Snapshot {
     serving: HashMap<Uid, Arc<Endpoint>>,
     /// All that were said, for the next update to find those that stay.
     all: HashMap<Who, Arc<Endpoint>>,
+    /// Those with a sidecar that are ready and not about to go, by pod.
+    well: HashMap<Uid, Arc<Endpoint>>,
     protocol: AppProtocol,
     affinity: bool,
 }
@@ -56,7 +64,12 @@ impl Who {
 impl Cluster {
     /// A backend whose endpoints aren't known yet.
     pub fn new(id: BackendId) -> Arc<Self> {
-        Arc::new(Self { id, snapshot: ArcSwap::default(), resolver: Mutex::default() })
+        Arc::new(Self {
+            id,
+            snapshot: ArcSwap::default(),
+            resolver: Mutex::default(),
+            unselected: ArcSwap::default(),
+        })
     }
 
     /// Whose endpoints these are.
@@ -72,6 +85,11 @@ impl Cluster {
     /// How many endpoints take new traffic now.
     pub fn ready(&self) -> usize {
         self.snapshot.load().eligible.len()
+    }
+
+    /// How many endpoints are kept for their sessions alone.
+    pub fn unselected(&self) -> usize {
+        self.unselected.load().len()
     }
 
     /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also
@@ -110,12 +128,17 @@ impl Cluster {
             }
             if let (true, Some(uid)) = (said.ready || said.serving, endpoint.pod_uid()) {
                 next.serving.insert(uid, Arc::clone(&endpoint));
+                if said.ready && !said.terminating && endpoint.is_meshed() {
+                    next.well.insert(uid, Arc::clone(&endpoint));
+                }
             }
             next.all.insert(Who::of(said), endpoint);
         }
         if next.eligible.is_empty() {
             next.eligible = terminating;
         }
+        let left = left_out(set, self.unselected.load().iter().chain(&earlier.well));
+        self.unselected.store(Arc::new(left));
         drop(earlier);
         self.snapshot.store(Arc::new(next));
     }
@@ -136,15 +159,43 @@ impl Cluster {
         picked.map(|endpoint| Picked::new(Arc::clone(endpoint)))
     }
 
-    /// Whether an endpoint that was picked still takes new traffic.
+    /// Whether an endpoint that was picked still takes such traffic: anybody's, or that of its sessions.
     pub fn takes(&self, picked: &Picked) -> bool {
-        self.snapshot.load().eligible.iter().any(|endpoint| Arc::ptr_eq(endpoint, picked.endpoint()))
+        let is_it = |endpoint: &Arc<Endpoint>| Arc::ptr_eq(endpoint, picked.endpoint());
+        self.snapshot.load().eligible.iter().any(is_it) || self.unselected.load().values().any(is_it)
     }
 
     /// The endpoint of a pod that a session leads to, as long as it answers.
     pub fn by_pod(&self, pod: Uid) -> Option<Picked> {
-        self.snapshot.load().serving.get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)))
+        let serving =
+            self.snapshot.load().serving.get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)));
+        serving.or_else(|| self.unselected.load().get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint))))
     }
+
+    /// The pod couldn't be reached. If it was only kept for its sessions, it is gone.
+    pub fn unreachable(&self, pod: Uid) {
+        if self.unselected.load().contains_key(&pod) {
+            self.unselected.rcu(|kept| {
+                let mut kept = HashMap::clone(kept);
+                kept.remove(&pod);
+                kept
+            });
+        }
+    }
+}
+
+/// The endpoints that a new set leaves out although nothing was wrong with them: their pods live, and a selector
+/// or label has changed. A pod that goes is seen to terminate or to be unready first; one that goes without
+/// notice is found out by its first refused connection, which costs nobody a request. Only meshed ones: a
+/// handshake proves that it is still that pod, an address doesn't.
+fn left_out<'e>(
+    set: &EndpointSet,
+    well: impl Iterator<Item = (&'e Uid, &'e Arc<Endpoint>)>,
+) -> HashMap<Uid, Arc<Endpoint>> {
+    let said: HashSet<Uid> =
+        set.endpoints.iter().filter_map(|said| said.pod.as_ref().map(|pod| pod.uid)).collect();
+    let left = well.filter(|(uid, _)| !said.contains(uid));
+    left.take(MOST_UNSELECTED).map(|(uid, endpoint)| (*uid, Arc::clone(endpoint))).collect()
 }
 
 /// The power of two choices (Mitzenmacher, 2001): of two endpoints drawn at random the one with less load, or

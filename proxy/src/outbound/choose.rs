@@ -112,6 +112,7 @@ impl Sessions<'_> {
     }
 }
 
+/// One outcome for each request, whatever it brought: that of the token which came nearest to being honoured.
 fn outcome(brought: &Brought, placement: &Placement) -> SessionOutcome {
     if brought.placements.contains(placement) {
         SessionOutcome::Kept
@@ -119,8 +120,10 @@ fn outcome(brought: &Brought, placement: &Placement) -> SessionOutcome {
         SessionOutcome::Moved
     } else if brought.expired > 0 {
         SessionOutcome::Expired
-    } else if brought.malformed > 0 || brought.foreign > 0 {
-        SessionOutcome::Invalid
+    } else if brought.foreign > 0 {
+        SessionOutcome::Foreign
+    } else if brought.malformed > 0 {
+        SessionOutcome::Malformed
     } else {
         SessionOutcome::Started
     }

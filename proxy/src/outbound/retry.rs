@@ -91,6 +91,7 @@ pub(super) async fn deliver(
         };
         if attempted.as_ref().is_err_and(|failure| failure.kind == Kind::Unconnected) {
             backend.counters.connect_failed();
+            picked.pod_uid().into_iter().for_each(|pod| target.cluster.unreachable(pod));
         }
         let other = || target.cluster.pick(connection.client(), &tried);
         let next = match outcome {

@@ -27,8 +27,10 @@ pub enum SessionOutcome {
     Moved,
     /// The token's time is over.
     Expired,
-    /// The token doesn't open, or is bound to something else.
-    Invalid,
+    /// What came is no token at all: cut off, drawn out, another version's.
+    Malformed,
+    /// The token doesn't open: another scope's or installation's, a retired key's, forged or changed.
+    Foreign,
 }
 
 /// The counters of one scope.
@@ -37,7 +39,8 @@ pub struct SessionCounters([AtomicU64; SessionOutcome::ALL.len()]);
 
 impl SessionOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 5] = [Self::Kept, Self::Started, Self::Moved, Self::Expired, Self::Invalid];
+    pub const ALL: [Self; 6] =
+        [Self::Kept, Self::Started, Self::Moved, Self::Expired, Self::Malformed, Self::Foreign];
 
     /// The outcome as metrics name it.
     pub fn as_str(self) -> &'static str {
@@ -46,7 +49,8 @@ impl SessionOutcome {
             Self::Started => "started",
             Self::Moved => "moved",
             Self::Expired => "expired",
-            Self::Invalid => "invalid",
+            Self::Malformed => "malformed",
+            Self::Foreign => "foreign",
         }
     }
 }

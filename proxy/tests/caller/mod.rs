@@ -168,6 +168,14 @@ impl Caller {
         self.handle.store(Arc::new(Service::new(Arc::new(table), &parts).unwrap()));
     }
 
+    /// The keys of a session's scope are others from now on.
+    pub(crate) fn rotate(&self, scope: &str, keys: &[(u8, [u8; 32])], rules: Vec<Rule>) {
+        let keys = SessionKeys { scope: scope.to_owned(), keys: keys.to_vec() };
+        let keys = HashMap::from([(scope.to_owned(), Arc::new(keys))]);
+        let parts = Parts::new(&self.clusters, &keys, &self.telemetry);
+        self.handle.store(Arc::new(Service::new(Arc::new(table(rules)), &parts).unwrap()));
+    }
+
     /// The controller says what a backend's port speaks.
     pub(crate) fn speak(&self, id: &str, protocol: AppProtocol, endpoints: &[Endpoint]) {
         let id: BackendId = format!("service/{id}").parse().unwrap();

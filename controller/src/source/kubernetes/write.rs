@@ -76,6 +76,7 @@ impl KubernetesWriter {
             Write::Status { said: None, .. } => Ok(()),
             Write::Status { id, said: Some(said), .. } => self.write_status(id, said).await,
             Write::Create(object) => self.create(object).await,
+            Write::Replace(object) => self.replace(object).await,
         }
     }
 
@@ -116,16 +117,32 @@ impl KubernetesWriter {
     }
 
     async fn create(&self, object: &Value) -> Result<(), KubernetesWriteError> {
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-        let resource = match kind {
-            "Secret" => core::SECRET,
-            kind => return Err(KubernetesWriteError::Kind(kind.to_owned())),
-        };
+        let (kind, resource) = kind_of(object)?;
         if let Created::New(_) = self.cluster.create(&resource, &labelled(object)).await? {
             let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
             info!("created {kind} {name}");
         }
         Ok(())
+    }
+
+    /// An object that somebody else has changed meanwhile is left alone: the watch tells, and what is due is found anew.
+    async fn replace(&self, object: &Value) -> Result<(), KubernetesWriteError> {
+        let (kind, resource) = kind_of(object)?;
+        if self.leadership.holds()
+            && let Replaced::Done(_) = self.cluster.replace(&resource, object).await?
+        {
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            info!("replaced {kind} {name}");
+        }
+        Ok(())
+    }
+}
+
+/// The kinds of objects that belong to the controller.
+fn kind_of(object: &Value) -> Result<(&str, Resource), KubernetesWriteError> {
+    match object.get("kind").and_then(Value::as_str).unwrap_or_default() {
+        "Secret" => Ok(("Secret", core::SECRET)),
+        kind => Err(KubernetesWriteError::Kind(kind.to_owned())),
     }
 }
 

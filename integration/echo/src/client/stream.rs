@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use http::{HeaderMap, HeaderName};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -45,9 +46,19 @@ pub(super) async fn websocket(call: &Call) -> Result<Answer, EchoError> {
     websocket::read(&mut stream).await?;
     Ok(Answer {
         status: Some(101),
+        headers: headers(&head),
         body: String::from_utf8_lossy(&answer.payload).into_owned(),
-        ..Answer::default()
     })
+}
+
+/// The headers of an answer's head; a line that is none is left out.
+fn headers(head: &str) -> HeaderMap {
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value.trim().parse().ok()?))
+        })
+        .collect()
 }
 
 /// The answer's head, up to and with the empty line.

@@ -1,5 +1,3 @@
-use std::collections::HashSet;
-
 use gamut_controller_api::{self as api, Pod, Transport};
 
 use super::*;
@@ -254,4 +252,62 @@ fn cost_of_updates(updates: usize, endpoints: u16) -> Duration {
 fn an_update_costs_by_the_endpoint() {
     let (of_few, of_many) = (cost_of_updates(200, 500), cost_of_updates(20, 5000));
     assert!(of_many < of_few * 4, "200 x 500 endpoints: {of_few:?}, 20 x 5000: {of_many:?}");
+}
+
+fn meshed(pod: u8) -> api::Endpoint {
+    let id = gamut_identity::SpiffeId::new("cluster.local", "shop", "web").unwrap();
+    api::Endpoint { transport: Transport::Mesh(id), ..endpoint(pod) }
+}
+
+#[test]
+fn a_pod_that_nobody_selects_any_more_keeps_its_sessions_and_gets_no_other_request() {
+    let cluster = cluster(vec![meshed(1), meshed(2)]);
+    cluster.update(&set(vec![meshed(2)]));
+    assert_eq!(cluster.by_pod(uid(1)).as_ref().map(pod_of), Some(1));
+    assert!((0..50).all(|_| cluster.pick(client(), &[]).as_ref().map(pod_of) == Some(2)));
+    cluster.update(&set(Vec::new()));
+    assert_eq!(cluster.unselected(), 2);
+    assert!(cluster.pick(client(), &[]).is_none());
+
+    // Selected again, it is an endpoint like any other; unready now, it isn't one for sessions either.
+    cluster.update(&set(vec![meshed(1), api::Endpoint { ready: false, serving: false, ..meshed(2) }]));
+    assert_eq!(cluster.unselected(), 0);
+    assert!(cluster.by_pod(uid(2)).is_none());
+}
+
+#[test]
+fn a_pod_that_was_going_or_unwell_or_has_no_sidecar_is_gone_when_it_is_left_out() {
+    let unready = api::Endpoint { ready: false, serving: false, ..meshed(2) };
+    let going = api::Endpoint { ready: false, terminating: true, ..meshed(1) };
+    // `publishNotReadyAddresses` says ready of those that go as well.
+    let published = api::Endpoint { terminating: true, ..meshed(4) };
+    let cluster = cluster(vec![going, unready, endpoint(3), published, meshed(5)]);
+    cluster.update(&set(vec![meshed(5)]));
+    assert_eq!(cluster.unselected(), 0);
+    assert!((1..5).all(|pod| cluster.by_pod(uid(pod)).is_none()));
+}
+
+#[test]
+fn a_pod_that_was_left_out_and_cannot_be_reached_is_forgotten() {
+    let cluster = cluster(vec![meshed(1), meshed(2)]);
+    cluster.update(&set(vec![meshed(2)]));
+    cluster.unreachable(uid(1));
+    assert!(cluster.by_pod(uid(1)).is_none());
+    cluster.unreachable(uid(2));
+    assert!(cluster.by_pod(uid(2)).is_some(), "of those that are selected the controller decides");
+}
+
+#[test]
+fn not_every_pod_that_ever_was_is_kept() {
+    let cluster = cluster(Vec::new());
+    let numbered = |number: u16| {
+        let mut endpoint = meshed(1);
+        let [high, low] = number.to_be_bytes();
+        endpoint.address = SocketAddr::from(([10, 1, high, low], 8080));
+        endpoint.pod.as_mut().unwrap().uid = Uid::of(&number.to_string());
+        endpoint
+    };
+    cluster.update(&set((0..2000).map(numbered).collect()));
+    cluster.update(&set(Vec::new()));
+    assert_eq!(cluster.unselected(), MOST_UNSELECTED);
 }

@@ -1,0 +1,3 @@
+module gamut.mesh/examples/carry
+
+go 1.22
