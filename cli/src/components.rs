@@ -32,7 +32,7 @@ pub(crate) enum Component {
     Injector(Box<gamut_webhook::InjectorArgs>),
     /// The echo app of examples and tests
     #[command(hide = true, disable_version_flag = true)]
-    Echo(gamut_echo::Args),
+    Echo(Box<gamut_echo::Args>),
 }
 
 /// Runs a component until it is told to stop.
@@ -48,7 +48,7 @@ pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
         Component::Ca(args) => runtime()?.block_on(gamut_ca::run(args))?,
         Component::Cleanup(args) => runtime()?.block_on(cleanup::run(args))?,
         Component::Injector(args) => runtime()?.block_on(gamut_webhook::run(*args))?,
-        Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(args))?),
+        Component::Echo(args) => return Ok(runtime()?.block_on(gamut_echo::run(*args))?),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use clap::Parser;
 #[command(name = "gamut", version)]
 enum Sidecar {
     /// The sidecar
-    Proxy(gamut_proxy::ProxyArgs),
+    Proxy(Box<gamut_proxy::ProxyArgs>),
     /// The init container: writes the redirect rules of a pod
     Init(gamut_proxy::init::InitArgs),
     /// The sidecar's preStop hook: tells it that its pod is going away
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(command: Sidecar) -> anyhow::Result<()> {
     match command {
-        Sidecar::Proxy(args) => gamut_proxy::run(args)?,
+        Sidecar::Proxy(args) => gamut_proxy::run(*args)?,
         Sidecar::Init(args) => gamut_proxy::init::run(args)?,
         Sidecar::Drain => gamut_proxy::drain::notify()?,
     }
