@@ -31,6 +31,12 @@ impl View {
     pub(super) fn rekey(&mut self, rekeyed: Vec<(Key, Held, Arc<SessionKeys>)>, changes: &mut Changes) {
         for (key, held, keys) in rekeyed {
             let scope = keys.scope.clone();
+            // A scope that has lost its keys is going: the tables that still use it are about to follow, and until then their
+            // sessions open with what there was.
+            if keys.keys.is_empty() && self.session_keys.contains_key(&scope) {
+                self.hold(key, held);
+                continue;
+            }
             let before = self.session_keys.insert(scope.clone(), keys);
             let users = self.tables.values().filter_map(|table| {
                 let (active, _) = table.active.as_ref()?;

@@ -98,6 +98,28 @@ fn a_scope_whose_first_key_is_still_to_be_made_is_waited_for_and_not_refused() {
 }
 
 #[test]
+fn a_session_that_goes_with_its_route_is_no_refusal_whichever_news_comes_first() {
+    let mut view = view();
+    view.connect();
+    view.ask(address(WEB), Instant::now()).unwrap();
+    let table_with = sticky("web", &[("web-v1", 1)], "route/x");
+    let keys = session_keys("route/x", 1);
+    deliver(&mut view, vec![leads_to(WEB, "web"), table_with, endpoints("web-v1", &[1]), keys]);
+    let with_session = in_force(&view);
+    assert!(with_session.is_some());
+
+    let mut none = session_keys("route/x", 1);
+    let Body::SessionKeys(keys) = &mut none.body else { panic!("{none:?}") };
+    Arc::make_mut(keys).keys.clear();
+    let none = Resource::new(none.key, none.body);
+    assert_eq!(deliver(&mut view, vec![none]).refusals, []);
+    assert_eq!(in_force(&view), with_session);
+    let changes = deliver(&mut view, vec![table(split("web", &[("web-v1", 1)]))]);
+    assert_eq!(changes.refusals, []);
+    assert_eq!(in_force(&view), Some(split("web", &[("web-v1", 1)])));
+}
+
+#[test]
 fn what_comes_unasked_with_a_table_isnt_asked_for_again() {
     let mut view = view();
     view.connect();
