@@ -13,7 +13,7 @@ use gamut_manifest::{Object, Origin};
 use gamut_route::RouteKind;
 use serde_json::{Value, json};
 
-const SCHEMA: &str = include_str!("schema/gateway-api-v1.7.0.txt");
+const SCHEMA: &str = include_str!("../src/gateway/schema-v1.7.0.txt");
 const HTTPROUTE: &str = include_str!("../../docs/reference/httproute.md");
 const OTHERS: &str = include_str!("../../docs/reference/gateway-api.md");
 

@@ -54,6 +54,22 @@ pub const POD_ANNOTATIONS: &[&str] = &[
     MEMORY_LIMIT,
 ];
 
+/// Session settings of a route without a field for them.
+pub const SESSION_PERSISTENCE: &str = "gamut.mesh/session-persistence";
+/// Whether a session wins over the weights.
+pub const SESSION_SCOPE: &str = "gamut.mesh/session-scope";
+
+/// Every annotation that a namespace may carry.
+pub const NAMESPACE_ANNOTATIONS: &[&str] = &[MTLS, PLAINTEXT_PORTS, OPAQUE_PORTS];
+/// Every label that a namespace may carry.
+pub const NAMESPACE_LABELS: &[&str] = &[INJECT];
+/// Every label that a pod may carry.
+pub const POD_LABELS: &[&str] = &[INJECT, INJECTED];
+/// Every annotation that a Service may carry.
+pub const SERVICE_ANNOTATIONS: &[&str] = &[OPAQUE_PORTS];
+/// Every annotation that a route for requests may carry.
+pub const ROUTE_ANNOTATIONS: &[&str] = &[SESSION_PERSISTENCE, SESSION_SCOPE];
+
 /// The container that writes the redirect rules.
 pub const INIT_CONTAINER: &str = "gamut-init";
 /// The sidecar.

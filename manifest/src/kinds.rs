@@ -1,5 +1,7 @@
 //! The kinds that manifests may hold: their group and whether they live in a namespace.
 
+use crate::similar::nearest;
+
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -53,10 +55,9 @@ pub(crate) fn scope(group: &str, kind: &str) -> Option<Scope> {
     KINDS.iter().find(|known| known.0 == kind && known.1 == group).map(|known| known.2)
 }
 
-/// A known kind that somebody who wrote `kind` may have meant: the same letters, or the same kind of another group.
+/// A known kind that somebody who wrote `kind` may have meant, or the same kind of another group.
 pub(crate) fn similar(kind: &str) -> Option<&'static str> {
-    let letters = |text: &str| text.trim_end_matches('s').to_ascii_lowercase();
-    KINDS.iter().find(|known| letters(known.0) == letters(kind)).map(|known| known.0)
+    nearest(kind, KINDS.iter().map(|known| known.0))
 }
 
 /// RBAC allows any path segment as a name (`system:node`), all else wants DNS names.

@@ -17,9 +17,11 @@ mod error;
 mod kinds;
 mod object;
 mod reader;
+mod similar;
 mod watch;
 
 pub use error::{ManifestError, Problem, Severity};
 pub use object::{Object, ObjectId, Origin};
 pub use reader::{Reader, Reading, load};
+pub use similar::nearest;
 pub use watch::{Watch, WatchError, watch};

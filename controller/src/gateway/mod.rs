@@ -15,6 +15,7 @@ mod http;
 mod lenient;
 mod policy;
 mod route;
+mod schema;
 mod session;
 mod shape;
 mod stream;
@@ -31,6 +32,7 @@ pub use policy::{
     RequestRate, RetryConstraint, TargetRef, TrafficPolicy, TrafficPolicySpec, XBackend, XBackendSpec,
 };
 pub use route::{BackendRef, ParentRef, Route, Rules};
+pub use schema::{SchemaError, SchemaProblem, schema_errors};
 pub use session::{CookieConfig, HeaderConfig, SessionPersistence};
 pub use stream::StreamRule;
 
