@@ -1,6 +1,6 @@
 //! `gamut`: one executable for people and for every component.
 //!
-//! People meet `up`, `exec`, `status`, `routes`, `explain`, `check` and `inject`; images and the local runtime start the
+//! People meet `up`, `exec`, `logs`, `status`, `routes`, `explain`, `check` and `inject`; images and the local runtime start the
 //! hidden commands ([`components`]). A command is a module with `Args` and `run`. Which of them may start threads
 //! matters: `exec` and `internal` enter namespaces, which only a process of one thread can do, so nothing here starts a
 //! runtime before a command does.
@@ -14,6 +14,7 @@ mod failure;
 mod inject;
 mod internal;
 mod logging;
+mod logs;
 mod output;
 mod routes;
 mod status;
@@ -55,6 +56,8 @@ enum Command {
     Up(up::Args),
     /// Run a program of this machine inside a pod
     Exec(exec::Args),
+    /// Print what a container has printed
+    Logs(logs::Args),
     /// Show pods, identities, certificates, and whether every sidecar has the newest tables
     Status(status::Args),
     /// Show routes: where they are attached, their conditions, and what share of requests each backend got
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Up(args) => up::run(args, color),
         Command::Exec(args) => exec::run(args),
+        Command::Logs(args) => logs::run(args),
         Command::Status(args) => status::run(&args, color),
         Command::Routes(args) => routes::run(&args, color),
         Command::Explain(args) => explain::run(&args, color),

@@ -46,6 +46,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 120, hide_short_help = true)]
     timeout: u32,
 
+    /// Run CMD although there are errors in the manifests
+    #[arg(long)]
+    keep_going: bool,
+
     /// Run this on the host when everything is ready, then stop and exit with its status
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -61,13 +65,13 @@ pub(crate) fn run(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
 }
 
 async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let Args { paths, name, verbose, trust_domain, timeout, command } = args;
+    let Args { paths, name, verbose, trust_domain, timeout, keep_going, command } = args;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
     let mut screen = Screen::new(name, colour);
-    let mut session =
-        Session { machine: Machine::start(&options)?, state: State::Starting, command, exit: 0 };
+    let machine = Machine::start(&options)?;
+    let mut session = Session { machine, state: State::Starting, command, keep_going, exit: 0 };
 
     let ready_deadline = Instant::now() + Duration::from_secs(timeout.into());
     let mut stop_deadline = None;
@@ -76,7 +80,7 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
         let Session { machine, state, .. } = &mut session;
         tokio::select! {
             event = machine.event() => match event {
-                Some(event) => session.on_event(event, &mut screen)?,
+                Some(event) => session.on_event(event, &mut screen).await?,
                 None => break,
             },
             status = command_ended(state) => {
@@ -86,7 +90,7 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
             _ = interrupts.recv() => session.on_signal(&mut screen).await,
             _ = terminations.recv() => session.on_signal(&mut screen).await,
             () = at(waits_for_ready.then_some(ready_deadline)) => {
-                screen.error(&format!("not ready after {timeout} s; {}", screen.still_waiting()));
+                screen.error(&format!("not ready after {timeout} s; {}", screen.all_that_is_missing()));
                 session.exit = 1;
                 session.stop().await;
             }
@@ -105,6 +109,7 @@ struct Session {
     machine: Machine,
     state: State,
     command: Vec<OsString>,
+    keep_going: bool,
     exit: u8,
 }
 
@@ -123,9 +128,19 @@ enum State {
 }
 
 impl Session {
-    fn on_event(&mut self, event: Event, screen: &mut Screen) -> anyhow::Result<()> {
-        if let Event::Fatal { .. } = event {
-            self.state = State::Failed;
+    async fn on_event(&mut self, event: Event, screen: &mut Screen) -> anyhow::Result<()> {
+        match event {
+            Event::Fatal { .. } => self.state = State::Failed,
+            // Whoever runs a command against a mesh wants this mesh and not what is left of it.
+            Event::Read { errors: errors @ 1.. } if self.waits_for_ready() && !self.keep_going => {
+                let errors = count(errors, "error");
+                screen.error(&format!(
+                    "{errors} in the manifests, so the command isn't run; mend them, or add --keep-going"
+                ));
+                self.exit = 1;
+                self.stop().await;
+            }
+            _ => {}
         }
         let ready = matches!(event, Event::Ready(_));
         screen.show(event, self.command.is_empty());
@@ -230,13 +245,18 @@ impl Screen {
             Event::Ready(summary) => {
                 self.waiting.clear();
                 self.started = true;
-                self.say(&self.green(&headline(&summary)));
+                let tone = if summary.errors == 0 { Tone::Good } else { Tone::Doubtful };
+                self.say(&self.toned(&headline(&summary), tone));
                 if hints {
                     self.hints(&summary);
                 }
             }
             Event::Reloaded { changes } => {
-                self.changes.extend(changes);
+                for change in changes {
+                    if !self.changes.contains(&change) {
+                        self.changes.push(change);
+                    }
+                }
                 self.transient(&format!("reloading: {}", self.changes.join(", ")));
             }
             Event::Settled { milliseconds } => {
@@ -244,13 +264,13 @@ impl Screen {
                 let changes = std::mem::take(&mut self.changes).join(", ");
                 self.say(&format!("reloaded: {changes}; in effect everywhere after {milliseconds} ms"));
             }
-            Event::Notice { text } => self.say(&text),
+            Event::Notice { text } => self.warn(&text),
             Event::Problem { text } | Event::Fatal { text } => self.error(&text),
             Event::Mended { text } => self.say(&format!("no longer a problem: {text}")),
             Event::Output { source, line } => {
                 self.line(&format!("{} {line}", self.dim(&format!("[{source}]"))))
             }
-            Event::Stopped => {}
+            Event::Read { .. } | Event::Stopped => {}
         }
     }
 
@@ -302,8 +322,16 @@ impl Screen {
         }
     }
 
+    fn all_that_is_missing(&self) -> String {
+        format!("waiting for {}", self.waiting.join("; "))
+    }
+
     fn say(&mut self, text: &str) {
         self.line(&format!("gamut: {text}"));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.line(&format!("gamut: {} {text}", self.toned("warning:", Tone::Doubtful)));
     }
 
     fn error(&mut self, text: &str) {
@@ -332,10 +360,6 @@ impl Screen {
         tone.paint(text, self.colour)
     }
 
-    fn green(&self, text: &str) -> String {
-        self.toned(text, Tone::Good)
-    }
-
     fn red(&self, text: &str) -> String {
         self.toned(text, Tone::Bad)
     }
@@ -345,15 +369,22 @@ impl Screen {
     }
 }
 
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 fn headline(summary: &Summary) -> String {
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let namespaces = match summary.namespaces.as_slice() {
         [] => String::new(),
         [one] => format!(" in namespace {one}"),
         many => format!(" in namespaces {}", many.join(", ")),
     };
+    let errors = match summary.errors {
+        0 => String::new(),
+        errors => format!(", with {},", count(errors, "error")),
+    };
     format!(
-        "ready after {:.1} s: {} ({} in the mesh), {}, {}{namespaces}",
+        "ready{errors} after {:.1} s: {} ({} in the mesh), {}, {}{namespaces}",
         Duration::from_millis(summary.milliseconds).as_secs_f64(),
         count(summary.pods, "pod"),
         summary.meshed,
@@ -375,11 +406,18 @@ mod tests {
             namespaces: vec!["canary".to_owned()],
             services: 3,
             routes: 1,
+            errors: 0,
             example: None,
         };
         assert_eq!(
             headline(&summary),
             "ready after 2.1 s: 5 pods (5 in the mesh), 3 Services, 1 route in namespace canary"
+        );
+        let summary = Summary { errors: 3, ..summary };
+        assert!(
+            headline(&summary).starts_with("ready, with 3 errors, after 2.1 s: "),
+            "{}",
+            headline(&summary)
         );
     }
 }

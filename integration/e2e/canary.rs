@@ -58,6 +58,27 @@ fn a_session_is_kept_while_the_weights_flip_and_everybody_else_follows_them() {
 }
 
 #[test]
+fn a_slip_of_the_keys_costs_no_request_and_is_told_with_the_word_that_was_meant() {
+    let mut mesh = Mesh::example("canary");
+    let mut user = mesh.load("shop/deploy/client", &["http://web/"]);
+    user.more(20);
+    mesh.edit("4-route.yaml", "weight: 90", "wieght: 50");
+    let told = mesh.output.find("the misspelt field", |line| line.contains("wieght"));
+    for words in
+        ["error:", "4-route.yaml:", "HTTPRoute shop/web", "spec.rules[1].backendRefs[0]", "write weight"]
+    {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    mesh.output.find("what is kept", |line| line.contains("warning:") && line.contains("last good version"));
+    mesh.settle();
+    user.more(50);
+    mesh.edit("4-route.yaml", "wieght: 50", "weight: 0");
+    mesh.settle();
+    user.until_steady("the mended route is in force", 50, |answer| answer.version == "v2");
+    crate::harness::assert_no_failure(&user.finish());
+}
+
+#[test]
 fn status_tells_who_every_pod_is_for_how_long_and_that_it_has_the_newest_tables() {
     let mesh = Mesh::example("canary");
     let status: serde_json::Value = serde_json::from_str(&mesh.run(&["status", "-o", "json"])).unwrap();

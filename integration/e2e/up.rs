@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::harness::{Mesh, PATIENCE, app, gamut, namespace, route, service, statuses};
+use crate::harness::{Lines, Mesh, PATIENCE, app, gamut, namespace, route, service, statuses};
 use tempfile::TempDir;
 
 fn shop() -> Vec<String> {
@@ -44,6 +44,108 @@ fn a_command_runs_when_all_is_ready_and_its_status_is_ups_own() {
 
     let output = up_with(&shop().concat(), &["/no/such/program"]);
     assert_eq!(output.status.code(), Some(127), "{output:?}");
+}
+
+#[test]
+fn a_command_is_not_run_on_what_is_left_of_broken_manifests() {
+    let bad = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: nginx, namespace: shop}\nspec: {containers: [{name: nginx, image: nginx}]}\n";
+    let manifest = shop().concat() + bad;
+    let output = up_with(&manifest, &["echo", "it ran"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{log}");
+    assert!(log.contains("shop/nginx") && log.contains("1 error in the manifests"), "{log}");
+
+    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+    fs::write(directory.path().join("all.yaml"), manifest).unwrap();
+    let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    let mut up = Command::new(gamut());
+    up.args(["up", "--keep-going", "--name", &name, "-f"]).arg(directory.path());
+    let output = up.args(["--", "echo", "it ran"]).stdin(Stdio::null()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"it ran\n"[..]), "{log}");
+    assert!(log.contains("ready, with 1 error, after"), "{log}");
+}
+
+#[test]
+fn who_waits_in_vain_hears_what_for_and_why() {
+    let slow = app("slow").in_namespace("shop").replace("port: 8080}", "port: 8099}");
+    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+    fs::write(directory.path().join("all.yaml"), shop().concat() + &slow).unwrap();
+    let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    let mut up = Command::new(gamut());
+    up.args(["up", "--timeout", "12", "--name", &name, "-f"]).arg(directory.path()).args(["--", "true"]);
+    let output = up.stdin(Stdio::null()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line =
+        log.lines().find(|line| line.contains("not ready after 12 s")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("Deployment shop/slow") && line.contains("readiness probe"), "{line}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_stateful_sets_first_pod_is_entered_its_output_is_read_and_it_knows_its_whole_name() {
+    let database = "---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      containers: [{name: app, image: db, command: [sh, -c, 'hostname -f; sleep 9999']}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}
+";
+    let mesh = Mesh::up(&[shop(), vec![database.into()]].concat());
+    let said = mesh.run(&["logs", "-n", "shop", "statefulset/db"]);
+    assert_eq!(said, "db-0.db.shop.svc.cluster.local\n");
+    let entered = crate::harness::text_of(mesh.exec("shop/statefulset/db", &["hostname"]));
+    assert_eq!(entered.trim(), "db-0");
+    // Whoever follows gets what was printed before, and then nothing more: until the pod goes.
+    let mut follow = mesh.gamut(&["logs", "-n", "shop", "-f", "db-1"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut printed = Lines::of("gamut logs -f", follow.stdout.take().unwrap());
+    printed.until("its own name", |line| line == "db-1.db.shop.svc.cluster.local");
+    mesh.edit("all.yaml", "replicas: 2", "replicas: 1");
+    assert_eq!(printed.rest(), [""; 0]);
+    assert!(follow.wait().unwrap().success());
+    let sidecar = mesh.run(&["logs", "-n", "shop", "-c", "gamut-proxy", "deploy/web"]);
+    assert!(sidecar.contains("INFO"), "{sidecar}");
+    let mut in_sidecar = mesh.gamut(&["exec", "-n", "shop", "-c", "gamut-proxy", "deploy/web"]);
+    let id = in_sidecar.args(["--", "id", "-u"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&id.stdout).trim(), "15001", "{id:?}");
+}
+
+#[test]
+fn a_job_that_is_over_is_shown_as_such_and_cannot_be_entered() {
+    let job = "---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once, namespace: shop}
+spec:
+  template:
+    spec: {restartPolicy: Never, containers: [{name: once, image: once, command: [echo, done]}]}
+";
+    let mesh = Mesh::up(&[shop(), vec![job.into()]].concat());
+    let patience = Instant::now() + PATIENCE;
+    let status = loop {
+        let status = mesh.run(&["status"]);
+        if status.contains("Completed") && status.contains("all 2 sidecars") {
+            break status;
+        }
+        assert!(Instant::now() < patience, "{status}");
+    };
+    assert!(!status.contains("hasn't started"), "{status}");
+    let refused = mesh.exec("shop/job/once", &["true"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("has ended (Succeeded)"), "{message}");
+    assert_eq!(mesh.run(&["logs", "-n", "shop", "job/once"]), "done\n");
 }
 
 #[test]
@@ -200,11 +302,13 @@ fn without_root_it_says_so_in_one_line() {
     fs::copy(gamut(), &copy).unwrap();
     fs::write(&manifest, shop().concat()).unwrap();
     open_to_all(directory.path());
-    let output =
-        Command::new(&copy).args(["up", "-f"]).arg(&manifest).uid(65534).gid(65534).output().unwrap();
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.trim().lines().count() == 1 && message.contains("root"), "{message}");
+    let manifest = manifest.to_str().unwrap();
+    for arguments in [&["up", "-f", manifest][..], &["status"], &["routes"], &["exec", "a", "--", "true"]] {
+        let output = Command::new(&copy).args(arguments).uid(65534).gid(65534).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.trim().lines().count() == 1 && message.contains("needs root"), "{message}");
+    }
 }
 
 fn open_to_all(directory: &Path) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    control::{Entrance, Reply, Request, Status, Target, Wait},
+    control::{Entrance, LogPart, LogPlace, Reply, Request, Status, Target, Wait},
     instance::{self, InstanceName},
     linux::descriptors,
 };
@@ -29,6 +29,9 @@ pub enum ClientError {
         /// The names that would be answered.
         running: Vec<InstanceName>,
     },
+    /// Instances talk to root alone.
+    #[error("this needs root: instance {0:?} answers nobody else; run it with sudo")]
+    NotRoot(String),
     /// The connection broke: the instance has probably ended.
     #[error("instance {name:?} broke off: {source}")]
     Broken {
@@ -90,7 +93,7 @@ impl Client {
         self.ask(&Request::Objects { kind: kind.to_owned() })
     }
 
-    /// What a container has printed lately.
+    /// What a container has printed lately, or since a place of an earlier reply.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -99,9 +102,10 @@ impl Client {
         target: Target,
         namespace: &str,
         container: Option<&str>,
-    ) -> Result<String, ClientError> {
-        let container = container.map(str::to_owned);
-        self.ask(&Request::Logs { target, namespace: namespace.to_owned(), container })
+        after: Option<LogPlace>,
+    ) -> Result<LogPart, ClientError> {
+        let (namespace, container) = (namespace.to_owned(), container.map(str::to_owned));
+        self.ask(&Request::Logs { target, namespace, container, after })
     }
 
     /// Waits until it is so.
@@ -150,6 +154,9 @@ impl Client {
 
     fn connect(&self) -> Result<UnixStream, ClientError> {
         let name = self.name.to_string();
+        if !nix::unistd::geteuid().is_root() {
+            return Err(ClientError::NotRoot(name));
+        }
         self.name.connect().map_err(|source| match source.kind() {
             io::ErrorKind::ConnectionRefused => {
                 ClientError::NotRunning { name, running: instance::running().unwrap_or_default() }

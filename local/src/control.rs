@@ -30,7 +30,7 @@ pub enum Request {
         /// A container other than the first of the pod's own.
         container: Option<String>,
     },
-    /// What a container has printed lately: text.
+    /// What a container has printed lately: [`LogPart`].
     Logs {
         /// Whose.
         target: Target,
@@ -38,6 +38,8 @@ pub enum Request {
         namespace: String,
         /// A container other than the first of the pod's own.
         container: Option<String>,
+        /// Only what was printed since: the [`LogPart::place`] of an earlier reply.
+        after: Option<LogPlace>,
     },
     /// Replies when it is so, or with an error when time is up, which says what is missing.
     Wait {
@@ -76,7 +78,7 @@ pub enum Target {
     Node,
     /// A pod by name.
     Pod(String),
-    /// Any running pod of a workload, a ready one if there is one.
+    /// A pod of a workload: one that runs, and is ready if there is such; of a StatefulSet the first.
     Workload {
         /// `Deployment`, `StatefulSet` or `Job`.
         kind: String,
@@ -97,8 +99,39 @@ pub struct Entrance {
     pub namespaces: Vec<Namespace>,
     /// The environment that the container's manifest gives it.
     pub environment: Vec<(String, String)>,
+    /// Who the container's program runs as, if not root.
+    pub user: Option<ExecUser>,
     /// What was entered: `pod web-1, container app`.
     pub description: String,
+}
+
+/// A user that isn't root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecUser {
+    /// The user id.
+    pub user: u32,
+    /// The group id.
+    pub group: u32,
+    /// Other groups.
+    pub more_groups: Vec<u32>,
+}
+
+/// A part of what a container has printed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPart {
+    /// The text.
+    pub text: String,
+    /// Where it ends, to ask for what comes after it; none before anything was printed.
+    pub place: Option<LogPlace>,
+}
+
+/// A place in what a container prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// Which file, as the node knows it.
+    pub file: u64,
+    /// How much of it, in bytes.
+    pub length: u64,
 }
 
 /// A kind of namespace that processes enter.
@@ -206,7 +239,12 @@ pub enum Event {
         /// A line each.
         what: Vec<String>,
     },
-    /// Everything is ready for the first time.
+    /// The manifests were read for the first time, and what is wrong with them was told.
+    Read {
+        /// How many errors that was.
+        errors: usize,
+    },
+    /// Everything that could be taken is ready for the first time.
     Ready(Summary),
     /// Files were saved and the change was taken up.
     Reloaded {
@@ -260,10 +298,12 @@ pub struct Summary {
     pub meshed: usize,
     /// The namespaces that the manifests' objects are in.
     pub namespaces: Vec<String>,
-    /// Services of the manifests.
+    /// Services of the manifests, as far as they were taken.
     pub services: usize,
-    /// HTTPRoutes and GRPCRoutes of the manifests.
+    /// Routes of the manifests.
     pub routes: usize,
+    /// What the manifests have and isn't there, because it was refused.
+    pub errors: usize,
     /// A command that shows traffic, if there is a client and a Service to call.
     pub example: Option<String>,
 }

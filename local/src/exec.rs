@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     client::{Client, ClientError},
-    control::Target,
+    control::{ExecUser, Target},
     linux::namespaces,
     paths,
 };
@@ -64,7 +64,7 @@ pub enum ExecError {
     Spawn(#[from] io::Error),
 }
 
-/// Runs a program in a target's namespaces, with this process's standard streams, working directory and environment, the
+/// Runs a program in a target's namespaces, as the user that the container's own program runs as, with this process's standard streams, working directory and environment, the
 /// container's environment laid over it. Returns its exit status: 127 when there is no such program, 126 when it can't
 /// be executed, 128 + N when signal N ended it.
 ///
@@ -88,7 +88,8 @@ pub fn exec(client: &Client, options: &ExecOptions) -> Result<u8, ExecError> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut bound = bound_command(Path::new(paths::EXECUTABLE), &options.command);
+        let mut bound =
+            bound_command(Path::new(paths::EXECUTABLE), &options.command, entrance.user.as_ref())?;
         for (name, value) in &entrance.environment {
             bound.env(name, value);
         }
@@ -98,10 +99,18 @@ pub fn exec(client: &Client, options: &ExecOptions) -> Result<u8, ExecError> {
 }
 
 /// A command that ends when the calling process does, however that happens.
-pub(crate) fn bound_command(gamut: &Path, command: &[OsString]) -> Command {
+pub(crate) fn bound_command(
+    gamut: &Path,
+    command: &[OsString],
+    user: Option<&ExecUser>,
+) -> io::Result<Command> {
     let mut bound = Command::new(gamut);
-    bound.args(["internal", "bound", "--"]).args(command);
-    bound
+    bound.args(["internal", "bound"]);
+    if let Some(user) = user {
+        bound.arg("--user").arg(serde_json::to_string(user)?);
+    }
+    bound.arg("--").args(command);
+    Ok(bound)
 }
 
 /// A child in the foreground: signals that are meant for it reach it and don't end this process first.

@@ -19,7 +19,8 @@ pub const INSTANCE_VARIABLE: &str = "GAMUT_INSTANCE";
 
 const PREFIX: &str = "gamut/";
 
-/// An instance's name: letters, digits, `-`, `_` and `.`, at most 64 of them.
+/// An instance's name: letters, digits, `-`, `_` and `.`, at most 64 of them. No text at all is the default name, so that an
+/// empty [`INSTANCE_VARIABLE`] counts as unset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InstanceName(String);
 
@@ -58,8 +59,11 @@ impl FromStr for InstanceName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        match (1..=64).contains(&text.len()) && text.chars().all(good) {
+        match text.len() <= 64 && text.chars().all(good) {
             true => Ok(Self(text.to_owned())),
             false => Err(InvalidName(text.to_owned())),
         }
@@ -109,7 +113,8 @@ mod tests {
 
     #[test]
     fn names_that_could_be_mistaken_are_refused() {
-        for name in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
+        assert_eq!("".parse::<InstanceName>().unwrap(), InstanceName::default(), "an empty variable is none");
+        for name in ["a b", "a/b", "ä", &"x".repeat(65)] {
             assert!(name.parse::<InstanceName>().is_err(), "{name:?}");
         }
     }

@@ -20,13 +20,13 @@ use nix::{
         signal::Signal,
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, getppid, sethostname},
+    unistd::{Gid, Pid, Uid, getppid, setgroups, sethostname, setresgid, setresuid},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    control::{Event, Namespace},
+    control::{Event, ExecUser, Namespace},
     exec::exit_code,
     linux::{mounts, namespaces},
     node, paths, pod,
@@ -56,6 +56,9 @@ pub enum Internal {
     Container,
     /// Becomes a program that ends with its parent.
     Bound {
+        /// Who to become first, as JSON.
+        #[arg(long)]
+        user: Option<String>,
         /// The program and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
@@ -100,7 +103,7 @@ pub fn run(internal: Internal) -> ExitCode {
         Internal::Node { config } => told(read(&config).map(|config| node::run(&config))),
         Internal::Sandbox => pod::sandbox::run(),
         Internal::Container => pod::container::run(),
-        Internal::Bound { command } => bound(&command),
+        Internal::Bound { user, command } => bound(user.as_deref(), &command),
     };
     ExitCode::from(outcome)
 }
@@ -179,8 +182,13 @@ fn reap_until(node: u32) -> Result<u8, MachineError> {
     }
 }
 
-fn bound(command: &[OsString]) -> u8 {
+fn bound(user: Option<&str>, command: &[OsString]) -> u8 {
     let Some((program, arguments)) = command.split_first() else { return 2 };
+    if let Err(error) = user.map_or(Ok(()), become_user) {
+        eprintln!("gamut: becoming the container's user: {error}");
+        return 126;
+    }
+    // Only now: another user's process has to ask anew.
     if let Err(error) = prctl::set_pdeathsig(Signal::SIGKILL) {
         eprintln!("gamut: {error}");
         return 126;
@@ -190,6 +198,15 @@ fn bound(command: &[OsString]) -> u8 {
     let (code, remedy) = not_executed(&error);
     eprintln!("gamut: {}: {remedy}", program.display());
     code
+}
+
+fn become_user(user: &str) -> io::Result<()> {
+    let user: ExecUser = serde_json::from_str(user)?;
+    let groups: Vec<Gid> = user.more_groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    let (id, group) = (Uid::from_raw(user.user), Gid::from_raw(user.group));
+    setresgid(group, group, group)?;
+    Ok(setresuid(id, id, id)?)
 }
 
 /// The exit status and the words that shells have for a program that couldn't be executed.

@@ -167,7 +167,7 @@ impl Machine {
     /// # Errors
     /// No process could be started.
     pub fn run(&self, command: &[OsString]) -> io::Result<impl Future<Output = io::Result<u8>> + use<>> {
-        let mut bound = bound_command(Path::new("/proc/self/exe"), command);
+        let mut bound = bound_command(Path::new("/proc/self/exe"), command, None)?;
         bound.arg0("gamut").env(INSTANCE_VARIABLE, self.name.as_str()).kill_on_drop(true);
         let attended = Attended::spawn(&mut bound)?;
         Ok(async move { Ok(exit_code(attended.wait().await?)) })

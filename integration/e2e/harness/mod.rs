@@ -71,7 +71,7 @@ impl Mesh {
     /// Starts a mesh on these manifests and waits until everything is ready.
     pub(crate) fn up(manifests: &[String]) -> Self {
         let mut mesh = Self::start(manifests, &[]);
-        mesh.output.until("ready", |line| line.contains("ready after"));
+        mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         mesh
     }
 
@@ -108,7 +108,7 @@ impl Mesh {
             fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
         }
         let mut mesh = Self::start_in(directory, &[]);
-        mesh.output.until("ready", |line| line.contains("ready after"));
+        mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         mesh
     }
 

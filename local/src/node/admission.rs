@@ -1,7 +1,7 @@
 //! From a reading of manifests to what the cluster shall hold: what the API server would check and fill in.
 //!
-//! Pure. An object that can't be had is left out with one line that names its file, itself, the field and the remedy; all
-//! others are taken.
+//! Pure. An object that can't be had is refused with one line that names its file, itself, the field and the remedy; what it
+//! was when it was last good stays, as it does on a cluster. All others are taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use gamut_manifest::{Object, ObjectId, Origin, Reading, Severity};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{injection, names::derived_uid, objects, workloads::Workload};
+use super::{fields, injection, names::derived_uid, objects, words, workloads::Workload};
 
 /// Namespaces that are there without being asked for.
 const BUILT_IN: [&str; 2] = ["default", SYSTEM_NAMESPACE];
@@ -26,14 +26,23 @@ pub(crate) struct Admitted {
     pub(crate) objects: BTreeMap<ObjectId, (Value, Option<Origin>)>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) namespaces: BTreeMap<String, NamespaceView>,
+    /// The manifests' objects as they were taken: what is kept when a later one is refused.
+    pub(crate) accepted: BTreeMap<ObjectId, Object>,
+    /// Those that were refused, whether an older one stays or not.
+    pub(crate) refused: BTreeSet<ObjectId>,
     /// A line each.
     pub(crate) problems: BTreeSet<String>,
     /// A line each.
     pub(crate) notices: BTreeSet<String>,
 }
 
-/// Takes what can be taken.
-pub(crate) fn admit(reading: &Reading, config: &Config, started: Timestamp) -> Admitted {
+/// Takes what can be taken. `last`: what was accepted the last time.
+pub(crate) fn admit(
+    reading: &Reading,
+    config: &Config,
+    started: Timestamp,
+    last: &BTreeMap<ObjectId, Object>,
+) -> Admitted {
     let mut admitted = Admitted::default();
     for error in &reading.errors {
         match error.severity() {
@@ -41,23 +50,19 @@ pub(crate) fn admit(reading: &Reading, config: &Config, started: Timestamp) -> A
             Severity::Warning => admitted.notices.insert(error.to_string()),
         };
     }
-    for object in reading.objects.iter().filter(|object| is_namespace(object)) {
-        admitted.take_namespace(object.raw.clone(), Some(object.origin.clone()));
+    // Namespaces first: all else is looked at in its own.
+    let (namespaces, others): (Vec<&Object>, Vec<&Object>) =
+        reading.objects.iter().partition(|object| is_namespace(object));
+    for object in namespaces {
+        admitted.take(object, config, last);
     }
     for name in BUILT_IN {
         if !admitted.namespaces.contains_key(name) {
             admitted.take_namespace(built_in("Namespace", None, name, started), None);
         }
     }
-    for object in reading.objects.iter().filter(|object| !is_namespace(object)) {
-        match admitted.check(object, config) {
-            Ok(()) => {
-                admitted.objects.insert(object.id(), (object.raw.clone(), Some(object.origin.clone())));
-            }
-            Err(problem) => {
-                admitted.problems.insert(line(&object.origin, &object.id(), &problem));
-            }
-        }
+    for object in others {
+        admitted.take(object, config, last);
     }
     for namespace in admitted.namespaces.keys() {
         let account = built_in("ServiceAccount", Some(namespace), "default", started);
@@ -73,6 +78,42 @@ pub(crate) fn line(origin: &Origin, id: &ObjectId, problem: &str) -> String {
 }
 
 impl Admitted {
+    /// Takes an object, or what it was when it was last good.
+    fn take(&mut self, object: &Object, config: &Config, last: &BTreeMap<ObjectId, Object>) {
+        let id = object.id();
+        let says = |problem: &String| line(&object.origin, &id, problem);
+        self.notices.extend(words::warnings(object).iter().map(says));
+        self.problems.extend(words::errors(object).iter().map(says));
+        let unknown = fields::problems(object);
+        let checked = match unknown.is_empty() {
+            true => self.check(object, config).map_err(|problem| vec![problem]),
+            false => Err(unknown),
+        };
+        let Err(problems) = checked else { return self.accept(object) };
+        self.problems.extend(problems.iter().map(says));
+        self.refused.insert(id.clone());
+        if let Some(good) = last.get(&id)
+            && self.check(good, config).is_ok()
+        {
+            self.notices.insert(line(
+                &object.origin,
+                &id,
+                "keeps its last good version until this is mended",
+            ));
+            self.accept(good);
+        }
+    }
+
+    fn accept(&mut self, object: &Object) {
+        match is_namespace(object) {
+            true => self.take_namespace(object.raw.clone(), Some(object.origin.clone())),
+            false => {
+                self.objects.insert(object.id(), (object.raw.clone(), Some(object.origin.clone())));
+            }
+        }
+        self.accepted.insert(object.id(), object.clone());
+    }
+
     fn take_namespace(&mut self, mut object: Value, origin: Option<Origin>) {
         let id = objects::id_of(&object);
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -133,7 +174,24 @@ mod tests {
         let file = directory.path().join("all.yaml");
         std::fs::write(&file, manifests).unwrap();
         let (objects, errors) = gamut_manifest::load(&[file]);
-        admit(&Reading { objects, errors }, &injection::config("cluster.local"), Timestamp::UNIX_EPOCH)
+        let config = injection::config("cluster.local");
+        admit(&Reading { objects, errors }, &config, Timestamp::UNIX_EPOCH, &BTreeMap::new())
+    }
+
+    /// What is held after one text was saved over the other.
+    fn admit_one_after_the_other(before: &str, after: &str) -> Admitted {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("all.yaml");
+        let mut reader = gamut_manifest::Reader::new(std::slice::from_ref(&file));
+        let mut last = BTreeMap::new();
+        let config = injection::config("cluster.local");
+        let mut admitted = [before, after].map(|text| {
+            std::fs::write(&file, text).unwrap();
+            let admitted = admit(&reader.read(), &config, Timestamp::UNIX_EPOCH, &last);
+            last = admitted.accepted.clone();
+            admitted
+        });
+        std::mem::take(&mut admitted[1])
     }
 
     fn only_problem(manifests: &str) -> String {
@@ -184,5 +242,48 @@ mod tests {
         let pod = POD.replace("{name: a}", "{name: a, labels: {gamut.mesh/inject: yes-please}}");
         let problem = only_problem(&(pod + "    image: gamut.mesh/echo\n"));
         assert!(problem.contains("gamut.mesh/inject"), "{problem}");
+    }
+
+    const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n  rules:\n  - backendRefs: [{name: web, port: 80, weight: 90}]\n";
+
+    #[test]
+    fn a_misspelt_field_is_refused_and_what_was_there_before_stays() {
+        let problem = only_problem(&ROUTE.replace("weight", "wieght"));
+        assert_eq!(
+            problem,
+            "1: HTTPRoute default/web: spec.rules[0].backendRefs[0].wieght: there is no such field; write weight, if \
+             that was meant, or remove it"
+        );
+        let id = objects::id("HTTPRoute", "default", "web");
+        let admitted = admit_one_after_the_other(ROUTE, &ROUTE.replace("weight: 90", "wieght: 50"));
+        assert_eq!(admitted.objects[&id].0["spec"]["rules"][0]["backendRefs"][0]["weight"], 90);
+        assert!(admitted.refused.contains(&id));
+        assert!(admitted.notices.iter().any(|notice| notice.contains("keeps its last good version")));
+        let mended = admit_one_after_the_other(
+            &ROUTE.replace("weight", "wieght"),
+            &ROUTE.replace("weight: 90", "weight: 50"),
+        );
+        assert!(mended.problems.is_empty() && mended.refused.is_empty(), "{:?}", mended.problems);
+    }
+
+    #[test]
+    fn what_is_kept_goes_when_its_namespace_or_it_itself_goes() {
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\n";
+        let route = ROUTE.replace("{name: web}", "{name: web, namespace: demo}");
+        let bad = route.replace("weight", "wieght");
+        let id = objects::id("HTTPRoute", "demo", "web");
+        let all = format!("{namespace}{route}");
+        assert!(admit_one_after_the_other(&all, &format!("{namespace}{bad}")).objects.contains_key(&id));
+        assert!(!admit_one_after_the_other(&all, &bad).objects.contains_key(&id));
+        assert!(!admit_one_after_the_other(&all, namespace).objects.contains_key(&id));
+    }
+
+    #[test]
+    fn a_mode_that_cannot_be_read_is_told_and_its_namespace_is_there_all_the_same() {
+        let admitted = admit_all(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo, annotations: {gamut.mesh/mtls: stritc, gamut.mesh/mtsl: strict}}\n",
+        );
+        assert_eq!((admitted.problems.len(), admitted.notices.len()), (1, 1), "{admitted:?}");
+        assert!(admitted.namespaces.contains_key("demo"));
     }
 }

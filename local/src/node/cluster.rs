@@ -13,7 +13,7 @@ use std::{
 };
 
 use gamut_injector::{Config, NamespaceView};
-use gamut_manifest::{ObjectId, Origin, Reading};
+use gamut_manifest::{Object, ObjectId, Origin, Reading};
 use gamut_netfilter::vip::Vip;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ pub(crate) struct Cluster {
     trust_bundle: Option<Value>,
     /// Objects of the manifests, as they were written.
     from_manifests: BTreeSet<ObjectId>,
+    /// The same as they were accepted, for when the next ones are refused.
+    pub(crate) accepted: BTreeMap<ObjectId, Object>,
     vips: Vec<Vip>,
     /// Services or endpoints have changed since it was updated.
     network_is_stale: bool,
@@ -58,6 +60,15 @@ pub(crate) struct Cluster {
     pub(crate) problems: Problems,
     data: watch::Sender<Arc<Data>>,
     zone: watch::Sender<Arc<Zone>>,
+}
+
+/// What became of a reading.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// A line each.
+    pub(crate) notices: BTreeSet<String>,
+    /// Objects that aren't in force as the files have them.
+    pub(crate) refused: BTreeSet<ObjectId>,
 }
 
 /// What is wrong, by where it comes from.
@@ -74,6 +85,11 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
+    /// How many of them are of the manifests themselves.
+    pub(crate) fn of_manifests(&self) -> usize {
+        self.manifests.len() + self.services.len()
+    }
+
     /// All of them, a line each.
     pub(crate) fn lines(&self) -> BTreeSet<String> {
         let of_objects = self.manifests.iter().chain(&self.services).chain(&self.routes);
@@ -102,6 +118,7 @@ impl Cluster {
             started: Timestamp::now(),
             trust_bundle: None,
             from_manifests: BTreeSet::new(),
+            accepted: BTreeMap::new(),
             vips: Vec::new(),
             network_is_stale: false,
             revision: 0,
@@ -111,9 +128,10 @@ impl Cluster {
         }
     }
 
-    /// Takes up what the files say now; notices about it, a line each.
-    pub(crate) fn take_reading(&mut self, reading: &Reading) -> BTreeSet<String> {
-        let admitted = admission::admit(reading, &self.config, self.started);
+    /// Takes up what the files say now.
+    pub(crate) fn take_reading(&mut self, reading: &Reading) -> Taken {
+        let admitted = admission::admit(reading, &self.config, self.started, &self.accepted);
+        self.accepted = admitted.accepted;
         self.namespaces = admitted.namespaces;
         self.workloads = admitted.workloads;
         self.problems.manifests = admitted.problems;
@@ -139,7 +157,12 @@ impl Cluster {
         self.from_manifests = present;
         self.network_is_stale = true;
         self.publish_trust_bundle();
-        admitted.notices
+        Taken { notices: admitted.notices, refused: admitted.refused }
+    }
+
+    /// How many of the manifests' objects of a kind are in force.
+    pub(crate) fn count(&self, kind: &str) -> usize {
+        self.from_manifests.iter().filter(|id| id.kind == kind).count()
     }
 
     /// Those that ask for an address come first: they can't take another one.

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use gamut_manifest::{Object, Reading};
+use gamut_manifest::Object;
 use serde_json::Value;
 
 use super::{admission::line, report};
 
 /// A line for each condition that isn't as its author will want it. A status that is about an older generation says
 /// nothing.
-pub(crate) fn problems(reading: &Reading) -> BTreeSet<String> {
-    let routes = reading.objects.iter().filter(|object| object.kind.ends_with("Route"));
+pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object>) -> BTreeSet<String> {
+    let routes = objects.filter(|object| object.kind.ends_with("Route"));
     let status = |route: &Object| report::status(&route.id()).unwrap_or_default();
     routes.flat_map(|route| of_route(route, &status(route))).collect()
 }

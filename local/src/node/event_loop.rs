@@ -16,7 +16,7 @@ use super::{
     conditions,
     control_server::{Answer, Question},
     kubelet::Crash,
-    progress::Progress,
+    progress::{self, Progress},
     readings, report,
     sync::{self, ControllerView},
 };
@@ -57,6 +57,8 @@ pub(crate) struct Node {
     progress: Progress,
     reading: Reading,
     readings: u64,
+    /// The first reading was told about.
+    read: bool,
     /// Notices that were told.
     notices: BTreeSet<String>,
     controller: Option<Value>,
@@ -95,6 +97,7 @@ impl Node {
             progress: Progress::new(now),
             reading: Reading::default(),
             readings: 0,
+            read: false,
             notices: BTreeSet::new(),
             controller: None,
             waits: Vec::new(),
@@ -139,7 +142,7 @@ impl Node {
                     pending.reading = if read { self.readings } else { self.readings + 1 };
                     self.waits.push(pending);
                 }
-                _ = ticks.tick() => self.cluster.problems.routes = conditions::problems(&self.reading),
+                _ = ticks.tick() => self.cluster.problems.routes = conditions::problems(self.cluster.accepted.values()),
             }
             self.follow_up();
         }
@@ -147,16 +150,16 @@ impl Node {
 
     fn take_reading(&mut self, reading: Reading) {
         self.readings += 1;
+        let taken = self.cluster.take_reading(&reading);
         if self.readings > 1 {
-            let changes = readings::changes(&self.reading, &reading);
+            let changes = readings::changes(&self.reading, &reading, &taken.refused);
             let event = self.progress.reloaded(changes, Instant::now());
             event.into_iter().for_each(|event| self.tell(event));
         }
-        let notices = self.cluster.take_reading(&reading);
-        for text in notices.difference(&self.notices) {
-            self.tell(Event::Notice { text: text.clone() });
+        for text in progress::in_order(taken.notices.difference(&self.notices)) {
+            self.tell(Event::Notice { text });
         }
-        self.notices = notices;
+        self.notices = taken.notices;
         self.reading = reading;
     }
 
@@ -166,13 +169,12 @@ impl Node {
         };
         for Crash { container, exit } in self.cluster.kubelet.take(report) {
             let Some(pod) = self.cluster.kubelet.get(&uid) else { continue };
-            let how = report::describe(&exit);
-            let printed = output::read(&log_file(&pod.plan, &container));
-            let last =
-                printed.lines().last().map(|line| format!("; it printed last: {line}")).unwrap_or_default();
-            self.tell(Event::Problem {
-                text: format!("{}: container {container:?} {how}{last}", pod.title()),
-            });
+            let how = exit.in_words();
+            let last = output::last_words(&log_file(&pod.plan, &container), &exit);
+            let last = last.map(|line| format!("; it printed last: {line}")).unwrap_or_default();
+            let line = format!("{}: container {container:?} {how}{last}", pod.title());
+            let event = self.progress.crashed(format!("{uid}/{container}"), line, Instant::now());
+            event.into_iter().for_each(|event| self.tell(event));
         }
     }
 
@@ -202,6 +204,9 @@ impl Node {
         });
         let events = self.progress.problems(self.cluster.problems.lines(), of_pods.collect(), now);
         events.into_iter().for_each(|event| self.tell(event));
+        if self.readings > 0 && !std::mem::replace(&mut self.read, true) {
+            self.tell(Event::Read { errors: self.cluster.problems.of_manifests() });
+        }
         let (cluster, reading) = (&self.cluster, &self.reading);
         let event = self.progress.missing(&missing, now, |after| report::summary(cluster, reading, after));
         event.into_iter().for_each(|event| self.tell(event));
@@ -250,8 +255,8 @@ impl Node {
             Request::Namespaces { target, namespace, container } => {
                 report::entrance(&self.cluster, &target, &namespace, container.as_deref())
             }
-            Request::Logs { target, namespace, container } => {
-                report::logs(&self.cluster, &target, &namespace, container.as_deref())
+            Request::Logs { target, namespace, container, after } => {
+                report::logs(&self.cluster, &target, &namespace, container.as_deref(), after)
             }
         };
         // Who has gone away meanwhile doesn't need it.

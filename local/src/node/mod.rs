@@ -17,6 +17,7 @@ mod conditions;
 mod control_server;
 mod endpoints;
 mod event_loop;
+mod fields;
 mod injection;
 mod kubelet;
 mod link;
@@ -30,6 +31,7 @@ mod run;
 mod services;
 mod sync;
 pub(crate) mod tokens;
+mod words;
 mod workloads;
 
 pub(crate) use run::run;

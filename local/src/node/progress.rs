@@ -11,6 +11,8 @@ use crate::control::{Event, Summary};
 
 /// A pod that can't get on is told about after this long: much of what stands in its way at first passes by itself.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A container that goes on crashing in the same way is told about no more often.
+const CRASH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What has been told.
 #[derive(Debug)]
@@ -21,6 +23,17 @@ pub(crate) struct Progress {
     waiting: Vec<String>,
     /// Problems of pods and since when.
     stuck: BTreeMap<String, Instant>,
+    /// Containers that have crashed.
+    crashes: BTreeMap<String, Crashes>,
+}
+
+/// How often a container has crashed, and what was said of it.
+#[derive(Debug)]
+struct Crashes {
+    count: u32,
+    first: Instant,
+    told: Instant,
+    line: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +45,14 @@ enum Phase {
 
 impl Progress {
     pub(crate) fn new(started: Instant) -> Self {
-        let (told, stuck) = (BTreeSet::new(), BTreeMap::new());
-        Self { started, phase: Phase::Starting, told, waiting: Vec::new(), stuck }
+        Self {
+            started,
+            phase: Phase::Starting,
+            told: BTreeSet::new(),
+            waiting: Vec::new(),
+            stuck: BTreeMap::new(),
+            crashes: BTreeMap::new(),
+        }
     }
 
     /// Whether anything is on its way that somebody will want to hear the end of.
@@ -92,17 +111,62 @@ impl Progress {
         let mut current = lasting;
         current.extend(stuck.map(|(line, _)| line.clone()));
 
-        let new = current.difference(&self.told).map(|line| Event::Problem { text: line.clone() });
-        let gone = self.told.difference(&current).map(|line| Event::Mended { text: line.clone() });
+        let new = in_order(current.difference(&self.told)).into_iter().map(|text| Event::Problem { text });
+        let gone = in_order(self.told.difference(&current)).into_iter().map(|text| Event::Mended { text });
         let events = gone.chain(new).collect();
         self.told = current;
         events
     }
 
+    /// What to tell about a container that has crashed: what is new at once, the same again as a count, now and then.
+    pub(crate) fn crashed(&mut self, container: String, line: String, now: Instant) -> Option<Event> {
+        let fresh = Crashes { count: 0, first: now, told: now, line: line.clone() };
+        let crashes = self.crashes.entry(container).or_insert(fresh);
+        let other = crashes.line != line;
+        if other {
+            *crashes = Crashes { count: 0, first: now, told: now, line };
+        }
+        crashes.count += 1;
+        let text = match crashes.count {
+            1 => crashes.line.clone(),
+            count if now - crashes.told >= CRASH_INTERVAL => {
+                let seconds = (now - crashes.first).as_secs();
+                format!("{} ({count} times within {seconds} s)", crashes.line)
+            }
+            _ => return None,
+        };
+        crashes.told = now;
+        Some(Event::Problem { text })
+    }
+
     /// What is wrong now, as it was told.
     pub(crate) fn told(&self) -> Vec<String> {
-        self.told.iter().cloned().collect()
+        in_order(self.told.iter())
     }
+}
+
+/// Lines as people count: `a.yaml:9` before `a.yaml:10`.
+pub(crate) fn in_order<'a>(lines: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.cloned().collect();
+    lines.sort_by_cached_key(|line| parts(line));
+    lines
+}
+
+/// A text cut into what is and what isn't a number; the number, and the text itself.
+fn parts(text: &str) -> Vec<(u64, String)> {
+    let mut parts: Vec<(u64, String)> = Vec::new();
+    let mut digits = false;
+    for letter in text.chars() {
+        match parts.last_mut() {
+            Some((_, part)) if letter.is_ascii_digit() == digits => part.push(letter),
+            _ => parts.push((0, letter.to_string())),
+        }
+        digits = letter.is_ascii_digit();
+    }
+    for (number, part) in &mut parts {
+        *number = part.parse().unwrap_or_default();
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -158,5 +222,35 @@ mod tests {
         assert_eq!(progress.told(), ["bad file", "stuck"]);
         let mended = Event::Mended { text: "bad file".into() };
         assert_eq!(progress.problems(set(&[]), set(&["stuck"]), start + PATIENCE), [mended]);
+    }
+
+    #[test]
+    fn problems_come_in_the_order_of_their_lines() {
+        let told =
+            ["a.yaml:10: x", "a.yaml:9: x", "a.yaml:9:12: x", "a.yaml:9:3: x", "Pod b: x", "b.yaml:1: x"];
+        let told: Vec<String> = lines(&told);
+        let expected =
+            ["Pod b: x", "a.yaml:9:3: x", "a.yaml:9:12: x", "a.yaml:9: x", "a.yaml:10: x", "b.yaml:1: x"];
+        assert_eq!(in_order(told.iter()), expected);
+    }
+
+    #[test]
+    fn a_container_that_crashes_in_a_loop_is_told_once_and_then_counted() {
+        let start = Instant::now();
+        let mut progress = Progress::new(start);
+        let mut crashed = |line: &str, seconds| {
+            let event = progress.crashed("uid/app".into(), line.into(), start + Duration::from_secs(seconds));
+            event.map(|event| match event {
+                Event::Problem { text } => text,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(crashed("exited with 1", 0).as_deref(), Some("exited with 1"));
+        assert_eq!(
+            [crashed("exited with 1", 1), crashed("exited with 1", 3), crashed("exited with 1", 7)],
+            [None, None, None]
+        );
+        assert_eq!(crashed("exited with 1", 31).as_deref(), Some("exited with 1 (5 times within 31 s)"));
+        assert_eq!(crashed("exited with 2", 32).as_deref(), Some("exited with 2"), "another end is news");
     }
 }

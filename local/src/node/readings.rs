@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 
 use super::names;
 
-/// The changes from one reading to the next: `added Service demo/web`.
-pub(crate) fn changes(before: &Reading, after: &Reading) -> Vec<String> {
+/// The changes from one reading to the next: `added Service demo/web`. What was refused has changed nothing.
+pub(crate) fn changes(before: &Reading, after: &Reading, refused: &BTreeSet<ObjectId>) -> Vec<String> {
     let contents = |reading: &Reading| -> BTreeMap<ObjectId, Value> {
         reading.objects.iter().map(|object| (object.id(), content(object))).collect()
     };
     let (before, after) = (contents(before), contents(after));
     let ids: BTreeSet<&ObjectId> = before.keys().chain(after.keys()).collect();
-    let lines = ids.into_iter().filter_map(|id| match (before.get(id), after.get(id)) {
+    let taken = ids.into_iter().filter(|id| !refused.contains(*id));
+    let lines = taken.filter_map(|id| match (before.get(id), after.get(id)) {
         (None, Some(_)) => Some(format!("added {id}")),
         (Some(_), None) => Some(format!("removed {id}")),
         (Some(old), Some(new)) if old != new => Some(format!("changed {id}")),
@@ -71,8 +72,10 @@ mod tests {
         let after = read(map("b", "2") + &map("c", "1"));
         let expected =
             ["removed ConfigMap default/a", "changed ConfigMap default/b", "added ConfigMap default/c"];
-        assert_eq!(changes(&before, &after), expected);
-        assert_eq!(changes(&after, &after), [""; 0]);
+        assert_eq!(changes(&before, &after, &BTreeSet::new()), expected);
+        assert_eq!(changes(&after, &after, &BTreeSet::new()), [""; 0]);
+        let refused = after.objects.iter().map(Object::id).collect();
+        assert_eq!(changes(&before, &after, &refused), ["removed ConfigMap default/a"]);
     }
 
     #[test]

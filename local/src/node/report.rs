@@ -1,6 +1,6 @@
 //! What the node tells about itself: the status for `gamut status`, the summary of a start, objects, namespaces, logs.
 
-use std::{collections::BTreeSet, fs, os::fd::OwnedFd, path::Path};
+use std::{cmp::Reverse, collections::BTreeSet, fs, os::fd::OwnedFd, path::Path};
 
 use gamut_manifest::{ObjectId, Reading};
 use serde_json::Value;
@@ -14,12 +14,15 @@ use super::{
     objects::{self, file_name},
 };
 use crate::{
-    control::{ComponentReport, ContainerReport, Entrance, Namespace, PodReport, Reply, Summary, Target},
+    control::{
+        ComponentReport, ContainerReport, Entrance, ExecUser, LogPart, LogPlace, Namespace, PodReport, Reply,
+        Summary, Target,
+    },
     linux::namespaces,
     paths,
     pod::{
         environment,
-        lifecycle::{Container, Exit, Role, Run},
+        lifecycle::{Container, Role, Run},
         output,
         worker::log_file,
     },
@@ -59,8 +62,8 @@ fn report_container(container: &Container) -> ContainerReport {
     let (state, pid) = match (&container.run, &container.last) {
         (Run::Running { process, .. }, _) => ("running".to_owned(), *process),
         (Run::Ended(exit), _) if exit.code == 0 => ("exited: done".to_owned(), None),
-        (Run::Ended(exit), _) => (format!("exited: {}", describe(exit)), None),
-        (Run::Waiting { .. }, Some(exit)) => (format!("waiting: {}", describe(exit)), None),
+        (Run::Ended(exit), _) => (format!("exited: {}", exit.in_words()), None),
+        (Run::Waiting { .. }, Some(exit)) => (format!("waiting: {}", exit.in_words()), None),
         (Run::Waiting { .. }, None) => ("waiting: not started yet".to_owned(), None),
     };
     let role = match container.role {
@@ -76,15 +79,6 @@ fn report_container(container: &Container) -> ContainerReport {
         restarts: container.restarts,
         ready: container.ready,
     }
-}
-
-/// How a container ended, as a phrase.
-pub(crate) fn describe(exit: &Exit) -> String {
-    let how = match exit.signal {
-        Some(signal) => format!("ended by signal {signal}"),
-        None => format!("exited with status {}", exit.code),
-    };
-    exit.message.as_ref().map_or(how.clone(), |message| format!("{how}: {message}"))
 }
 
 /// The components.
@@ -128,7 +122,6 @@ pub(crate) fn status(id: &ObjectId) -> Option<Value> {
 pub(crate) fn summary(cluster: &Cluster, reading: &Reading, milliseconds: u64) -> Summary {
     let pods: Vec<&NodePod> =
         cluster.kubelet.iter().map(|(_, pod)| pod).filter(|pod| pod.deleted.is_none()).collect();
-    let kind = |kind: &'static str| reading.objects.iter().filter(move |object| object.kind == kind);
     let namespaces = reading.objects.iter().filter_map(|object| object.namespace.clone());
     let namespaces: BTreeSet<String> = namespaces.filter(|namespace| namespace != SYSTEM_NAMESPACE).collect();
     Summary {
@@ -136,8 +129,12 @@ pub(crate) fn summary(cluster: &Cluster, reading: &Reading, milliseconds: u64) -
         pods: pods.len(),
         meshed: pods.iter().filter(|pod| pod.meshed).count(),
         namespaces: namespaces.into_iter().collect(),
-        services: kind("Service").count(),
-        routes: kind("HTTPRoute").count() + kind("GRPCRoute").count(),
+        services: cluster.count("Service"),
+        routes: ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]
+            .map(|kind| cluster.count(kind))
+            .iter()
+            .sum(),
+        errors: cluster.problems.of_manifests(),
         example: example(cluster, reading),
     }
 }
@@ -197,7 +194,13 @@ pub(crate) fn entrance(
 }
 
 /// What a container of a target has printed.
-pub(crate) fn logs(cluster: &Cluster, target: &Target, namespace: &str, container: Option<&str>) -> Answer {
+pub(crate) fn logs(
+    cluster: &Cluster,
+    target: &Target,
+    namespace: &str,
+    container: Option<&str>,
+    after: Option<LogPlace>,
+) -> Answer {
     let file = match (target, container) {
         (Target::Node, Some(component)) => Ok(Path::new(paths::LOGS).join(format!("{component}.log"))),
         (Target::Node, None) => Err("name a component: ca or controller".to_owned()),
@@ -206,7 +209,10 @@ pub(crate) fn logs(cluster: &Cluster, target: &Target, namespace: &str, containe
             Ok(log_file(&pod.plan, name))
         }),
     };
-    file.map_or_else(Answer::error, |file| Answer::ok(output::read(&file)))
+    file.map_or_else(Answer::error, |file| {
+        let (text, place) = output::read(&file, after);
+        Answer::ok(LogPart { text, place: place.or(after) })
+    })
 }
 
 fn enter(
@@ -214,6 +220,12 @@ fn enter(
     pod: &NodePod,
     container: Option<&str>,
 ) -> Result<(Entrance, Vec<OwnedFd>), String> {
+    if pod.state.outcome.is_some() {
+        let (title, phase) = (pod.title(), pod.state.phase());
+        return Err(format!(
+            "{title} has ended ({phase}), so nothing can run in it; `gamut logs` has what it printed"
+        ));
+    }
     let sandbox = pod.state.sandbox.ok_or_else(|| format!("{} isn't running yet", pod.title()))?;
     let (name, process) = pod.container_process(container).ok_or_else(|| no_container(pod, container))?;
     let process = match process {
@@ -228,7 +240,14 @@ fn enter(
         resolved.map(|resolved| resolved.declared).unwrap_or_default()
     });
     let title = format!("{}, container {name}", pod.title());
-    open(process, sandbox, title, environment.unwrap_or_default())
+    let (mut entrance, held) = open(process, sandbox, title, environment.unwrap_or_default())?;
+    // Root stays as mighty as whoever has called; another user is no more than the container's own program.
+    entrance.user = plan.map(|plan| &plan.user).filter(|user| user.user != 0).map(|user| ExecUser {
+        user: user.user,
+        group: user.group,
+        more_groups: user.more_groups.clone(),
+    });
+    Ok((entrance, held))
 }
 
 /// The process namespace last: who enters it can't start threads any more.
@@ -249,7 +268,7 @@ fn open(
     let held: std::io::Result<Vec<OwnedFd>> = held.collect();
     let held = held.map_err(|error| format!("{description} has just ended ({error}); try again"))?;
     let namespaces = kinds.into_iter().map(|(kind, _)| kind).collect();
-    Ok((Entrance { namespaces, environment, description }, held))
+    Ok((Entrance { namespaces, environment, user: None, description }, held))
 }
 
 fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'a NodePod, String> {
@@ -261,7 +280,10 @@ fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'
         }
         Target::Node => Vec::new(),
     };
-    let best = candidates.iter().max_by_key(|pod| (pod.deleted.is_none(), pod.state.ready()));
+    let best = candidates.iter().max_by_key(|pod| {
+        let first = (pod.workload.kind == "StatefulSet").then(|| Reverse(ordinal(&pod.plan.name)));
+        (pod.deleted.is_none(), pod.state.outcome.is_none(), first, pod.state.ready())
+    });
     best.copied().ok_or_else(|| {
         let elsewhere = cluster.kubelet.iter().find(|(_, pod)| match target {
             Target::Pod(name) => pod.plan.name == *name,
@@ -272,6 +294,11 @@ fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'
             .map(|(_, pod)| format!("; there is one in namespace {0}: add -n {0}", pod.plan.namespace));
         format!("there is no {target} in namespace {namespace}{}", hint.unwrap_or_default())
     })
+}
+
+/// The number of a StatefulSet's pod.
+fn ordinal(pod: &str) -> u64 {
+    pod.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn no_container(pod: &NodePod, container: Option<&str>) -> String {

@@ -2,12 +2,16 @@
 //!
 //! Pure, from what the node knows and what the controller says at `/status`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{cluster::Cluster, components::ComponentState};
+
+/// A probe that has failed for so long is told as the reason; at first they all do.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The part of the controller's status that is looked at here.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -75,6 +79,7 @@ impl ControllerView {
 
 /// What pods and components lack, a line each.
 pub(crate) fn missing_pods(cluster: &Cluster, components: &[ComponentState]) -> Vec<String> {
+    let now = Instant::now();
     let mut missing: Vec<String> = Vec::new();
     for (name, title) in [("ca", "the CA"), ("controller", "the controller")] {
         if !components.iter().any(|component| component.name == name && component.ready) {
@@ -86,7 +91,7 @@ pub(crate) fn missing_pods(cluster: &Cluster, components: &[ComponentState]) -> 
         let line = workload.missing(&members)?;
         let problem = cluster.problems.workloads.get(&workload.id).cloned().or_else(|| {
             let pods = members.iter().filter_map(|member| cluster.kubelet.get(&member.uid));
-            pods.filter_map(|pod| pod.state.problem.clone()).next()
+            pods.filter_map(|pod| pod.state.trouble(now, PATIENCE)).next()
         });
         Some(problem.map_or(line.clone(), |problem| format!("{line}: {problem}")))
     }));

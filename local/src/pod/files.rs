@@ -19,7 +19,10 @@ use super::{
     volumes::VolumePlan,
 };
 use crate::{
-    net::{addresses::DNS_V4, dns::resolv_conf},
+    net::{
+        addresses::DNS_V4,
+        dns::{DOMAIN, resolv_conf},
+    },
     paths,
 };
 
@@ -45,7 +48,7 @@ impl PodFiles {
             }
         }
         fs::write(self.directory.join("resolv.conf"), resolv_conf(DNS_V4.into(), &plan.namespace))?;
-        fs::write(self.directory.join("hosts"), hosts(&plan.host_name, addresses))
+        fs::write(self.directory.join("hosts"), hosts(plan, addresses))
     }
 
     /// The file system of a container with these mounts, or of the sandbox with none.
@@ -111,9 +114,17 @@ impl PodFiles {
     }
 }
 
-/// As kubelet writes it.
-fn hosts(host_name: &str, addresses: &[IpAddr]) -> String {
-    let own: String = addresses.iter().map(|address| format!("{address}\t{host_name}\n")).collect();
+/// As kubelet writes it: a pod with a subdomain has its whole name before the short one.
+fn hosts(plan: &PodPlan, addresses: &[IpAddr]) -> String {
+    let host_name = &plan.host_name;
+    let subdomain = plan.pod.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).unwrap_or_default();
+    let names = match subdomain {
+        "" => host_name.clone(),
+        subdomain => {
+            format!("{host_name}.{subdomain}.{}.svc.{DOMAIN}\t{host_name}", plan.namespace)
+        }
+    };
+    let own: String = addresses.iter().map(|address| format!("{address}\t{names}\n")).collect();
     format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{own}")
 }
 
@@ -144,7 +155,10 @@ fn files_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::pod::plan;
 
     #[test]
     fn a_volume_holds_exactly_what_was_written_last() {
@@ -165,8 +179,15 @@ mod tests {
 
     #[test]
     fn a_pods_hosts_file_knows_its_own_name() {
-        let text = hosts("web-1", &[IpAddr::from([10, 244, 0, 20])]);
-        assert!(text.ends_with("10.244.0.20\tweb-1\n"), "{text}");
+        let hosts_of = |spec: serde_json::Value| {
+            let pod = json!({"metadata": {"name": "db-0", "namespace": "shop", "uid": "u"}, "spec": spec});
+            hosts(&plan::plan(&pod).unwrap(), &[IpAddr::from([10, 244, 0, 20])])
+        };
+        let containers = json!([{"name": "app", "image": "gamut.mesh/echo"}]);
+        let text = hosts_of(json!({"containers": containers}));
+        assert!(text.ends_with("10.244.0.20\tdb-0\n"), "{text}");
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"), "{text}");
+        let text = hosts_of(json!({"containers": containers, "hostname": "db-0", "subdomain": "db"}));
+        assert!(text.ends_with("10.244.0.20\tdb-0.db.shop.svc.cluster.local\tdb-0\n"), "{text}");
     }
 }

@@ -38,6 +38,16 @@ pub(crate) struct Container {
     pub(crate) started: bool,
     /// Its readiness probe succeeds.
     pub(crate) ready: bool,
+    /// What keeps it from having started or being ready.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// A probe that fails.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Trouble {
+    pub(crate) since: Instant,
+    /// Its last failure: `readiness probe: connecting to 10.244.0.3:80: Connection refused`.
+    pub(crate) what: String,
 }
 
 /// What a container does right now.
@@ -63,6 +73,17 @@ pub(crate) struct Exit {
     pub(crate) finished: Timestamp,
 }
 
+impl Exit {
+    /// `exited with status 3`, and why if it wasn't its own doing.
+    pub(crate) fn in_words(&self) -> String {
+        let how = match self.signal {
+            Some(signal) => format!("ended by signal {signal}"),
+            None => format!("exited with status {}", self.code),
+        };
+        self.message.as_ref().map_or(how.clone(), |message| format!("{how}: {message}"))
+    }
+}
+
 /// What to do with a pod's containers now.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Next {
@@ -80,7 +101,22 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 impl Container {
     pub(crate) fn new(name: &str, role: Role, now: Instant) -> Self {
         let run = Run::Waiting { due: now };
-        Self { name: name.to_owned(), role, run, last: None, restarts: 0, started: false, ready: false }
+        Self {
+            name: name.to_owned(),
+            role,
+            run,
+            last: None,
+            restarts: 0,
+            started: false,
+            ready: false,
+            trouble: None,
+        }
+    }
+
+    /// A probe has failed.
+    pub(crate) fn fails(&mut self, what: String, now: Instant) {
+        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { since, what });
     }
 
     pub(crate) fn running(&self) -> bool {
@@ -100,6 +136,7 @@ impl Container {
     pub(crate) fn ended(&mut self, exit: Exit) {
         self.started = false;
         self.ready = false;
+        self.trouble = None;
         self.run = Run::Ended(exit.clone());
         self.last = Some(exit);
     }
@@ -108,6 +145,7 @@ impl Container {
     pub(crate) fn exited(&mut self, exit: Exit, policy: RestartPolicy, ran: Duration, now: Instant) {
         self.started = false;
         self.ready = false;
+        self.trouble = None;
         let again = match self.role {
             Role::Sidecar => true,
             Role::Init => exit.code != 0 && policy != RestartPolicy::Never,

@@ -2,17 +2,21 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
+use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     sync::mpsc,
 };
 
-use crate::control::Event;
+use super::lifecycle::Exit;
+use crate::control::{Event, LogPlace};
 
 /// A file that has grown this long becomes the old one of two. They live in memory.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -106,12 +110,51 @@ fn old(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }
 
-/// The last part of what was printed; empty for what never printed.
-pub(crate) fn read(path: &Path) -> String {
-    let mut bytes = fs::read(old(path)).unwrap_or_default();
-    bytes.extend(fs::read(path).unwrap_or_default());
-    let start = bytes.len().saturating_sub(SHOWN);
-    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+/// The last part of what was printed, or of what was printed since a place of before; and the place where it ends, which is
+/// none as long as nothing was printed.
+pub(crate) fn read(path: &Path, after: Option<LogPlace>) -> (String, Option<LogPlace>) {
+    let Ok((file, new)) = read_file(path) else { return (String::new(), None) };
+    let (mut bytes, mut place) = (new, LogPlace { file, length: 0 });
+    place.length = bytes.len() as u64;
+    let skipped = match after {
+        Some(after) if after.file == file => after.length,
+        after => {
+            // The file has been another one meanwhile, or this is the first look.
+            let (file, mut all) = read_file(&old(path)).unwrap_or_default();
+            all.append(&mut bytes);
+            bytes = all;
+            after.filter(|after| after.file == file).map_or(0, |after| after.length)
+        }
+    };
+    let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).max(bytes.len().saturating_sub(SHOWN));
+    let mut bytes = bytes.get(skipped..).unwrap_or_default();
+    // A letter that has arrived in part is for the next time.
+    if let Err(error) = std::str::from_utf8(bytes)
+        && error.error_len().is_none()
+    {
+        place.length -= (bytes.len() - error.valid_up_to()) as u64;
+        bytes = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    }
+    (String::from_utf8_lossy(bytes).into_owned(), Some(place))
+}
+
+fn read_file(path: &Path) -> io::Result<(u64, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((file.metadata()?.ino(), bytes))
+}
+
+/// What a container said when it ended: its last line, if it was printed just then. Who is killed says nothing.
+pub(crate) fn last_words(path: &Path, exit: &Exit) -> Option<String> {
+    const JUST_THEN: Duration = Duration::from_secs(1);
+
+    let printed = fs::metadata(path).ok()?.modified().ok()?;
+    let ended = SystemTime::from(exit.finished);
+    let just_then = ended.duration_since(printed).is_ok_and(|before| before <= JUST_THEN) || printed > ended;
+    let silent = exit.signal == Some(Signal::SIGKILL as i32);
+    let text = (just_then && !silent).then(|| read(path, None).0)?;
+    text.lines().last().map(str::to_owned)
 }
 
 /// Forgets a pod's logs.
@@ -148,6 +191,41 @@ mod tests {
         Log::new(path.clone(), "app".into(), None).pump(flood.as_slice()).await;
         let sizes = fs::metadata(&path).unwrap().len() + fs::metadata(old(&path)).unwrap().len();
         assert!(sizes <= 2 * MAX_FILE + 8 * 1024 + 8, "{sizes}");
-        assert!(read(&path).ends_with("the end\n"));
+        assert!(read(&path, None).0.ends_with("the end\n"));
+    }
+
+    #[tokio::test]
+    async fn who_follows_gets_everything_once_also_when_the_file_is_changed_for_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.log");
+        assert_eq!(read(&path, None), (String::new(), None), "nothing was printed yet");
+        let log = Log::new(path.clone(), "app".into(), None);
+        log.clone().pump("one\nä".as_bytes().split_last().unwrap().1).await;
+        let (text, place) = read(&path, None);
+        assert_eq!(text, "one\n", "half a letter is no text");
+        log.clone().pump(&b"\xa4\n"[..]).await;
+        let (text, place) = read(&path, place);
+        assert_eq!(text, "ä\n");
+        assert_eq!(read(&path, place), (String::new(), place));
+
+        let filler = vec![b'.'; usize::try_from(MAX_FILE).unwrap()];
+        log.clone().pump(filler.as_slice()).await;
+        let (_, place) = read(&path, place);
+        log.clone().pump(&b"after\n"[..]).await;
+        assert_eq!(read(&path, place).0, "after\n");
+    }
+
+    #[test]
+    fn last_words_are_those_of_the_end_and_not_of_long_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.log");
+        fs::write(&path, "starting\nno such table\n").unwrap();
+        let exit = |signal: Option<i32>, later: i64| {
+            let finished = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(later);
+            Exit { code: 1, signal, message: None, started: finished, finished }
+        };
+        assert_eq!(last_words(&path, &exit(None, 0)).as_deref(), Some("no such table"));
+        assert_eq!(last_words(&path, &exit(None, 60)), None, "it has been silent for a minute");
+        assert_eq!(last_words(&path, &exit(Some(9), 0)), None, "who is killed says nothing");
     }
 }

@@ -138,8 +138,14 @@ async fn run(command: &[String], subject: &Subject) -> Result<(), String> {
     }
 }
 
-/// Asks again and again, and reports each change of verdict for as long as `report` answers that it wants more.
-pub(crate) async fn repeat(probe: &Probe, subject: &Subject, mut report: impl FnMut(Verdict) -> bool) {
+/// Asks again and again, and reports each change of verdict for as long as `report` answers that it wants more. `failed`
+/// hears of every failure, counted or not.
+pub(crate) async fn repeat(
+    probe: &Probe,
+    subject: &Subject,
+    mut report: impl FnMut(Verdict) -> bool,
+    mut failed: impl FnMut(&str),
+) {
     sleep(probe.initial_delay).await;
     let began = Instant::now();
     let mut tally = Tally::default();
@@ -151,6 +157,9 @@ pub(crate) async fn repeat(probe: &Probe, subject: &Subject, mut report: impl Fn
             Err(_) => Err(format!("no answer within {} s", probe.timeout.as_secs())),
         };
         let eager = tally.verdict != Some(true) && began.elapsed() < EAGER;
+        if let Err(problem) = &outcome {
+            failed(problem);
+        }
         let due = counted.is_none_or(|counted| now.duration_since(counted) >= probe.period);
         if outcome.is_ok() || due {
             counted = Some(now);
@@ -260,7 +269,7 @@ mod tests {
         let began = Instant::now();
         let (send, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
         let prober = tokio::spawn(async move {
-            repeat(&probe(port), &subject(), |verdict| send.send(verdict).is_ok()).await;
+            repeat(&probe(port), &subject(), |verdict| send.send(verdict).is_ok(), |_| {}).await;
         });
         sleep(Duration::from_secs(5)).await;
         let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -276,13 +285,15 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let began = Instant::now();
-        let mut verdict = None;
-        repeat(&probe(port), &subject(), |told| {
+        let (mut verdict, mut failures) = (None, Vec::new());
+        let report = |told| {
             verdict = Some(told);
             false
-        })
-        .await;
+        };
+        repeat(&probe(port), &subject(), report, |problem| failures.push(problem.to_owned())).await;
         assert!(!verdict.unwrap().success);
+        assert!(failures.len() > 3, "the early ones are told as well");
+        assert!(failures.iter().all(|problem| problem.contains("refused")), "{failures:?}");
         assert!(began.elapsed() >= Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

@@ -1,9 +1,10 @@
 //! A Pod's status as kubelet writes it: phase, conditions, addresses, container statuses.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{
     lifecycle::{Container, Exit, Role, Run},
@@ -31,6 +32,22 @@ impl PodState {
     pub(crate) fn ready(&self) -> bool {
         let mut lasting = self.containers.iter().filter(|container| container.role != Role::Init);
         self.initialized && self.outcome.is_none() && lasting.all(|container| container.ready)
+    }
+
+    /// Why it isn't ready, if there is more to it than that it has just been started: what can't be done, a container that
+    /// has crashed, a probe that has failed for so long.
+    pub(crate) fn trouble(&self, now: Instant, patience: Duration) -> Option<String> {
+        let of_container = |container: &Container| {
+            let what = match (&container.run, &container.last, &container.trouble) {
+                (Run::Waiting { .. } | Run::Ended(_), Some(exit), _) if exit.code != 0 => exit.in_words(),
+                (Run::Running { .. }, _, Some(trouble)) if now - trouble.since >= patience => {
+                    trouble.what.clone()
+                }
+                _ => return None,
+            };
+            Some(format!("container {:?}: {what}", container.name))
+        };
+        self.problem.clone().or_else(|| self.containers.iter().find_map(of_container))
     }
 
     /// Kubernetes' word for it.
@@ -186,10 +203,6 @@ fn seconds(time: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
     use super::*;
     use crate::pod::{lifecycle::RestartPolicy, plan};
 
@@ -248,6 +261,23 @@ mod tests {
         let unready = status(&plan, &state, &addresses, at(0), Some(&running), at(3));
         assert_eq!(find(&unready, "Ready")["status"], "False");
         assert_eq!(find(&unready, "Initialized")["lastTransitionTime"], "1970-01-01T00:00:02Z", "unchanged");
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_being_ready_is_the_last_failure_that_lasts() {
+        let mut state = state(&planned());
+        let (now, patience) = (Instant::now(), Duration::from_secs(3));
+        run(&mut state.containers[1]);
+        state.containers[1].fails("readiness probe: refused".into(), now);
+        state.containers[1].fails("readiness probe: 503".into(), now + Duration::from_secs(2));
+        assert_eq!(state.trouble(now + Duration::from_secs(2), patience), None);
+        let trouble = state.trouble(now + patience, patience);
+        assert_eq!(trouble.as_deref(), Some("container \"app\": readiness probe: 503"));
+
+        let exit = Exit { code: 3, signal: None, message: None, started: at(0), finished: at(1) };
+        state.containers[1].exited(exit, RestartPolicy::Always, Duration::ZERO, now);
+        let trouble = state.trouble(now, patience);
+        assert_eq!(trouble.as_deref(), Some("container \"app\": exited with status 3"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{
     lifecycle::Exit,
     output::Log,
     plan::ContainerPlan,
-    probes::{self, Subject},
+    probes::{self, Subject, Verdict},
 };
 /// Everything that a run needs.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(crate) enum Note {
     Started,
     /// Its readiness probe changed its mind.
     Ready(bool),
+    /// A probe that it waits for has failed, in another way than before.
+    Failing(String),
     /// It has ended after having run for so long. The last note.
     Exited(Exit, Duration),
 }
@@ -55,6 +57,7 @@ pub(crate) enum Note {
 enum Finding {
     Started,
     Ready(bool),
+    Failing(String),
     Unhealthy(String),
 }
 
@@ -118,6 +121,7 @@ async fn attend(
             Some(finding) = findings.recv() => match finding {
                 Finding::Started => tell(Note::Started),
                 Finding::Ready(ready) => tell(Note::Ready(ready)),
+                Finding::Failing(problem) => tell(Note::Failing(problem)),
                 Finding::Unhealthy(problem) => {
                     if kill_at.is_none() {
                         *reason = Some(problem);
@@ -162,11 +166,11 @@ async fn observe(plan: Arc<ContainerPlan>, subject: Subject, found: mpsc::Unboun
     }
     if let Some(startup) = &plan.startup {
         let mut verdict = None;
-        probes::repeat(startup, &subject, |told| {
+        let report = |told| {
             verdict = Some(told);
             false
-        })
-        .await;
+        };
+        probes::repeat(startup, &subject, report, failing("startup", &found)).await;
         if let Some(verdict) = verdict.filter(|verdict| !verdict.success) {
             tell(Finding::Unhealthy(format!("startup probe failed: {}", verdict.problem)));
             return;
@@ -178,20 +182,33 @@ async fn observe(plan: Arc<ContainerPlan>, subject: Subject, found: mpsc::Unboun
         match &plan.readiness {
             None => drop(tell(Finding::Ready(true))),
             Some(probe) => {
-                probes::repeat(probe, &subject, |verdict| tell(Finding::Ready(verdict.success))).await
+                let report = |verdict: Verdict| tell(Finding::Ready(verdict.success));
+                probes::repeat(probe, &subject, report, failing("readiness", &found)).await
             }
         }
     };
     let liveness = async {
         if let Some(probe) = &plan.liveness {
-            probes::repeat(probe, &subject, |verdict| {
+            let report = |verdict: Verdict| {
                 verdict.success
                     || !tell(Finding::Unhealthy(format!("liveness probe failed: {}", verdict.problem)))
-            })
-            .await;
+            };
+            probes::repeat(probe, &subject, report, |_| {}).await;
         }
     };
     tokio::join!(readiness, liveness);
+}
+
+/// Passes a probe's failures on, each one that isn't as the one before.
+fn failing(probe: &str, found: &mpsc::UnboundedSender<Finding>) -> impl FnMut(&str) {
+    let mut last = String::new();
+    move |problem| {
+        if last != problem {
+            last = problem.to_owned();
+            // Who doesn't listen any more will end this task next.
+            let _ = found.send(Finding::Failing(format!("{probe} probe: {problem}")));
+        }
+    }
 }
 
 fn send(process: Pid, signal: Signal) {

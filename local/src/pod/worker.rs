@@ -289,8 +289,17 @@ impl Worker {
                     subject.process = process;
                 }
             }
-            Note::Started => container.started = true,
-            Note::Ready(ready) => container.ready = ready,
+            Note::Started => {
+                container.started = true;
+                container.trouble = None;
+            }
+            Note::Ready(ready) => {
+                container.ready = ready;
+                if ready {
+                    container.trouble = None;
+                }
+            }
+            Note::Failing(what) => container.fails(what, Instant::now()),
             Note::Exited(exit, ran) => {
                 container.exited(exit, self.plan.restart, ran, Instant::now());
                 self.orders.remove(&index);
