@@ -55,11 +55,15 @@ fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
         if pod.phase == "Running" {
             yes_or(pod.ready, Tone::Doubtful)
         } else {
-            Cell::new(&pod.phase, Tone::Doubtful)
+            match pod.phase.as_str() {
+                "Succeeded" => Cell::new("Completed", Tone::Faint),
+                phase => Cell::new(phase, Tone::Doubtful),
+            }
         },
         restarts(pod.restarts),
     ];
     match &pod.sidecar {
+        _ if has_ended(pod) => row.extend(["".into(), "".into(), "".into()]),
         None => row.extend([Cell::new("not in the mesh", Tone::Faint), "".into(), "".into()]),
         Some(Sidecar::Silent(_)) => row.extend([Cell::new("unknown", Tone::Bad), "".into(), "".into()]),
         Some(Sidecar::Known(sidecar)) => row.extend([
@@ -116,7 +120,7 @@ fn tables(sidecar: &KnownSidecar) -> Cell {
 /// Everything that doesn't fit into a column, a line each.
 fn lists(report: &Report, page: &mut Page) {
     let mut lines = Vec::new();
-    for pod in &report.pods {
+    for pod in report.pods.iter().filter(|pod| !has_ended(pod)) {
         let pod_name = format!("{}/{}", pod.namespace, pod.name);
         match &pod.sidecar {
             Some(Sidecar::Silent(reason)) => lines.push((format!("{pod_name}: {reason}"), Tone::Bad)),
@@ -156,7 +160,8 @@ fn lists(report: &Report, page: &mut Page) {
 }
 
 fn verdict(report: &Report, page: &mut Page) {
-    let sidecars = report.pods.iter().filter_map(|pod| pod.sidecar.as_ref());
+    let live = report.pods.iter().filter(|pod| !has_ended(pod));
+    let sidecars = live.filter_map(|pod| pod.sidecar.as_ref());
     let newest = |sidecar: &Sidecar| matches!(sidecar, Sidecar::Known(known) if known.tables.newest());
     let (good, behind): (Vec<&Sidecar>, Vec<&Sidecar>) = sidecars.partition(|sidecar| newest(sidecar));
     match (good.len(), behind.len()) {
@@ -167,6 +172,11 @@ fn verdict(report: &Report, page: &mut Page) {
             Tone::Doubtful,
         ),
     }
+}
+
+/// A pod of a Job that is over: its sidecar has gone, and nobody waits for it.
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.phase.as_str(), "Succeeded" | "Failed")
 }
 
 fn yes_or(yes: bool, otherwise: Tone) -> Cell {
@@ -256,6 +266,17 @@ mod tests {
             component.pod = Some(format!("gamut-{}-5d4f-x", component.name));
         }
         insta::assert_snapshot!(page(&report, now(), false).render(false));
+    }
+
+    #[test]
+    fn pods_that_are_over_are_shown_as_such_and_not_waited_for() {
+        let newest = Tables { subscribed: 9, ..Tables::default() };
+        let mut done = pod("job-1", Some(Sidecar::Silent("its sidecar hasn't started yet".to_owned())));
+        done.phase = "Succeeded".to_owned();
+        let text = page(&report(vec![pod("web-1", sidecar(GOOD, newest)), done]), now(), false).render(false);
+        assert!(text.contains("job-1  Completed"), "{text}");
+        assert!(text.contains("all 1 sidecars have the newest tables"), "{text}");
+        assert!(!text.contains("hasn't started"), "{text}");
     }
 
     #[test]
