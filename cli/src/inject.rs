@@ -38,9 +38,17 @@ pub(crate) struct Args {
     /// Let the namespaces of this kubeconfig's cluster decide
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Print JSON, one List, instead of YAML
-    #[arg(long)]
-    json: bool,
+    /// What to print: documents, or one List
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+}
+
+/// How manifests are printed.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Yaml,
+    Json,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -69,7 +77,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         printed.push(as_written(object.raw));
     }
-    output::write(&if args.json { as_list(printed)? } else { as_documents(&printed)? })?;
+    output::write(&match args.output {
+        Format::Json => as_list(printed)?,
+        Format::Yaml => as_documents(&printed)?,
+    })?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

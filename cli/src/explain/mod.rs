@@ -40,12 +40,11 @@ pub(crate) struct Args {
     /// A header of the request, as in curl; may be given several times. Session tokens in it are opened
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// Kubernetes manifests to explain instead of what runs
+    /// Kubernetes manifests to explain instead of what runs; may be given several times
     #[arg(
         short = 'f',
         long = "filename",
         value_name = "DIR|FILE",
-        num_args = 1..,
         conflicts_with_all = ["name", "context", "kubeconfig"]
     )]
     paths: Vec<PathBuf>,

@@ -4,9 +4,11 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use gamut_controller_api::{Body, Key};
+use gamut_manifest::Object;
 use gamut_route::{ServicePort, decide::Asked};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     Args, Client,
@@ -43,14 +45,18 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     let authority = uri
         .authority()
         .with_context(|| format!("{:?} has no host; use http://NAME[:PORT]/PATH", args.url))?;
-    let service = service(authority.host(), uri.port_u16().unwrap_or(80), &args.namespace)?;
-    if objects.object("Service", &service.service.namespace, &service.service.name).is_none() {
+    let scheme =
+        uri.scheme_str().with_context(|| format!("{0:?} has no scheme; write http://{0}", args.url))?;
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let service = service(authority.host(), port, &args.namespace)?;
+    let Some(object) = objects.object("Service", &service.service.namespace, &service.service.name) else {
         bail!(
             "there is no Service {}; requests to {} are nobody's of the mesh and pass through",
             service.service,
             args.url
         );
-    }
+    };
+    check_port(object, &service)?;
     let mut notes = std::mem::take(&mut objects.notes);
     if let Some(client) = &args.from {
         notes.extend(client_note(client, &args.namespace, &objects)?);
@@ -93,6 +99,22 @@ fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort
             "{host} is not a Service's name; use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local"
         ),
     }
+}
+
+/// Where a Service has no port, nobody takes requests: there is no table to be asked.
+fn check_port(object: &Object, service: &ServicePort) -> anyhow::Result<()> {
+    let ports = object.raw.pointer("/spec/ports").and_then(Value::as_array);
+    let ports: Vec<u64> = ports.into_iter().flatten().filter_map(|port| port.get("port")?.as_u64()).collect();
+    if ports.is_empty() || ports.contains(&service.port.into()) {
+        return Ok(());
+    }
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    bail!(
+        "Service {} has no port {}: the connection is reset (by the sidecar) or refused (without one); its ports: {}",
+        service.service,
+        service.port,
+        ports.join(", ")
+    )
 }
 
 fn client_note(client: &Client, namespace: &str, objects: &Objects) -> anyhow::Result<Option<String>> {
@@ -272,6 +294,9 @@ spec:
             ("http://nosuch/", "shop/nosuch"),
             ("http://example.com.org/", "not a Service's name"),
             ("/x", "no host"),
+            ("web.shop", "write http://web.shop"),
+            ("https://web/", "has no port 443"),
+            ("http://web:99/", "its ports: 80"),
         ] {
             let error = explain(&[url]).unwrap_err().to_string();
             assert!(error.contains(message), "{url}: {error}");
