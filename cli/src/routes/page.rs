@@ -23,7 +23,22 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
         }
         page.say(note, Tone::Doubtful);
     }
+    let mut backends = report.routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.backends);
+    if backends.any(|backend| backend.requests > 0) {
+        page.gap();
+        page.say(COUNTED, Tone::Faint);
+    }
     page
+}
+
+/// What the counters of sidecars are.
+const COUNTED: &str =
+    "GOT, REQUESTS, FAILED: since the sidecars started, sessions and earlier weights included";
+
+/// Whether any parent has taken the route. One that nobody has judged yet isn't called refused.
+fn in_force(route: &Route) -> bool {
+    let refused = |condition: &Condition| condition.kind == "Accepted" && condition.status == "False";
+    route.parents.is_empty() || route.parents.iter().any(|parent| !parent.conditions.iter().any(refused))
 }
 
 fn block(route: &Route, wide: bool, page: &mut Page) {
@@ -95,7 +110,10 @@ fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
             vec![
                 Cell::from(short(&backend.id, &route.namespace)),
                 Cell::from(backend.weight),
-                Cell::from(percent(Some(backend.share))),
+                match in_force(route) {
+                    true => Cell::from(percent(Some(backend.share))),
+                    false => Cell::new("not in force", Tone::Bad),
+                },
                 Cell::from(percent(backend.got)),
                 Cell::from(backend.requests),
                 Cell::new(backend.failed, if backend.failed == 0 { Tone::Plain } else { Tone::Bad }),
