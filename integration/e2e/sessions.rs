@@ -222,13 +222,6 @@ fn rotate(mesh: &Mesh) {
 #[test]
 fn a_rollout_moves_a_user_only_when_their_pod_goes_and_says_how_many() {
     let mesh = Mesh::example("sessions");
-    // What a pod that ends may have processed is asked again because the route says so: `retry`.
-    mesh.edit(
-        "http-route.yaml",
-        "  - name: split\n",
-        "  - name: split\n    retry: {attempts: 3, backoff: 10ms}\n",
-    );
-    mesh.settle();
     let mut user = mesh.load(CLIENT, &["http://web/", "--cookies"]);
     user.more(50);
     // What changes is new pods' environment, for both versions: every pod is replaced, one after the other.
