@@ -303,8 +303,11 @@ fn without_root_it_says_so_in_one_line() {
     fs::write(&manifest, shop().concat()).unwrap();
     open_to_all(directory.path());
     let manifest = manifest.to_str().unwrap();
+    let mesh = Mesh::up(&shop());
     for arguments in [&["up", "-f", manifest][..], &["status"], &["routes"], &["exec", "a", "--", "true"]] {
-        let output = Command::new(&copy).args(arguments).uid(65534).gid(65534).output().unwrap();
+        let mut command = Command::new(&copy);
+        command.args(arguments).env("GAMUT_INSTANCE", &mesh.name).uid(65534).gid(65534);
+        let output = command.output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(message.trim().lines().count() == 1 && message.contains("needs root"), "{message}");
