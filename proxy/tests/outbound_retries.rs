@@ -8,7 +8,12 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use caller::{App, Caller, endpoint, get, post, read, reason, rule};
-use gamut_proxy::http::{Body, replay::MAX_REPLAY_BYTES};
+use futures_util::future::join_all;
+use gamut_controller_api::RetryBudget;
+use gamut_proxy::{
+    http::{Body, replay::MAX_REPLAY_BYTES},
+    telemetry::BackendCounters,
+};
 use gamut_route::table::{Retry, Rule, Timeouts};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -174,6 +179,109 @@ async fn all_attempts_end_with_the_requests_time() {
     assert_eq!((response.status().as_u16(), reason(&response)), (504, Some("timeout")));
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert!(app.requests() < 5);
+}
+
+/// A share of the retries, and how many are allowed whatever their share, in a time that is longer than a test.
+fn budget(percent: u8, min_retries: u32) -> RetryBudget {
+    let hour = Duration::from_secs(3600);
+    RetryBudget { percent, interval: hour, min_retries, min_interval: hour }
+}
+
+/// `attempts` more for every 503, as fast as they can be.
+fn storming(attempts: u32) -> Rule {
+    let retry = Retry { codes: vec![503], attempts, backoff: Duration::from_millis(1) };
+    Rule { retry: Some(retry), ..rule(&[(WEB, 1)]) }
+}
+
+/// How many were made, and how many a budget prevented, as metrics have it.
+fn retries(caller: &Caller) -> (u64, u64) {
+    let routes = caller.telemetry.routes();
+    let sum = |of: fn(&BackendCounters) -> u64| routes.iter().map(|(_, counters)| of(counters)).sum();
+    (sum(BackendCounters::retries), sum(BackendCounters::refused_retries))
+}
+
+/// Without the budget 200 requests are 800, as the backend goes down.
+#[tokio::test]
+async fn a_retry_storm_stays_within_the_backends_budget() {
+    let app = recovering(usize::MAX).await;
+    let endpoints = vec![app.endpoint("web-0")];
+    let caller = Caller::new(vec![storming(3)], &[(WEB, endpoints.clone())]).await;
+    caller.limit_retries(WEB, budget(20, 10), &endpoints);
+    let mut told = 0;
+    for _ in 0..200 {
+        let (response, body) = caller.get("/").await;
+        assert_eq!(response.status(), 503);
+        if let Some(reason) = reason(&response) {
+            assert_eq!(reason, "retry-budget");
+            assert!(body.contains("service/shop/web:80 isn't tried again"), "{body}");
+            assert!(body.ends_with("the last attempt: answered 503 Service Unavailable\n"), "{body}");
+            told += 1;
+        }
+    }
+    // A fifth of all 250. The endpoint said 503 itself to those that had all of their four attempts.
+    assert_eq!(app.requests(), 250);
+    assert_eq!(retries(&caller), (50, told));
+    assert!(told > 150, "{told}");
+}
+
+#[tokio::test]
+async fn requests_that_come_all_at_once_have_the_same_budget() {
+    let app = recovering(usize::MAX).await;
+    let endpoints = vec![app.endpoint("web-0")];
+    let caller = Caller::new(vec![storming(3)], &[(WEB, endpoints.clone())]).await;
+    caller.limit_retries(WEB, budget(20, 10), &endpoints);
+    let answers = join_all((0..200).map(|_| caller.get("/"))).await;
+    assert!(answers.iter().all(|(response, _)| response.status() == 503));
+    let (made, refused) = retries(&caller);
+    assert_eq!(app.requests() as u64, 200 + made);
+    assert!((10..=50).contains(&made) && refused > 0, "{made} made, {refused} refused");
+}
+
+#[tokio::test]
+async fn a_spent_budget_is_answered_503_whatever_the_last_attempt_was() {
+    let (address, taken) = breaking().await;
+    let endpoints = vec![endpoint("web-0", address)];
+    let caller = Caller::new(vec![storming(3)], &[(WEB, endpoints.clone())]).await;
+    caller.limit_retries(WEB, budget(0, 1), &endpoints);
+    let (response, body) = caller.get("/").await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (503, Some("retry-budget")), "{body}");
+    assert_eq!(taken.load(Ordering::SeqCst), 2, "one retry was left");
+    // What nothing would have been tried about is answered as ever.
+    let (response, _) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (502, Some("upstream-reset")));
+}
+
+#[tokio::test]
+async fn rules_of_one_backend_share_its_budget_and_a_new_endpoint_is_no_new_budget() {
+    let app = recovering(usize::MAX).await;
+    let endpoints = vec![app.endpoint("web-0")];
+    let caller = Caller::new(vec![storming(1)], &[(WEB, endpoints.clone())]).await;
+    caller.limit_retries(WEB, budget(0, 2), &endpoints);
+    caller.get("/").await;
+    caller.replace(vec![storming(2)]);
+    caller.limit_retries(WEB, budget(0, 2), &[app.endpoint("web-1")]);
+    assert_eq!(reason(&caller.get("/").await.0), Some("retry-budget"));
+    assert_eq!(app.requests(), 4, "two requests and two retries");
+}
+
+/// No app gets a request once more by this, and a Deployment that shrinks would cost requests otherwise.
+#[tokio::test]
+async fn what_an_endpoint_did_nothing_about_moves_on_without_a_budget() {
+    let app = recovering(0).await;
+    let mut gone = Vec::new();
+    for pod in ["web-0", "web-1", "web-2"] {
+        gone.push(endpoint(pod, nobody().await));
+    }
+    gone.push(app.endpoint("web-3"));
+    let caller = Caller::new(Vec::new(), &[(WEB, gone.clone())]).await;
+    caller.limit_retries(WEB, budget(0, 1), &gone);
+    for _ in 0..20 {
+        let (response, _) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
+        assert_eq!(response.status(), 200);
+    }
+    let (made, refused) = retries(&caller);
+    assert!(made > 1, "{made}");
+    assert_eq!(refused, 0);
 }
 
 /// A server that answers the first request of each connection, and closes it when it has read the second. Says how many

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use gamut_controller_api::{self as api, EndpointSet};
 use gamut_route::{BackendId, Uid, table::AppProtocol};
 use tokio::time::Instant;
 
 use super::{
     affinity,
+    budget::{Budget, Spent},
     endpoint::{Endpoint, Picked},
     load,
     resolve::Resolver,
@@ -32,6 +33,8 @@ pub struct Cluster {
     /// Those that were well until a set left them out, by pod: nobody selects them any more, but sessions that
     /// began there may go on (GEP-1619: a change of the selector).
     unselected: ArcSwap<HashMap<Uid, Arc<Endpoint>>>,
+    /// Shared by all rules that lead here.
+    budget: ArcSwapOption<Budget>,
 }
 
 /// What one [`EndpointSet`] said.
@@ -69,6 +72,7 @@ impl Cluster {
             snapshot: ArcSwap::default(),
             resolver: Mutex::default(),
             unselected: ArcSwap::default(),
+            budget: ArcSwapOption::default(),
         })
     }
 
@@ -93,9 +97,14 @@ impl Cluster {
     }
 
     /// Takes over what the controller says. Endpoints that stay keep their load and their connections, also
-    /// when their readiness changes; those that go get no request that is picked after this.
+    /// when their readiness changes; those that go get no request that is picked after this. A retry budget that
+    /// stays keeps its counts, and another one begins anew.
     pub fn update(self: &Arc<Self>, set: &EndpointSet) {
         let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.budget.load().as_ref().map(|budget| budget.limits()) != set.retry_budget {
+            let now = Instant::now();
+            self.budget.store(set.retry_budget.map(|limits| Arc::new(Budget::new(limits, now))));
+        }
         match &set.external {
             Some(_) if resolver.as_ref().is_some_and(|resolver| resolver.is_for(set)) => {}
             Some(external) => {
@@ -157,6 +166,21 @@ impl Cluster {
             return two_choices(&untried).map(|endpoint| Picked::new(Arc::clone(endpoint)));
         };
         picked.map(|endpoint| Picked::new(Arc::clone(endpoint)))
+    }
+
+    /// Counts a request, for the budget of its retries.
+    pub fn requested(&self) {
+        if let Some(budget) = &*self.budget.load() {
+            budget.request(Instant::now());
+        }
+    }
+
+    /// Takes a retry out of the backend's budget, if it has one.
+    ///
+    /// # Errors
+    /// [`Spent`]: it shall not be made.
+    pub fn retry(&self) -> Result<(), Spent> {
+        self.budget.load().as_ref().map_or(Ok(()), |budget| budget.retry(Instant::now()))
     }
 
     /// Whether an endpoint that was picked still takes such traffic: anybody's, or that of its sessions.

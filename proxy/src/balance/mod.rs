@@ -6,10 +6,12 @@
 //! it counts as one request in flight until dropped.
 
 pub mod affinity;
+mod budget;
 pub mod cluster;
 pub mod endpoint;
 pub mod load;
 mod resolve;
 
+pub use budget::Spent;
 pub use cluster::Cluster;
 pub use endpoint::{Endpoint, Picked, PodTarget};

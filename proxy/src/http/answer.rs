@@ -50,6 +50,8 @@ pub enum Reason {
     UpstreamReset,
     /// The endpoint refused the request and no other was left.
     UpstreamRefused,
+    /// The request would have been tried again, but the backend's retry budget was spent.
+    RetryBudget,
     /// The rule's time was over.
     Timeout,
     /// The request is none that a proxy may pass on.
@@ -100,7 +102,7 @@ impl Seen {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoRoute,
         Self::InvalidRule,
         Self::InvalidBackend,
@@ -110,6 +112,7 @@ impl Reason {
         Self::UpstreamConnect,
         Self::UpstreamReset,
         Self::UpstreamRefused,
+        Self::RetryBudget,
         Self::Timeout,
         Self::BadRequest,
         Self::Connect,
@@ -156,6 +159,7 @@ impl Reason {
             Self::UpstreamConnect => ("upstream-connect", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::UpstreamReset => ("upstream-reset", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::UpstreamRefused => ("upstream-refused", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::RetryBudget => ("retry-budget", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
             Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INTERNAL),
             Self::Connect => ("connect", StatusCode::METHOD_NOT_ALLOWED, UNIMPLEMENTED),

@@ -7,6 +7,10 @@
 //! elsewhere if the endpoint is leaving. With a stanza, also its status codes, and for idempotent methods broken
 //! connections and attempts that ran into `backendRequest`; after a pause, at another endpoint if there is one.
 //! `attempts: 0` turns all of it off.
+//!
+//! The backend's retry budget (GEP-3388) limits all of these together, but for what moves on from an endpoint that did
+//! nothing about the request: no app gets it once more by that. Beyond the budget the client is answered 503, as the
+//! specification demands, whatever the last attempt showed.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -63,6 +67,7 @@ pub(super) async fn deliver(
     let mut retries = Retries::new(rule.retry.as_ref(), outgoing.is_idempotent());
     let mut tried: SmallVec<[_; 4]> = SmallVec::new();
     let mut picked = first;
+    target.cluster.requested();
     loop {
         tried.push(picked.address());
         let until = rule.timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -105,6 +110,12 @@ pub(super) async fn deliver(
         let Some(next) = next else {
             return attempted.map(|response| Delivered { response, picked, until });
         };
+        if next.costs(outcome)
+            && let Err(spent) = target.cluster.retry()
+        {
+            backend.counters.retry_refused();
+            return Err(Failure::over_budget(target.cluster.id(), spent, attempted));
+        }
         // What was answered is given up, and with it its connection, before anybody else is asked.
         drop(attempted);
         backend.counters.retried();
@@ -175,6 +186,13 @@ enum Next<P> {
     Afresh,
     Elsewhere(P),
     After(Duration),
+}
+
+impl<P> Next<P> {
+    /// Whether it is a retry, as far as the backend's budget goes.
+    fn costs(&self, outcome: Outcome) -> bool {
+        !matches!((outcome, self), (Outcome::Unprocessed, Self::Elsewhere(_)))
+    }
 }
 
 /// What is left of a request's chances.
@@ -275,6 +293,16 @@ mod tests {
 
     fn next(retries: &mut Retries<'_>, outcome: Outcome) -> Option<Next<()>> {
         retries.next(outcome, || Some(()))
+    }
+
+    #[test]
+    fn everything_by_which_an_app_may_be_asked_again_is_a_retry_for_the_budget() {
+        let (afresh, elsewhere, later) = (Next::Afresh, Next::Elsewhere(()), Next::After(Duration::ZERO));
+        assert!(!elsewhere.costs(Outcome::Unprocessed), "nobody was asked yet");
+        assert!(later.costs(Outcome::Unprocessed), "the stanza's own");
+        for outcome in [UNAVAILABLE, Outcome::Stale, Outcome::Unknown] {
+            assert!([&afresh, &elsewhere, &later].iter().all(|next| next.costs(outcome)), "{outcome:?}");
+        }
     }
 
     const UNAVAILABLE: Outcome = Outcome::Answered(StatusCode::SERVICE_UNAVAILABLE);

@@ -5,7 +5,7 @@ use http::{Request, Response, request::Parts};
 
 use super::connect::{Connector, hop};
 use crate::{
-    balance::Picked,
+    balance::{Picked, Spent},
     http::{
         Body, DialError, HttpVersion, Reason, SendError,
         headers::{BadRequest, Wishes, prepare_request},
@@ -186,6 +186,15 @@ impl Failure {
         Self::anywhere(
             Reason::NoEndpoint,
             format_args!("{backend} has no endpoint that takes traffic any more"),
+        )
+    }
+
+    /// A retry that wasn't made, and what it would have been for.
+    pub(super) fn over_budget(backend: &BackendId, spent: Spent, last: Result<Response<Body>, Self>) -> Self {
+        let last = last.map_or_else(|failure| failure.why, |answer| format!("answered {}", answer.status()));
+        Self::anywhere(
+            Reason::RetryBudget,
+            format_args!("{backend} isn't tried again, {spent}; the last attempt: {last}"),
         )
     }
 

@@ -292,6 +292,15 @@ fn render_routes(page: &mut Page, routes: &[(RouteKey, Routes)]) {
     for (key, counters) in routes {
         page.sample(RETRIES, &RouteText::of(key).labels(), counters.retries());
     }
+    const REFUSED: &str = "gamut_route_retry_budget_exhausted_total";
+    page.family(
+        REFUSED,
+        Kind::Counter,
+        "Requests that the backend's retry budget kept from another try, by rule and backend.",
+    );
+    for (key, counters) in routes {
+        page.sample(REFUSED, &RouteText::of(key).labels(), counters.refused_retries());
+    }
     const FAILURES: &str = "gamut_route_connect_failures_total";
     page.family(
         FAILURES,

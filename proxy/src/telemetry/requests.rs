@@ -79,6 +79,7 @@ pub struct BackendCounters {
     series: Family<Labels, Series>,
     tcp: Family<Labels, std::sync::Arc<TcpCounters>>,
     retries: AtomicU64,
+    refused_retries: AtomicU64,
     connect_failures: AtomicU64,
 }
 
@@ -108,6 +109,7 @@ impl Default for BackendCounters {
             series: Family::new(MAX_WORKLOADS, Labels::other(), |_| Series::default()),
             tcp: Family::new(MAX_WORKLOADS, Labels::other(), |_| std::sync::Arc::default()),
             retries: AtomicU64::new(0),
+            refused_retries: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
         }
     }
@@ -128,6 +130,11 @@ impl BackendCounters {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a retry that the backend's budget left no room for.
+    pub fn retry_refused(&self) {
+        self.refused_retries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a connection to an endpoint that didn't come about.
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Ordering::Relaxed);
@@ -145,6 +152,11 @@ impl BackendCounters {
     /// How often was tried beyond the first time.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// How many retries the backend's budget left no room for.
+    pub fn refused_retries(&self) -> u64 {
+        self.refused_retries.load(Ordering::Relaxed)
     }
 
     /// How many connections didn't come about.

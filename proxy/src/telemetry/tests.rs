@@ -107,6 +107,18 @@ fn statuses_workloads_and_own_answers_are_told_apart() {
 }
 
 #[test]
+fn retries_that_were_made_and_that_a_budget_prevented_are_counted_apart() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    counters.retried();
+    counters.retried();
+    counters.retry_refused();
+    let labels = [r#"rule="canary""#, r#"backend="service/shop/web-v2:80""#];
+    assert_eq!(value(&telemetry, "gamut_route_retries_total", &labels), 2);
+    assert_eq!(value(&telemetry, "gamut_route_retry_budget_exhausted_total", &labels), 1);
+}
+
+#[test]
 fn a_grpc_failure_counts_as_one_though_its_http_status_is_200() {
     let telemetry = telemetry();
     let counters = telemetry.backend(None, &web(), &backend("web"));

@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use gamut_controller_api::{Endpoint, EndpointSet, Pod, SessionKeys, Transport};
+use gamut_controller_api::{Endpoint, EndpointSet, Pod, RetryBudget, SessionKeys, Transport};
 use gamut_identity::{Identity, SpiffeId};
 use gamut_proxy::{
     balance::Cluster,
@@ -180,6 +180,12 @@ impl Caller {
     pub(crate) fn speak(&self, id: &str, protocol: AppProtocol, endpoints: &[Endpoint]) {
         let id: BackendId = format!("service/{id}").parse().unwrap();
         self.clusters[&id].update(&EndpointSet { protocol, ..set(&id, endpoints) });
+    }
+
+    /// The controller says how many retries a backend may be sent.
+    pub(crate) fn limit_retries(&self, id: &str, budget: RetryBudget, endpoints: &[Endpoint]) {
+        let id: BackendId = format!("service/{id}").parse().unwrap();
+        self.clusters[&id].update(&EndpointSet { retry_budget: Some(budget), ..set(&id, endpoints) });
     }
 
     /// The controller says that a backend has these endpoints now.

@@ -1,4 +1,4 @@
-use gamut_controller_api::{self as api, Pod, Transport};
+use gamut_controller_api::{self as api, Pod, RetryBudget, Transport};
 
 use super::*;
 
@@ -310,4 +310,32 @@ fn not_every_pod_that_ever_was_is_kept() {
     cluster.update(&set((0..2000).map(numbered).collect()));
     cluster.update(&set(Vec::new()));
     assert_eq!(cluster.unselected(), MOST_UNSELECTED);
+}
+
+/// Two retries an hour.
+fn two_retries() -> RetryBudget {
+    let hour = Duration::from_secs(3600);
+    RetryBudget { percent: 0, interval: hour, min_retries: 2, min_interval: hour }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_budget_keeps_its_counts_through_updates_of_anything_else() {
+    let cluster = cluster(vec![endpoint(1)]);
+    assert!((0..100).all(|_| cluster.retry().is_ok()), "without a budget");
+
+    let limited = EndpointSet { retry_budget: Some(two_retries()), ..set(vec![endpoint(1)]) };
+    cluster.update(&limited);
+    assert!(cluster.retry().is_ok() && cluster.retry().is_ok());
+    cluster.update(&EndpointSet { endpoints: vec![endpoint(1), endpoint(2)], ..limited.clone() });
+    assert_eq!(cluster.retry(), Err(Spent(two_retries())));
+
+    tokio::time::advance(Duration::from_secs(3720)).await;
+    assert!(cluster.retry().is_ok(), "the hour is over");
+
+    let other = RetryBudget { percent: 50, ..two_retries() };
+    cluster.update(&EndpointSet { retry_budget: Some(other), ..limited.clone() });
+    (0..8).for_each(|_| cluster.requested());
+    assert_eq!((0..100).filter(|_| cluster.retry().is_ok()).count(), 8, "half of all");
+    cluster.update(&EndpointSet { retry_budget: None, ..limited });
+    assert!((0..100).all(|_| cluster.retry().is_ok()), "the policy is gone");
 }
