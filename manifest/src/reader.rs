@@ -20,6 +20,9 @@ use crate::{
     object::{Defaults, Object, ObjectId, Origin},
 };
 
+/// How many bytes a file may have.
+const LARGEST: u64 = 64 << 20;
+
 /// What one reading of all paths gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -74,6 +77,16 @@ impl Reader {
         let mut last = BTreeMap::new();
         for path in self.paths.clone() {
             let (files, errors) = files_of(&path);
+            // What can't be read for a moment (a checkout, a mount) takes nothing away.
+            for error in &errors {
+                let lost = self.last.keys().filter(|file| file.starts_with(&error.file));
+                for file in lost.cloned().collect::<Vec<_>>() {
+                    let mut objects = Vec::new();
+                    self.keep_last_good(&file, &mut places, &mut objects, &mut reading.errors);
+                    reading.objects.extend(objects.iter().cloned());
+                    last.insert(file, objects);
+                }
+            }
             reading.errors.extend(errors);
             for file in files {
                 if last.contains_key(&file) {
@@ -98,7 +111,7 @@ impl Reader {
     ) -> Vec<Object> {
         let mut own_errors = Vec::new();
         let mut objects = Vec::new();
-        match fs::read_to_string(file) {
+        match read_text(file) {
             Ok(text) => {
                 let shared = Arc::new(file.to_path_buf());
                 for document in document::parse(file, &text) {
@@ -224,6 +237,19 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>, errors: &mut Vec<Manifest
             Err(error) => errors.push(unreadable(&path, &error)),
         }
     }
+}
+
+/// The text of a file; of nothing that has no end (a pipe, a device), and of nothing so large that reading it would hurt.
+fn read_text(file: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(file)?;
+    let problem = if !metadata.is_file() {
+        "it is no regular file".to_owned()
+    } else if metadata.len() > LARGEST {
+        format!("it has {} bytes, and at most {LARGEST} are read", metadata.len())
+    } else {
+        return fs::read_to_string(file);
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
 fn is_manifest(path: &Path) -> bool {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use gamut_manifest::{Object, Reader, Severity, load};
 use tempfile::TempDir;
@@ -272,4 +272,50 @@ fn a_file_that_breaks_keeps_what_it_held_and_says_so() {
     fs::write(directory.path().join("web.yaml"), SERVICE).unwrap();
     let mended = reader.read();
     assert_eq!((names(&mended.objects), mended.errors), (vec!["Service shop/web".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_directory_that_is_away_for_a_moment_takes_nothing_away() {
+    let directory = directory(&[("web.yaml", SERVICE)]);
+    let (here, away) = (directory.path().join("all"), directory.path().join("away"));
+    fs::create_dir(&here).unwrap();
+    fs::rename(directory.path().join("web.yaml"), here.join("web.yaml")).unwrap();
+    let mut reader = Reader::new(std::slice::from_ref(&here));
+    reader.read();
+
+    fs::rename(&here, &away).unwrap();
+    let meanwhile = reader.read();
+    assert_eq!(names(&meanwhile.objects), ["Service shop/web"]);
+    assert!(
+        meanwhile.errors.iter().any(|error| error.severity() == Severity::Error),
+        "{:?}",
+        meanwhile.errors
+    );
+    assert_eq!(names(&reader.read().objects), ["Service shop/web"], "however often it is looked at");
+
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(reader.read().errors, []);
+    fs::remove_file(here.join("web.yaml")).unwrap();
+    assert_eq!(reader.read().objects, [], "a file that is removed from its directory is meant to go");
+}
+
+#[test]
+fn what_has_no_end_is_named_and_not_read() {
+    let directory = directory(&[("web.yaml", SERVICE)]);
+    let made = Command::new("mkfifo").arg(directory.path().join("pipe.yaml")).status().unwrap();
+    assert!(made.success());
+    std::os::unix::fs::symlink("/dev/zero", directory.path().join("zero.yaml")).unwrap();
+    fs::File::create(directory.path().join("sparse.yaml")).unwrap().set_len(1 << 40).unwrap();
+    let (objects, errors) = load(&[directory.path().to_path_buf()]);
+    assert_eq!(names(&objects), ["Service shop/web"]);
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let expected = [
+        ("pipe.yaml", "it is no regular file"),
+        ("sparse.yaml", "it has 1099511627776 bytes, and at most 67108864 are read"),
+        ("zero.yaml", "it is no regular file"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:?}");
+    for (line, (file, problem)) in lines.iter().zip(expected) {
+        assert!(line.contains(file) && line.contains(problem), "{line}");
+    }
 }

@@ -10,7 +10,7 @@ use gamut_manifest::{Object, ObjectId, Origin, Reading, Severity};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{fields, injection, names::derived_uid, objects, words, workloads::Workload};
+use super::{fields, injection, limits, names::derived_uid, objects, words, workloads::Workload};
 
 /// Namespaces that are there without being asked for.
 const BUILT_IN: [&str; 2] = ["default", SYSTEM_NAMESPACE];
@@ -84,10 +84,11 @@ impl Admitted {
         let says = |problem: &String| line(&object.origin, &id, problem);
         self.notices.extend(words::warnings(object).iter().map(says));
         self.problems.extend(words::errors(object).iter().map(says));
-        let unknown = fields::problems(object);
-        let checked = match unknown.is_empty() {
+        let mut impossible = fields::problems(object);
+        impossible.extend(limits::problems(object));
+        let checked = match impossible.is_empty() {
             true => self.check(object, config).map_err(|problem| vec![problem]),
-            false => Err(unknown),
+            false => Err(impossible),
         };
         let Err(problems) = checked else { return self.accept(object) };
         self.problems.extend(problems.iter().map(says));

@@ -20,6 +20,7 @@ mod event_loop;
 mod fields;
 mod injection;
 mod kubelet;
+mod limits;
 mod link;
 mod names;
 mod objects;

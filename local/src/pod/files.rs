@@ -8,7 +8,7 @@ use std::{
     fs, io,
     net::IpAddr,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use k8s_openapi::api::core::v1::VolumeMount;
@@ -84,6 +84,11 @@ impl PodFiles {
         let root = self.volume(name);
         let mut wanted = BTreeSet::new();
         for (path, bytes, mode) in files {
+            // Manifests were asked for such names before; this is what keeps a mistake there from writing to the host.
+            if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+                let problem = format!("{} would lead out of volume {name}", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+            }
             let path = root.join(path);
             if fs::read(&path).ok().as_deref() != Some(bytes) {
                 replace(&path, bytes, mode)?;
