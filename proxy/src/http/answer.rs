@@ -56,6 +56,8 @@ pub enum Reason {
     Timeout,
     /// The request is none that a proxy may pass on.
     BadRequest,
+    /// The request's body is encoded for the connection in a way that nobody here can undo.
+    TransferCoding,
     /// CONNECT.
     Connect,
     /// The rule is an answer by itself: a redirect, or to a CORS preflight. Only metrics say this.
@@ -102,7 +104,7 @@ impl Seen {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::InvalidRule,
         Self::InvalidBackend,
@@ -115,6 +117,7 @@ impl Reason {
         Self::RetryBudget,
         Self::Timeout,
         Self::BadRequest,
+        Self::TransferCoding,
         Self::Connect,
         Self::Rule,
         Self::NoTable,
@@ -162,6 +165,7 @@ impl Reason {
             Self::RetryBudget => ("retry-budget", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
             Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INTERNAL),
+            Self::TransferCoding => ("transfer-coding", StatusCode::NOT_IMPLEMENTED, UNIMPLEMENTED),
             Self::Connect => ("connect", StatusCode::METHOD_NOT_ALLOWED, UNIMPLEMENTED),
             Self::Rule => ("rule", StatusCode::OK, UNAVAILABLE),
             Self::NoTable => ("no-table", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),

@@ -4,6 +4,7 @@
 //! before.
 
 use std::{
+    error::Error,
     fmt,
     pin::Pin,
     task::{Context, Poll},
@@ -85,6 +86,23 @@ pub enum BodyError {
     /// An earlier reader of a replayable body saw it break off.
     #[error("the request's body broke off in an earlier attempt")]
     Broken,
+}
+
+impl BodyError {
+    /// Whether a request's body ended at its client: it went away, or what it sent was no body. Then the endpoint that
+    /// was to get it isn't to blame for the answer that never came.
+    fn is_clients(&self) -> bool {
+        match self {
+            Self::Connection(_) | Self::Broken => true,
+            Self::TimedOut | Self::Lost => false,
+        }
+    }
+
+    /// Whether it was the client's fault that hyper couldn't send a request to its end over HTTP/1.1.
+    pub(super) fn is_behind(error: &hyper::Error) -> bool {
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<Self>());
+        error.is_user() && cause.is_some_and(Self::is_clients)
+    }
 }
 
 /// What polling a body gives.

@@ -111,20 +111,28 @@ impl Drop for Stream {
     }
 }
 
+/// Whether the stream was reset on this side because the request's body broke off: hyper does so, and keeps the
+/// body's error to itself. Nothing else resets a stream whose answer is awaited, but for the h2 crate itself, which
+/// tells its own resets apart.
+pub(super) fn is_body_broken(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|error| error.is_reset() && !error.is_remote() && !error.is_library())
+}
+
 /// Whether the peer says that it did nothing about the request (RFC 9113 sections 6.8 and 8.7): it refused
 /// the stream, or is going away and the stream is beyond the last that it looked at.
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            // The h2 crate fails a stream with a remote GOAWAY only if it is beyond, or was never opened;
-            // streams before that go on, and break with an I/O error if the connection ends under them.
-            let beyond = error.is_go_away() && error.is_remote();
-            let refused =
-                error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() && error.is_remote();
-            return beyond || refused;
-        }
-        source = error.source();
-    }
-    false
+    cause(error).is_some_and(|error| {
+        // The h2 crate fails a stream with a remote GOAWAY only if it is beyond, or was never opened;
+        // streams before that go on, and break with an I/O error if the connection ends under them.
+        let beyond = error.is_go_away() && error.is_remote();
+        let refused =
+            error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_reset() && error.is_remote();
+        beyond || refused
+    })
+}
+
+/// What the h2 crate says.
+fn cause(error: &hyper::Error) -> Option<&h2::Error> {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.into_iter().find_map(|error| error.downcast_ref())
 }

@@ -14,7 +14,10 @@ use http::{
 };
 use thiserror::Error;
 
-use super::{answer, body::Body};
+use super::{
+    answer::{self, Reason},
+    body::Body,
+};
 
 /// A version of HTTP to speak to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,8 +28,8 @@ pub enum HttpVersion {
     H2,
 }
 
-/// A request that no proxy may pass on (RFC 9110, 9112, 9113): it is answered 400, or 405 where it is a
-/// CONNECT.
+/// A request that no proxy may pass on (RFC 9110, 9112, 9113): its [`BadRequest::reason`] says how
+/// it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadRequest {
     /// CONNECT asks for a tunnel past routes and policy.
@@ -44,7 +47,18 @@ pub enum BadRequest {
     /// No path to match, and not `OPTIONS *`.
     #[error("the request's target has no path")]
     InvalidTarget,
+    /// The body is encoded for the connection in a way that only the client's side of it understands.
+    #[error("the body has a transfer coding other than chunked")]
+    TransferCoding,
+    /// RFC 9112 section 6.1: never more than once.
+    #[error("the body is chunked more than once")]
+    ChunkedTwice,
 }
+
+/// An answer that no proxy may pass on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the answer's body has a transfer coding other than chunked, or that one more than once")]
+pub struct BadAnswer;
 
 /// What a client wants besides an answer.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +79,48 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// What is left to undo of a body when hyper has taken `chunked` off its end.
+enum Coded {
+    Not,
+    ChunkedAgain,
+    Otherwise,
+}
+
+impl BadRequest {
+    /// How it is answered: 501 what isn't known here (RFC 9112 section 6.1), 405 a CONNECT, and 400 everything else.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Connect => Reason::Connect,
+            Self::TransferCoding => Reason::TransferCoding,
+            Self::NoHost
+            | Self::SeveralHosts
+            | Self::InvalidHost
+            | Self::InvalidTarget
+            | Self::ChunkedTwice => Reason::BadRequest,
+        }
+    }
+}
+
+impl Coded {
+    /// By the `Transfer-Encoding` that the message came with. Its codings end at the connection, as the field does: a
+    /// body that keeps one and loses the other reaches nobody as it was meant.
+    fn of(headers: &HeaderMap) -> Self {
+        // An empty item is none (RFC 9110 section 5.6.1).
+        let mut codings = list(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty());
+        let mut chunked = 0;
+        if codings.any(|coding| {
+            chunked += 1;
+            !coding.eq_ignore_ascii_case(b"chunked")
+        }) {
+            Self::Otherwise
+        } else if chunked > 1 {
+            Self::ChunkedAgain
+        } else {
+            Self::Not
+        }
+    }
+}
+
 impl HttpVersion {
     /// The version that a message came in.
     pub fn of(version: Version) -> Self {
@@ -81,6 +137,11 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
+    match Coded::of(&head.headers) {
+        Coded::Not => {}
+        Coded::ChunkedAgain => return Err(BadRequest::ChunkedTwice),
+        Coded::Otherwise => return Err(BadRequest::TransferCoding),
+    }
     let wishes = Wishes { upgrade: wanted_upgrade(head), trailers: wants_trailers(&head.headers) };
     strip_connection_fields(&mut head.headers);
     answer::strip_signals(&mut head.headers);
@@ -93,7 +154,13 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
 }
 
 /// Brings an answer as hyper's client reads it into the normal form.
-pub fn normalize_response(head: &mut response::Parts) {
+///
+/// # Errors
+/// [`BadAnswer`]: the answer must not be passed on.
+pub fn normalize_response(head: &mut response::Parts) -> Result<(), BadAnswer> {
+    if !matches!(Coded::of(&head.headers), Coded::Not) {
+        return Err(BadAnswer);
+    }
     let keeps_upgrade = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     let upgrade = if keeps_upgrade { head.headers.remove(header::UPGRADE) } else { None };
     strip_connection_fields(&mut head.headers);
@@ -101,6 +168,7 @@ pub fn normalize_response(head: &mut response::Parts) {
         head.headers.insert(header::UPGRADE, upgrade);
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    Ok(())
 }
 
 /// Makes a request in normal form fit for the wire. `authority` stands in where an HTTP/1.0 client named no

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    body::Body,
+    body::{Body, BodyError},
     h1::{H1, NotSent, Unanswered, Upload},
     h2::{self, H2, Place},
     headers::HttpVersion,
@@ -107,6 +107,10 @@ pub enum SendError {
     /// A new connection ended without a byte of an answer.
     #[error("the connection ended without an answer: {0}")]
     Silent(hyper::Error),
+    /// The request's own body broke off before the answer: the client went away, or what it sent was no body. The
+    /// server has done nothing wrong.
+    #[error("the request's body broke off: {0}")]
+    Client(hyper::Error),
     /// The connection broke, or what came back was no HTTP. The server may or may not have done what was
     /// asked.
     #[error("the connection broke before the answer: {0}")]
@@ -331,7 +335,7 @@ impl SendError {
     fn map_request(mut self, change: impl FnOnce(&mut Request<Body>)) -> Self {
         match &mut self {
             Self::Dial { request, .. } | Self::Unsent { request, .. } => change(request),
-            Self::Refused(_) | Self::Stale(_) | Self::Silent(_) | Self::Broken(_) => {}
+            Self::Refused(_) | Self::Stale(_) | Self::Silent(_) | Self::Client(_) | Self::Broken(_) => {}
         }
         self
     }
@@ -348,6 +352,9 @@ impl SendError {
         match failed.take_message() {
             Some(request) => Self::Unsent { error: failed.into_error(), request: Box::new(request) },
             None if h2::is_unprocessed(failed.error()) => Self::Refused(failed.into_error()),
+            None if BodyError::is_behind(failed.error()) || h2::is_body_broken(failed.error()) => {
+                Self::Client(failed.into_error())
+            }
             None => Self::Broken(failed.into_error()),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         Answer, Body, HttpVersion, Reason, SendError,
         answer::{Seen, is_grpc, strip_signals},
         body::Guard,
-        headers::{BadRequest, normalize_request, normalize_response, prepare_request},
+        headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
         server,
         upgrade::Offer,
     },
@@ -120,7 +120,7 @@ impl Connection {
         let sent = self.app.send(self.version, request, is_ending).await;
         let response = sent.map_err(|error| Own::of_app(error, self.inbound.0.drain.has_begun()))?;
         let (mut head, body) = response.into_parts();
-        normalize_response(&mut head);
+        normalize_response(&mut head).map_err(Own::bad_answer)?;
         // An app that speaks in a sidecar's name could make its callers send a request twice.
         strip_signals(&mut head.headers);
         let mut response = Response::from_parts(head, body);
@@ -140,8 +140,12 @@ impl Own {
 
     /// Nobody would take it: not to be tried elsewhere, though the app hasn't seen it.
     fn bad_request(error: BadRequest) -> Self {
-        let reason = if matches!(error, BadRequest::Connect) { Reason::Connect } else { Reason::BadRequest };
-        Self { answer: Answer::new(reason, error), seen: Seen::Perhaps }
+        Self { answer: Answer::new(error.reason(), error), seen: Seen::Perhaps }
+    }
+
+    fn bad_answer(error: BadAnswer) -> Self {
+        let answer = Answer::new(Reason::AppReset, format_args!("the app behind this sidecar: {error}"));
+        Self { answer, seen: Seen::Perhaps }
     }
 
     /// RFC 9110 section 15.2.2: a 101 answers an `Upgrade`, and this request had none.
@@ -157,9 +161,14 @@ impl Own {
             SendError::Refused(_) => (Reason::AppReset, Seen::Nothing),
             SendError::Stale(_) => (Reason::AppReset, Seen::NoAnswer),
             SendError::Silent(_) if is_ending => (Reason::AppReset, Seen::NoAnswer),
+            SendError::Client(_) => (Reason::BadRequest, Seen::Perhaps),
             SendError::Silent(_) | SendError::Broken(_) => (Reason::AppReset, Seen::Perhaps),
         };
-        Self { answer: Answer::new(reason, format_args!("the app behind this sidecar: {error}")), seen }
+        let answer = match error {
+            SendError::Client(_) => Answer::new(reason, error),
+            error => Answer::new(reason, format_args!("the app behind this sidecar: {error}")),
+        };
+        Self { answer, seen }
     }
 }
 

@@ -97,8 +97,7 @@ impl<'s> Own<'s> {
 
     /// The request is none that may be passed on.
     pub(super) fn bad_request(service: &'s Service, error: BadRequest) -> Self {
-        let reason = if error == BadRequest::Connect { Reason::Connect } else { Reason::BadRequest };
-        Self { answer: Answer::new(reason, error), counters: service.unmatched() }
+        Self { answer: Answer::new(error.reason(), error), counters: service.unmatched() }
     }
 
     /// The request's path can't be understood in one way only.

@@ -249,7 +249,9 @@ impl<'s> Exchange<'s> {
     fn finish(self, delivered: Delivered) -> Result<Response<Body>, Own<'s>> {
         let Delivered { response, picked, until } = delivered;
         let (mut head, body) = response.into_parts();
-        normalize_response(&mut head);
+        normalize_response(&mut head).map_err(|error| {
+            Own::failed(self.rule.origin.as_ref(), self.backend, Failure::bad_answer(error))
+        })?;
         head.version = http::Version::HTTP_11;
         if picked.is_meshed() {
             adopt(&mut head.headers);

@@ -8,7 +8,7 @@ use crate::{
     balance::{Picked, Spent},
     http::{
         Body, DialError, HttpVersion, Reason, SendError,
-        headers::{BadRequest, Wishes, prepare_request},
+        headers::{BadAnswer, BadRequest, Wishes, prepare_request},
         replay::{MAX_REPLAY_BYTES, Replayable},
     },
 };
@@ -145,7 +145,9 @@ impl Hop<'_> {
                 Ok(response)
             }
             Err(error) => {
-                picked.failed();
+                if !matches!(error, SendError::Client(_)) {
+                    picked.failed();
+                }
                 let failure = Failure::of(&error);
                 if let SendError::Dial { request, .. } | SendError::Unsent { request, .. } = error {
                     outgoing.put_back(*request);
@@ -166,6 +168,7 @@ impl Failure {
             SendError::Unsent { .. } => (Reason::UpstreamConnect, Kind::Unprocessed),
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
             SendError::Stale(_) => (Reason::UpstreamReset, Kind::Stale),
+            SendError::Client(_) => (Reason::BadRequest, Kind::Anywhere),
             SendError::Silent(_) | SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
         Self { reason, why: error.to_string(), kind }
@@ -180,6 +183,10 @@ impl Failure {
             Reason::UpstreamReset,
             "the endpoint switched protocols, which the request had not asked for",
         )
+    }
+
+    pub(super) fn bad_answer(error: BadAnswer) -> Self {
+        Self::anywhere(Reason::UpstreamReset, error)
     }
 
     pub(super) fn no_endpoint(backend: &BackendId) -> Self {
@@ -199,7 +206,7 @@ impl Failure {
     }
 
     fn bad_request(error: BadRequest) -> Self {
-        Self::anywhere(Reason::BadRequest, error)
+        Self::anywhere(error.reason(), error)
     }
 
     /// Not to be seen: attempts are made only while the request is whole.

@@ -100,6 +100,26 @@ async fn a_refused_stream_is_known_to_be_unprocessed_and_a_reset_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_breaks_off_in_mid_body_is_told_from_a_server_that_resets() {
+    let (pool, mut upstream) = (pool(), Upstream::new());
+    let (mut client, body) = Uploading::begin().await;
+    client.say(b"half").await;
+    let mut request = get_h2();
+    *request.body_mut() = body;
+    let sending = pool.send(HttpVersion::H2, request, upstream.dial());
+    let (response, ()) = tokio::join!(sending, async {
+        let mut connection = accept_h2(&mut upstream).await;
+        let stream = connection.accept().await.unwrap().unwrap();
+        client.break_off();
+        tokio::spawn(async move {
+            while connection.accept().await.is_some() {}
+            drop(stream);
+        });
+    });
+    assert!(matches!(response, Err(SendError::Client(_))), "{response:?}");
+}
+
+#[tokio::test]
 async fn a_stream_beyond_a_goaway_is_known_to_be_unprocessed() {
     let (pool, mut upstream) = (pool(), Upstream::new());
     let sending = pool.send(HttpVersion::H2, get_h2(), upstream.dial());
