@@ -326,8 +326,8 @@ fn universe() -> Vec<Slot> {
             "gamut-session-keys",
             vec![
                 json!({"data": {"current": "MQ==", "key-1": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}}),
+                // None that can't be read: what it leaves in force is of another time.
                 json!({"data": {"current": "Mg==", "key-1": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "key-2": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}}),
-                json!({"data": {}}),
             ],
         ),
         Slot {

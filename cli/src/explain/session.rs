@@ -10,7 +10,7 @@ use gamut_controller_api::{Body, Endpoint, Key};
 use gamut_route::{
     BackendId,
     session::{
-        Affinity,
+        Affinity, cookie,
         token::{Opened, Placement, Unusable},
     },
     table::{Backend, BackendTarget, Carrier, Outcome, Rule, Session},
@@ -20,6 +20,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::output::Age;
+
+/// What becomes of a session that the request brings nothing for.
+const BEGINS: &str = "begins with the answer, which brings a token";
 
 /// A session that the request meets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,6 +96,14 @@ pub(super) fn effects(request: &Request<'_>, rule: &Rule) -> anyhow::Result<Vec<
     Ok(effects)
 }
 
+/// Whether a request has anything where a session's tokens are.
+fn brings(headers: &HeaderMap, carrier: &Carrier) -> bool {
+    match carrier {
+        Carrier::Cookie { name, .. } => cookie::values(headers, name).next().is_some(),
+        Carrier::Header { name } => headers.contains_key(name.as_str()),
+    }
+}
+
 impl Request<'_> {
     fn effect(
         &self,
@@ -116,8 +127,13 @@ impl Request<'_> {
             Key::SessionKeys { client_namespace: self.namespace.to_owned(), scope: session.scope.clone() };
         let keys = match self.index.body(&key) {
             Body::SessionKeys(keys) if !keys.keys.is_empty() => keys,
+            // The Secret is read only if there is something to open.
+            _ if !brings(self.headers, &session.carrier) => {
+                effect.effect = BEGINS.to_owned();
+                return Ok(effect);
+            }
             _ => {
-                effect.effect = "tokens can't be opened here: Secret gamut-system/gamut-session-keys isn't among the objects".to_owned();
+                effect.effect = "tokens can't be opened here: Secret gamut-system/gamut-session-keys isn't among the objects, or can't be read".to_owned();
                 return Ok(effect);
             }
         };
@@ -131,9 +147,7 @@ impl Request<'_> {
         (effect.effect, effect.decides) = match (there, known.first()) {
             (Some((id, pod)), _) => (words(id, Some(pod)), true),
             (None, Some((id, _))) => (words(id, None), false),
-            (None, None) if examined.is_empty() => {
-                ("begins with the answer, which brings a token".to_owned(), false)
-            }
+            (None, None) if examined.is_empty() => (BEGINS.to_owned(), false),
             (None, None) => ("none of its tokens is honoured: routed as new, and gets one".to_owned(), false),
         };
         Ok(effect)
@@ -327,8 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn without_the_keys_nothing_is_told() {
-        let [said] = explained(&index(false, false), &["stay=x".to_owned()]).try_into().unwrap();
+    fn without_the_keys_nothing_is_told_and_who_brings_nothing_isnt_told_of_keys() {
+        let index = index(false, false);
+        for nothing in [vec![], vec!["other=x".to_owned()]] {
+            let [said] = explained(&index, &nothing).try_into().unwrap();
+            assert_eq!(said.effect, BEGINS);
+        }
+        let [said] = explained(&index, &["stay=x".to_owned()]).try_into().unwrap();
         assert!(said.tokens.is_empty() && said.effect.contains("gamut-session-keys"), "{said:?}");
     }
 }

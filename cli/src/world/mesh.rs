@@ -54,14 +54,17 @@ impl Mesh {
             ready: report.ready,
             restarts: report.restarts,
         };
-        let controller = status.controller.and_then(|value| serde_json::from_value(value).ok());
+        let controller: Option<ControllerStatus> =
+            status.controller.and_then(|value| serde_json::from_value(value).ok());
+        let unread = controller.iter().flat_map(|controller| controller.source.problems.clone());
+        let problems = status.problems.into_iter().chain(unread).collect();
         Self {
             world,
             components: status.components.into_iter().map(component).collect(),
             pods: status.pods,
             controllers: controller.into_iter().collect(),
             unasked: Vec::new(),
-            problems: status.problems,
+            problems,
             waiting_for: status.waiting_for,
         }
     }

@@ -225,7 +225,7 @@ impl Engine {
             Command::Status { reply } => {
                 let source = SourceStatus {
                     synced: self.index.synced(),
-                    problems: self.source.problems().to_vec(),
+                    problems: self.problems(),
                     resource_version: self.source.resource_version(),
                 };
                 let status = ControllerStatus::new(self.index.settings(), source, self.board.status());
@@ -250,6 +250,12 @@ impl Engine {
         if let Err(subscribed) = reply.send(subscribed) {
             self.board.leave(subscribed.id);
         }
+    }
+
+    /// What can't be read at present: files and kinds, then objects.
+    fn problems(&self) -> Vec<String> {
+        let objects = self.index.broken().iter().map(|(id, why)| format!("{id}: {why}"));
+        self.source.problems().iter().cloned().chain(objects).collect()
     }
 
     /// Hands over what has to be written.

@@ -32,7 +32,7 @@ pub(super) struct Touched {
 impl Index {
     /// Puts an object in place of its former self, or takes it away.
     pub(super) fn replace(&mut self, id: &ObjectId, object: Option<&Object>, touched: &mut Touched) {
-        self.broken.remove(id);
+        let known = self.broken.remove(id);
         let name = NamespacedName::new(id.namespace.clone().unwrap_or_default(), id.name.as_str());
         match id.kind.as_str() {
             "HTTPRoute" => self.replace_route(RouteKind::Http, id, object, touched),
@@ -62,7 +62,7 @@ impl Index {
                 }
             }
             "Secret" if self.is_system(&name, keys::SESSION_KEYS) => {
-                self.session_keys = self.read(id, object, MasterKeys::read);
+                self.replace_session_keys(id, object, known);
                 touched.topics.insert(Topic::Sessions);
             }
             "XBackend" => self.replace_xbackend(name, object.map(XBackend::read), touched),
@@ -109,6 +109,26 @@ impl Index {
                 );
                 self.broken.insert(id.clone(), error);
                 None
+            }
+        }
+    }
+
+    /// A Secret that can't be read leaves the last good keys in force: sessions stay, and new sidecars get them too.
+    /// One that is gone takes them away, so that new ones are made. `known` is what was wrong with it before, which is
+    /// said only once.
+    fn replace_session_keys(&mut self, id: &ObjectId, object: Option<&Object>, known: Option<String>) {
+        match object.map(MasterKeys::read) {
+            None => self.session_keys = None,
+            Some(Ok(keys)) => self.session_keys = Some(keys),
+            Some(Err(error)) => {
+                let problem = format!(
+                    "{error}; correct it, or delete the Secret to have new keys made (all sessions begin anew). \
+                     Until then the last good keys stay in force, and where there are none there are no sessions"
+                );
+                if known.as_ref() != Some(&problem) {
+                    tracing::error!("{id}: {problem}");
+                }
+                self.broken.insert(id.clone(), problem);
             }
         }
     }

@@ -37,6 +37,17 @@ pub(super) struct MasterKeys {
     secret: Value,
 }
 
+/// How it stands with the Secret that session keys are read from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionSecret<'a> {
+    /// There is none.
+    Missing,
+    /// There is one, and somebody has to mend it: writing over it would destroy what is left of it.
+    Unreadable,
+    /// As it is, whole. Not for logs.
+    Good(&'a Value),
+}
+
 impl std::fmt::Debug for MasterKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MasterKeys").field("ids", &self.keys.keys()).finish_non_exhaustive()
@@ -79,7 +90,10 @@ impl MasterKeys {
                 continue;
             };
             if key.0.len() < KEY_LENGTH {
-                return Err(format!("data[{name:?}] is shorter than {KEY_LENGTH} bytes"));
+                return Err(format!(
+                    "data[{name:?}] has {} bytes, and a key has {KEY_LENGTH} or more",
+                    key.0.len()
+                ));
             }
             keys.insert(id, key.0.clone());
         }

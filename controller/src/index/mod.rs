@@ -37,7 +37,13 @@ use gamut_controller_api::{AddressAnswer, Body, InboundPolicy, Key, MtlsMode, Se
 use gamut_manifest::ObjectId;
 use gamut_route::{BackendId, NamespacedName, RouteRef, Uid};
 
-use self::{change::Touched, keys::MasterKeys, pods::Pods, routes::Routes, slice::Slices};
+use self::{
+    change::Touched,
+    keys::{MasterKeys, SessionSecret},
+    pods::Pods,
+    routes::Routes,
+    slice::Slices,
+};
 use crate::{
     compile::{self, CompiledRoute, Dependency, ParentConditions, Service, World},
     source::SourceEvent,
@@ -231,7 +237,8 @@ impl Index {
         &self.world
     }
 
-    /// Objects that can't be read, and why; they count as absent.
+    /// Objects that can't be read, and why. They count as absent, except where what they said last stays in force: roots
+    /// and session keys.
     pub fn broken(&self) -> &BTreeMap<ObjectId, String> {
         &self.broken
     }
@@ -246,9 +253,18 @@ impl Index {
         self.session_keys.is_some()
     }
 
-    /// The Secret that session keys are read from, whole. Not for logs.
-    pub(crate) fn session_secret(&self) -> Option<&serde_json::Value> {
-        self.session_keys.as_ref().map(MasterKeys::secret)
+    /// How it stands with the Secret that session keys are read from.
+    pub(crate) fn session_secret(&self) -> SessionSecret<'_> {
+        let id = ObjectId {
+            kind: "Secret".to_owned(),
+            namespace: Some(self.settings.system_namespace.clone()),
+            name: keys::SESSION_KEYS.to_owned(),
+        };
+        match &self.session_keys {
+            _ if self.broken.contains_key(&id) => SessionSecret::Unreadable,
+            Some(keys) => SessionSecret::Good(keys.secret()),
+            None => SessionSecret::Missing,
+        }
     }
 
     /// The objects whose conditions may have changed since the last call, gone ones included.
@@ -281,7 +297,8 @@ impl Index {
         inbound::inbound_policy(&self.settings, pod, namespace, services)
     }
 
-    /// The keys of a scope, for those who meet it in one of their tables; nobody else gets any.
+    /// The keys of a scope, for those who meet it in one of their tables; nobody else gets any, and nobody does while
+    /// there is no Secret that could ever be read: then tables work without sessions.
     fn session_keys(&self, client_namespace: &str, scope: &str) -> SessionKeys {
         let named = self.routes.names_scope(scope, client_namespace) || self.is_service_scope(scope);
         let keys = self.session_keys.as_ref().filter(|_| named).map(|keys| keys.derive(scope));

@@ -23,7 +23,7 @@ pub use merge::{Entry, merge};
 use crate::{
     compile::{self, ParentConditions},
     gateway::{ParentRef, TargetRef},
-    index::Index,
+    index::{Index, keys::SessionSecret},
     source::{Said, Write},
 };
 
@@ -104,19 +104,28 @@ impl Reporter {
         writes
     }
 
-    /// Session keys where there are none, by whichever replica; their rotation, by the one that leads.
+    /// Session keys where there are none, by whichever replica; their rotation, by the one that leads. A Secret that can't
+    /// be read is left alone.
     fn keys_due(
         &mut self,
         index: &Index,
         now: Timestamp,
     ) -> Result<Option<Write>, aws_lc_rs::error::Unspecified> {
-        let Some(secret) = index.session_secret() else {
-            if std::mem::replace(&mut self.created_keys, true) {
+        let secret = match index.session_secret() {
+            SessionSecret::Missing => {
+                if std::mem::replace(&mut self.created_keys, true) {
+                    return Ok(None);
+                }
+                let made = rotation::first(&index.settings().system_namespace, now);
+                self.created_keys = made.is_ok();
+                return made.map(|secret| Some(Write::Create(secret)));
+            }
+            // What is made when somebody deletes it is another than the one before.
+            SessionSecret::Unreadable => {
+                self.created_keys = false;
                 return Ok(None);
             }
-            let made = rotation::first(&index.settings().system_namespace, now);
-            self.created_keys = made.is_ok();
-            return made.map(|secret| Some(Write::Create(secret)));
+            SessionSecret::Good(secret) => secret,
         };
         self.created_keys = false;
         if self.follows || self.rotated.as_ref() == Some(secret) {

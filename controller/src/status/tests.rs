@@ -185,6 +185,29 @@ fn session_keys_are_made_once_where_there_are_none() {
 }
 
 #[test]
+fn a_secret_of_session_keys_that_cant_be_read_is_left_alone_and_made_anew_once_it_is_deleted() {
+    let good = rotation::first("gamut-system", at(0)).unwrap();
+    let mut bad = good.clone();
+    bad["data"]["key-1"] = json!("c2hvcnQ=");
+    let id = object(good.clone()).id();
+    let month = at(31 * 24 * 3600);
+    // A controller that started with the bad one, and one that knew a good one before.
+    for before in [None, Some(good)] {
+        let mut index = Index::new(Settings::default());
+        let mut reporter = Reporter::default();
+        index.apply(before.into_iter().map(applied).collect());
+        index.apply(vec![applied(bad.clone()), SourceEvent::Synced]);
+        assert_eq!(reporter.due_at(&mut index, month), [], "nothing is written over what somebody may mend");
+
+        index.apply(vec![SourceEvent::Deleted(id.clone())]);
+        let writes = reporter.due_at(&mut index, month);
+        let [Write::Create(secret)] = writes.as_slice() else { panic!("{writes:?}") };
+        index.apply(vec![applied(secret.clone())]);
+        assert!(index.has_session_keys() && index.broken().is_empty());
+    }
+}
+
+#[test]
 fn session_keys_are_rotated_once_by_the_replica_that_leads() {
     let mut index = index(Vec::new());
     let month = at(31 * 24 * 3600);

@@ -188,7 +188,7 @@ impl Builder<'_> {
             forward,
             timeouts: rule.timeouts,
             retry: rule.retry.clone(),
-            session: rule.session.as_ref().map(|session| self.sticky(origin, session)).transpose()?,
+            session: self.sticky(origin, rule.session.as_ref())?,
             counters: self.parts.telemetry().route(origin, self.parent, None),
             origin: rule.origin.clone(),
         })
@@ -222,7 +222,7 @@ impl Builder<'_> {
             target,
             mirrors: self.mirrors(&filters)?,
             filters,
-            session: backend.session.as_ref().map(|session| self.sticky(origin, session)).transpose()?,
+            session: self.sticky(origin, backend.session.as_ref())?,
             counters,
         })
     }
@@ -234,11 +234,22 @@ impl Builder<'_> {
         filters.mirrors.iter().map(mirror).collect()
     }
 
-    fn sticky(&self, origin: Option<&RuleOrigin>, session: &Session) -> Result<Sticky, Refusal> {
+    /// `None` without a session, and while there are no keys: the Secret can't be read, or the first is still to be made.
+    /// Requests are routed as new until they come.
+    fn sticky(
+        &self,
+        origin: Option<&RuleOrigin>,
+        session: Option<&Session>,
+    ) -> Result<Option<Sticky>, Refusal> {
+        let Some(session) = session else { return Ok(None) };
         let keys = self.parts.session_keys(&session.scope)?;
+        if keys.keys.is_empty() {
+            return Ok(None);
+        }
         let affinity = Affinity::new(session, &keys.keys)
             .map_err(|error| Refusal(format!("the session {} can't be had: {error}", session.scope)))?;
-        Ok(Sticky { affinity, counters: self.parts.telemetry().session(origin, self.parent, &session.scope) })
+        let counters = self.parts.telemetry().session(origin, self.parent, &session.scope);
+        Ok(Some(Sticky { affinity, counters }))
     }
 }
 

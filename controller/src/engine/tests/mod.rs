@@ -20,6 +20,8 @@ use crate::{
 /// 32 bytes in base64.
 const KEY_A: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const KEY_B: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+/// Five.
+const TOO_SHORT: &str = "c2hvcnQ=";
 
 /// A board over an index, as the engine has them.
 struct Bench {
@@ -239,6 +241,32 @@ fn session_keys_go_to_those_who_have_a_table_that_names_them() {
     bench.change(vec![session_keys(KEY_B)]);
     assert_eq!(user.keys(), [key.to_string()], "rotated keys follow");
     assert_eq!(stranger.keys(), ["none"]);
+}
+
+#[test]
+fn a_new_sidecar_gets_the_last_good_session_keys_while_the_secret_cant_be_read() {
+    let mut events = canary();
+    events.extend([sticky_route(&[("web-v1", 1)]), session_keys(KEY_A)]);
+    let mut bench = Bench::new(events);
+    let keys_of = |delivery: &Delivery| {
+        let is_keys =
+            |packed: &&Arc<gamut_controller_api::Packed>| matches!(packed.key, Key::SessionKeys { .. });
+        delivery.resources.iter().find(is_keys).expect("every key has an answer").version
+    };
+    let (mut early, first) = bench.user_of_web();
+    bench.change(vec![session_keys(TOO_SHORT)]);
+    assert_eq!(early.keys(), ["none"]);
+    let (_, second) = bench.user_of_web();
+    assert_eq!(keys_of(&first), keys_of(&second));
+    let problems: Vec<String> = bench.index.broken().iter().map(|(id, why)| format!("{id}: {why}")).collect();
+    let said = "Secret gamut-system/gamut-session-keys: data[\"key-1\"] has 5 bytes";
+    assert!(problems.len() == 1 && problems[0].starts_with(said), "{problems:?}");
+
+    // One that started with it has none to give, and says so.
+    let mut events = canary();
+    events.extend([sticky_route(&[("web-v1", 1)]), session_keys(TOO_SHORT)]);
+    let (_, none) = Bench::new(events).user_of_web();
+    assert_ne!(keys_of(&first), keys_of(&none));
 }
 
 #[test]

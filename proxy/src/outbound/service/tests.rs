@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use gamut_controller_api::SessionKeys;
 use gamut_route::{
     BackendId, RouteRef,
     filter::{Filter, HeaderEdits},
@@ -46,6 +47,15 @@ fn rule(backends: &[&str]) -> TableRule {
     }
 }
 
+fn sticky_rule() -> TableRule {
+    let session = Session {
+        scope: "route/1/all".to_owned(),
+        carrier: table::Carrier::Header { name: "x".to_owned() },
+        absolute_timeout: None,
+    };
+    TableRule { session: Some(session), ..rule(&["service/shop/web:80"]) }
+}
+
 /// The table with these endpoint sets here.
 fn activate(table: RouteTable, here: &[&str]) -> Result<Service, Refusal> {
     let cluster = |id: &&str| {
@@ -66,14 +76,22 @@ fn what_has_not_arrived_refuses_the_table() {
     let refused = activate(table(vec![rule(&["service/shop/other:80"])]), &["service/shop/web:80"]);
     assert!(refused.unwrap_err().0.contains("service/shop/other:80"));
 
-    let session = Session {
-        scope: "route/1/all".to_owned(),
-        carrier: table::Carrier::Header { name: "x".to_owned() },
-        absolute_timeout: None,
-    };
-    let with_session = TableRule { session: Some(session), ..rule(&["service/shop/web:80"]) };
-    let refused = activate(table(vec![with_session]), &["service/shop/web:80"]);
+    let refused = activate(table(vec![sticky_rule()]), &["service/shop/web:80"]);
     assert!(refused.unwrap_err().0.contains("route/1/all"));
+}
+
+#[test]
+fn a_session_whose_scope_has_no_key_is_done_without() {
+    let id: BackendId = "service/shop/web:80".parse().unwrap();
+    let clusters = HashMap::from([(id.clone(), Cluster::new(id))]);
+    let telemetry = Telemetry::new(Workload::default());
+    for (keys, has_session) in [(vec![], false), (vec![(1, [1; 32])], true)] {
+        let scope = "route/1/all".to_owned();
+        let keys = HashMap::from([(scope.clone(), Arc::new(SessionKeys { scope, keys }))]);
+        let parts = Parts::new(&clusters, &keys, &telemetry);
+        let service = Service::new(Arc::new(table(vec![sticky_rule()])), &parts).unwrap();
+        assert_eq!(service.rules[0].session.is_some(), has_session);
+    }
 }
 
 #[test]

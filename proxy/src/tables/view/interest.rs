@@ -166,14 +166,12 @@ impl View {
         sets.chain(session_keys).collect()
     }
 
-    /// Those of them that haven't arrived. A scope without a single key is still to get one: the controller makes the
-    /// first keys when it first starts, and tells both.
+    /// Those of them that haven't arrived. A scope without a single key has: its sessions begin when there is one, and no
+    /// pod waits for a Secret that somebody has to mend.
     pub(super) fn missing_parts(&self, table: &RouteTable) -> impl Iterator<Item = Key> {
         self.parts_of(table).into_iter().filter(|key| match key {
             Key::EndpointSet(id) => !self.clusters.contains_key(id),
-            Key::SessionKeys { scope, .. } => {
-                self.session_keys.get(scope).is_none_or(|session| session.keys.is_empty())
-            }
+            Key::SessionKeys { scope, .. } => !self.session_keys.contains_key(scope),
             _ => false,
         })
     }

@@ -82,7 +82,7 @@ fn a_first_use_leads_from_the_address_to_its_table_and_its_endpoints() {
 }
 
 #[test]
-fn a_scope_whose_first_key_is_still_to_be_made_is_waited_for_and_not_refused() {
+fn a_table_whose_scope_has_no_key_yet_is_used_and_its_sessions_begin_with_the_first() {
     let mut view = view();
     view.connect();
     view.ask(address(WEB), Instant::now()).unwrap();
@@ -91,10 +91,10 @@ fn a_scope_whose_first_key_is_still_to_be_made_is_waited_for_and_not_refused() {
     Arc::make_mut(keys).keys.clear();
     let table = sticky("web", &[("web-v1", 1)], "route/x");
     let changes = deliver(&mut view, vec![leads_to(WEB, "web"), table, endpoints("web-v1", &[1]), none]);
-    assert!(changes.refusals.is_empty() && in_force(&view).is_none());
-
+    assert!(changes.refusals.is_empty() && in_force(&view).is_some());
+    let before = handle(&view).unwrap().load_full();
     deliver(&mut view, vec![session_keys("route/x", 2)]);
-    assert!(in_force(&view).is_some());
+    assert!(!Arc::ptr_eq(&before, &handle(&view).unwrap().load_full()));
 }
 
 #[test]
