@@ -147,6 +147,7 @@ impl Reason {
     }
 
     fn row(self) -> (&'static str, StatusCode, u16) {
+        const UNKNOWN: u16 = 2;
         const DEADLINE_EXCEEDED: u16 = 4;
         const PERMISSION_DENIED: u16 = 7;
         const UNIMPLEMENTED: u16 = 12;
@@ -165,7 +166,7 @@ impl Reason {
             Self::RetryBudget => ("retry-budget", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
             Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INTERNAL),
-            Self::TransferCoding => ("transfer-coding", StatusCode::NOT_IMPLEMENTED, UNIMPLEMENTED),
+            Self::TransferCoding => ("transfer-coding", StatusCode::NOT_IMPLEMENTED, UNKNOWN),
             Self::Connect => ("connect", StatusCode::METHOD_NOT_ALLOWED, UNIMPLEMENTED),
             Self::Rule => ("rule", StatusCode::OK, UNAVAILABLE),
             Self::NoTable => ("no-table", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
