@@ -115,11 +115,6 @@ impl Certificate {
         self.not_after
     }
 
-    /// Whether it is good at that time.
-    pub fn is_good_at(&self, time: SystemTime) -> bool {
-        self.not_before <= time && time <= self.not_after
-    }
-
     /// The leaf and the intermediates, DER.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.key.cert

@@ -1,3 +1,5 @@
+//! What a cluster makes of endpoint sets, and whom it picks, in paused time.
+
 use gamut_controller_api::{self as api, Pod, RetryBudget, Transport};
 
 use super::*;
@@ -222,36 +224,6 @@ async fn under_random_updates_picks_are_always_of_the_newest_set() {
 
 fn pods(endpoints: &[api::Endpoint], which: impl Fn(&api::Endpoint) -> bool) -> HashSet<u8> {
     endpoints.iter().filter(|endpoint| which(endpoint)).map(|e| e.pod.as_ref().unwrap().uid.0[0]).collect()
-}
-
-/// The processor time of so many updates of so many endpoints.
-fn cost_of_updates(updates: usize, endpoints: u16) -> Duration {
-    use nix::sys::{
-        resource::{UsageWho, getrusage},
-        time::TimeValLike,
-    };
-    let clock = || {
-        let used = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
-        Duration::from_micros((used.user_time() + used.system_time()).num_microseconds().cast_unsigned())
-    };
-    let numbered = |number: u16| {
-        let [high, low] = number.to_be_bytes();
-        let mut endpoint = endpoint(low);
-        endpoint.address = SocketAddr::from(([10, 2, high, low], 8080));
-        endpoint.pod.as_mut().unwrap().uid = Uid([[high, low]; 8].concat().try_into().unwrap());
-        endpoint
-    };
-    let set = set((0..endpoints).map(numbered).collect());
-    let cluster = cluster(set.endpoints.clone());
-    let begin = clock();
-    (0..updates).for_each(|_| cluster.update(&set));
-    clock() - begin
-}
-
-#[test]
-fn an_update_costs_by_the_endpoint() {
-    let (of_few, of_many) = (cost_of_updates(200, 500), cost_of_updates(20, 5000));
-    assert!(of_many < of_few * 4, "200 x 500 endpoints: {of_few:?}, 20 x 5000: {of_many:?}");
 }
 
 fn meshed(pod: u8) -> api::Endpoint {

@@ -1,3 +1,5 @@
+//! Tables and what they need, made into a Service or refused.
+
 use std::collections::HashMap;
 
 use gamut_controller_api::SessionKeys;
