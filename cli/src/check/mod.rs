@@ -67,8 +67,9 @@ fn of_machine(crds: &[PathBuf]) -> Report {
         sessions::of_files()
     } else {
         let (objects, errors) = gamut_manifest::load(crds);
-        errors.iter().for_each(|error| eprintln!("gamut: {error}"));
-        sessions::of_crds(&objects)
+        errors.iter().for_each(output::tell);
+        let crds = objects.iter().filter(|object| object.kind == "CustomResourceDefinition");
+        sessions::of_crds(crds.map(|crd| &crd.raw))
     });
     Report { world: Place::Machine, purpose: Purpose::Up, findings }
 }

@@ -6,7 +6,6 @@
 use std::fmt;
 
 use gamut_controller::compile::SESSION_ANNOTATION;
-use gamut_manifest::Object;
 use serde_json::Value;
 
 use super::finding::Finding;
@@ -36,9 +35,9 @@ pub(super) fn of_files() -> Finding {
     )
 }
 
-/// On a cluster with these CRDs.
-pub(super) fn of_crds(objects: &[Object]) -> Finding {
-    let ways = ways(objects);
+/// On a cluster with these CustomResourceDefinitions.
+pub(super) fn of_crds<'c>(definitions: impl Iterator<Item = &'c Value>) -> Finding {
+    let ways = ways(&definitions.collect::<Vec<_>>());
     let words = || ways.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match ways.as_slice() {
         [] => Finding::failed(
@@ -51,13 +50,10 @@ pub(super) fn of_crds(objects: &[Object]) -> Finding {
     }
 }
 
-fn ways(objects: &[Object]) -> Vec<Way> {
+fn ways(definitions: &[&Value]) -> Vec<Way> {
     let crd = |kind: &'static str| {
-        let is = |object: &&Object| {
-            object.kind == "CustomResourceDefinition"
-                && object.raw.pointer("/spec/names/kind").and_then(Value::as_str) == Some(kind)
-        };
-        objects.iter().find(is).map(|object| &object.raw)
+        let is = |crd: &&Value| crd.pointer("/spec/names/kind").and_then(Value::as_str) == Some(kind);
+        definitions.iter().copied().find(is)
     };
     let routes = ["HTTPRoute", "GRPCRoute"].map(|kind| (kind, crd(kind)));
     let annotation = routes.iter().any(|(_, crd)| crd.is_some()).then_some(Way::Annotation);
@@ -94,24 +90,17 @@ impl fmt::Display for Way {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use gamut_manifest::Origin;
     use serde_json::json;
 
     use super::*;
 
-    fn crd(kind: &str, served: bool, spec: Value) -> Object {
-        let value = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": kind.to_ascii_lowercase()},
+    fn crd(kind: &str, served: bool, spec: Value) -> Value {
+        json!({
             "spec": {"names": {"kind": kind}, "versions": [
                 {"name": "v1beta1", "served": false, "schema": {}},
                 {"name": "v1", "served": served, "schema": {"openAPIV3Schema": {"properties": {"spec": {"properties": spec}}}}},
             ]},
-        });
-        let origin = Origin { file: Arc::new("crds.yaml".into()), document: 0, line: 1 };
-        Object::from_value(value, &origin).unwrap()
+        })
     }
 
     fn rules(session: Option<Value>) -> Value {
@@ -122,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_standard_channel_has_the_annotation_alone() {
-        let finding = of_crds(&[crd("HTTPRoute", true, rules(None)), crd("GRPCRoute", true, rules(None))]);
+        let finding =
+            of_crds([crd("HTTPRoute", true, rules(None)), crd("GRPCRoute", true, rules(None))].iter());
         assert_eq!(
             finding,
             Finding::ok(
@@ -135,14 +125,14 @@ mod tests {
     #[test]
     fn an_experimental_channel_has_every_way_in_its_own_shape() {
         let settings = json!({"sessionPersistence": {"properties": {"cookie": {}}}});
-        let finding = of_crds(&[
+        let crds = [
             crd("HTTPRoute", true, rules(Some(json!({"cookie": {}, "header": {}})))),
             crd("GRPCRoute", true, rules(Some(json!({"sessionName": {}, "cookieConfig": {}})))),
             crd("XBackend", true, settings.clone()),
             crd("XBackendTrafficPolicy", true, settings),
-        ]);
+        ];
         assert_eq!(
-            finding.detail,
+            of_crds(crds.iter()).detail,
             "annotation gamut.mesh/session-persistence, HTTPRoute (v1.7), GRPCRoute (v1.4 to v1.6: sessionName), XBackend, XBackendTrafficPolicy"
         );
     }
@@ -151,9 +141,9 @@ mod tests {
     fn what_is_not_served_does_not_count_and_without_routes_there_is_nothing() {
         let settings = json!({"sessionPersistence": {"properties": {"cookie": {}}}});
         assert_eq!(
-            ways(&[crd("HTTPRoute", true, rules(None)), crd("XBackend", false, settings)]),
+            ways(&[&crd("HTTPRoute", true, rules(None)), &crd("XBackend", false, settings)]),
             [Way::Annotation]
         );
-        assert_eq!(of_crds(&[]).result, crate::check::finding::Outcome::Failed);
+        assert_eq!(of_crds([].iter()).result, crate::check::finding::Outcome::Failed);
     }
 }

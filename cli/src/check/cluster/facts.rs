@@ -25,7 +25,7 @@ pub(super) struct Facts {
     pub(super) namespaces: Read<Vec<Value>>,
     /// Pods of all namespaces.
     pub(super) pods: Read<Vec<Value>>,
-    /// CustomResourceDefinitions, without their `spec`.
+    /// The CustomResourceDefinitions in [`DEFINITIONS`].
     pub(super) definitions: Read<Vec<Value>>,
     /// MutatingWebhookConfigurations.
     pub(super) webhooks: Read<Vec<Value>>,
@@ -45,6 +45,15 @@ const NODE: Resource = Resource::cluster("", "v1", "Node", "nodes");
 const DEFINITION: Resource =
     Resource::cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
 const MESH: Resource = Resource::cluster("gateway.networking.x-k8s.io", "v1alpha1", "XMesh", "xmeshes");
+
+/// The definitions that matter: without the first there are no routes, and all of them say what sessions can be written as.
+/// Whole ones, of some hundred kilobytes each, so no others.
+const DEFINITIONS: [&str; 4] = [
+    "httproutes.gateway.networking.k8s.io",
+    "grpcroutes.gateway.networking.k8s.io",
+    "xbackends.gateway.networking.x-k8s.io",
+    "xbackendtrafficpolicies.gateway.networking.x-k8s.io",
+];
 
 /// The name of the controller's Lease.
 const LEASE: &str = "gamut-controller";
@@ -68,7 +77,7 @@ impl Facts {
             nodes: list(NODE, Selection::default()).await,
             namespaces: list(core::NAMESPACE, Selection::default()).await,
             pods: list(core::POD, Selection::default()).await,
-            definitions: list(DEFINITION, Selection::default().metadata_only()).await,
+            definitions: definitions(cluster).await,
             webhooks: list(core::MUTATING_WEBHOOK_CONFIGURATION, Selection::default()).await,
             services: list(core::SERVICE, own()).await,
             endpoint_slices: list(core::ENDPOINT_SLICE, own()).await,
@@ -82,6 +91,15 @@ impl Facts {
         let mut namespaces = self.namespaces.iter().flatten();
         namespaces.find(|object| name(object) == namespace).map(labels).unwrap_or_default()
     }
+}
+
+async fn definitions(cluster: &Cluster) -> Read<Vec<Value>> {
+    let mut definitions = Vec::new();
+    for name in DEFINITIONS {
+        let listed = cluster.list(&DEFINITION, &Selection::named(None, name)).await.map_err(said)?;
+        definitions.extend(listed.unwrap_or_default());
+    }
+    Ok(definitions)
 }
 
 /// `metadata.name`.

@@ -8,6 +8,7 @@ use super::{
     facts::{items, name, text},
     few, unread,
 };
+use crate::check::sessions;
 
 const WHAT: &str = "Gateway API";
 
@@ -56,33 +57,7 @@ pub(super) fn definitions(facts: &Facts, purpose: Purpose) -> Vec<Finding> {
         ),
         (false, Some(_)) => Finding::ok(WHAT, found),
     };
-    vec![first, sessions(&find, http, grpc)]
-}
-
-/// Fields of the standard channel are pruned before anybody sees them, so what can be written there isn't what the page says.
-fn sessions<'a>(find: &impl Fn(&str) -> Option<&'a Value>, http: &Value, grpc: Option<&Value>) -> Finding {
-    const WHAT: &str = "sessions";
-    let is_experimental = |definition: &Value| text(definition, CHANNEL) == "experimental";
-    let shapes = [
-        (is_experimental(http), "sessionPersistence of HTTPRoute rules"),
-        (grpc.is_some_and(is_experimental), "of GRPCRoute rules"),
-        (find("xbackendtrafficpolicies.gateway.networking.x-k8s.io").is_some(), "of XBackendTrafficPolicy"),
-        (find("xbackends.gateway.networking.x-k8s.io").is_some(), "of XBackend"),
-    ];
-    let (can, cannot): (Vec<_>, Vec<_>) = shapes.into_iter().partition(|(can, _)| *can);
-    let words =
-        |shapes: Vec<(bool, &str)>| shapes.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>().join(", ");
-    const ANNOTATION: &str = "annotation gamut.mesh/session-persistence";
-    match (can.is_empty(), cannot.is_empty()) {
-        (_, true) => Finding::ok(WHAT, format!("{ANNOTATION}; {}", words(can))),
-        (true, _) => Finding::ok(
-            WHAT,
-            format!(
-                "{ANNOTATION}; the fields are only in the experimental channel, and dropped silently here"
-            ),
-        ),
-        (false, false) => Finding::ok(WHAT, format!("{ANNOTATION}; {}; not {}", words(can), words(cannot))),
-    }
+    vec![first, sessions::of_crds(definitions.iter())]
 }
 
 fn number(version: &str) -> Option<(u32, u32)> {

@@ -36,21 +36,38 @@ fn pod(name: &str, spec: Value) -> Value {
     })
 }
 
-fn definition(name: &str, channel: &str) -> Value {
-    json!({"metadata": {"name": name, "annotations": {
-        "gateway.networking.k8s.io/bundle-version": "v1.7.0", "gateway.networking.k8s.io/channel": channel,
-    }}})
+/// A definition as far as anything is read of it: of the experimental channel with the fields for sessions, which the
+/// standard channel hasn't.
+fn definition(kind: &str, name: &str, channel: &str) -> Value {
+    let session = json!({"properties": {"type": {}, "cookie": {}, "header": {}, "absoluteTimeout": {}}});
+    let fields = match (channel, kind) {
+        ("experimental", "HTTPRoute" | "GRPCRoute") => {
+            json!({"rules": {"items": {"properties": {"backendRefs": {}, "sessionPersistence": session}}}})
+        }
+        ("experimental", _) => json!({"sessionPersistence": session}),
+        _ => json!({"rules": {"items": {"properties": {"backendRefs": {}}}}}),
+    };
+    let schema = json!({"openAPIV3Schema": {"properties": {"spec": {"properties": fields}}}});
+    json!({
+        "metadata": {"name": name, "annotations": {
+            "gateway.networking.k8s.io/bundle-version": "v1.7.0", "gateway.networking.k8s.io/channel": channel,
+        }},
+        "spec": {"names": {"kind": kind}, "versions": [{"name": "v1", "served": true, "schema": schema}]},
+    })
 }
 
 fn definitions(channel: &str) -> Vec<Value> {
-    let mut names = vec!["httproutes.gateway.networking.k8s.io", "grpcroutes.gateway.networking.k8s.io"];
+    let mut names = vec![
+        ("HTTPRoute", "httproutes.gateway.networking.k8s.io"),
+        ("GRPCRoute", "grpcroutes.gateway.networking.k8s.io"),
+    ];
     if channel == "experimental" {
         names.extend([
-            "xbackends.gateway.networking.x-k8s.io",
-            "xbackendtrafficpolicies.gateway.networking.x-k8s.io",
+            ("XBackend", "xbackends.gateway.networking.x-k8s.io"),
+            ("XBackendTrafficPolicy", "xbackendtrafficpolicies.gateway.networking.x-k8s.io"),
         ]);
     }
-    names.into_iter().map(|name| definition(name, channel)).collect()
+    names.into_iter().map(|(kind, name)| definition(kind, name, channel)).collect()
 }
 
 fn lease(ahead: i64) -> Value {
@@ -232,7 +249,7 @@ async fn a_standard_channel_leaves_the_annotation_for_sessions() {
     let page = checked_before(but(healthy(), documents)).await;
     assert!(page.contains("v1.7.0, standard channel"), "{page}");
     assert!(
-        page.contains("annotation gamut.mesh/session-persistence; the fields are only in the experimental"),
+        page.contains("annotation gamut.mesh/session-persistence; the CRDs have no field for them"),
         "{page}"
     );
 }
