@@ -76,6 +76,16 @@ pub enum SessionError {
         /// As written.
         path: String,
     },
+    /// A cookie whose name promises the path `/`, and whose path is another.
+    #[error(
+        "{name:?} with the path {path:?} is a cookie that browsers drop (RFC 6265bis); use the path / or another name"
+    )]
+    HostPath {
+        /// As written.
+        name: String,
+        /// As written.
+        path: String,
+    },
     /// A header's name that isn't one.
     #[error("{name:?} is not the name of an HTTP header")]
     HeaderName {

@@ -172,17 +172,17 @@ pub fn policy_conditions(world: &World, policy: &TrafficPolicy, target: &TargetR
 /// `Accepted` of an XBackend.
 pub fn xbackend_condition(backend: &XBackend) -> Condition {
     let settings = backend.spec.ok().and_then(|spec| spec.session_persistence.as_ref());
-    let checked = backends::xbackend_protocol(backend).and_then(|_| {
-        session::of_xbackend(backend.uid, settings)
-            .map_err(|problems| format!("spec.sessionPersistence: {}", problems.join("; ")))
-    });
+    let said = |what: Vec<String>| format!("spec.sessionPersistence: {}", what.join("; "));
+    let checked = backends::xbackend_protocol(backend)
+        .and_then(|_| settings.map(session::check).transpose().map_err(said));
     match checked {
-        Ok(_) => Condition {
-            kind: "Accepted",
-            status: true,
-            reason: Reason::Accepted,
-            message: "routes of its namespace can refer to it".to_owned(),
-        },
+        Ok(session) => {
+            let notes = session.map(|(_, notes)| notes).filter(|notes| !notes.is_empty());
+            let can_be_used = "routes of its namespace can refer to it".to_owned();
+            let parts: Vec<String> = std::iter::once(can_be_used).chain(notes.map(said)).collect();
+            let (reason, message) = (Reason::Accepted, parts.join("; "));
+            Condition { kind: "Accepted", status: true, reason, message: shortened(message) }
+        }
         Err(message) => refused(Problem { reason: Reason::UnsupportedValue, message }),
     }
 }

@@ -86,8 +86,15 @@ fn unsupported(policy: &TrafficPolicy) -> Option<String> {
     }
 }
 
-/// What an accepted policy does.
+/// What an accepted policy does, and what its author will want to know.
 pub(super) fn in_force(policy: &TrafficPolicy) -> String {
+    let settings = policy.spec.ok().and_then(|spec| spec.session_persistence.as_ref());
+    let notes = settings.and_then(|settings| session::check(settings).ok()).map(|(_, notes)| notes);
+    let notes = notes.into_iter().flatten().map(|note| format!("spec.sessionPersistence: {note}"));
+    std::iter::once(effect(policy)).chain(notes).collect::<Vec<_>>().join("; ")
+}
+
+fn effect(policy: &TrafficPolicy) -> String {
     let spec = policy.spec.ok();
     let session = spec.is_some_and(|spec| spec.session_persistence.is_some());
     let budget = spec.is_some_and(|spec| spec.retry_constraint.is_some());

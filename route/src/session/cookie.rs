@@ -14,6 +14,8 @@ pub struct CookieWriter {
     name: Box<str>,
     /// From behind the token to before what depends on the request.
     attributes: Box<str>,
+    /// The name promises it.
+    always_secure: bool,
     lifetime: Option<Duration>,
 }
 
@@ -22,6 +24,18 @@ pub fn generated_name(scope: &str) -> String {
     let hash = digest::digest(&digest::SHA256, scope.as_bytes());
     let digits: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("gamut-session-{digits}")
+}
+
+/// Names that begin so, in whatever case, are promises about the cookie, which browsers drop if it doesn't keep them (RFC
+/// 6265bis, section 4.1.3): `Secure` both, and the path `/` the first.
+const HOST_PREFIX: &str = "__Host-";
+const SECURE_PREFIX: &str = "__Secure-";
+
+/// The promise that a cookie's name makes, if it makes one.
+pub fn promise(name: &str) -> Option<&'static str> {
+    let begins =
+        |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    [HOST_PREFIX, SECURE_PREFIX].into_iter().find(begins)
 }
 
 /// The values of all cookies of a name, over all `Cookie` headers, without the quotes that some clients put
@@ -47,9 +61,14 @@ impl CookieWriter {
         if !path.starts_with('/') || !path.bytes().all(|c| matches!(c, b' '..=b'~') && c != b';') {
             return Err(SessionError::CookiePath { path: path.to_owned() });
         }
+        let promise = promise(name);
+        if promise == Some(HOST_PREFIX) && path != "/" {
+            return Err(SessionError::HostPath { name: name.to_owned(), path: path.to_owned() });
+        }
         Ok(Self {
             name: name.into(),
             attributes: format!("; Path={path}; HttpOnly; SameSite=Strict").into(),
+            always_secure: promise.is_some(),
             lifetime,
         })
     }
@@ -61,7 +80,7 @@ impl CookieWriter {
 
     /// The value of `Set-Cookie`.
     pub fn set(&self, token: &Token, now: SystemTime, secure: bool) -> Result<HeaderValue, SessionError> {
-        let secure = if secure { "; Secure" } else { "" };
+        let secure = if secure || self.always_secure { "; Secure" } else { "" };
         let mut cookie = [&*self.name, "=", token.as_str(), &self.attributes, secure].concat();
         if let Some(lifetime) = self.lifetime {
             cookie.push_str(&format!("; Max-Age={}", lifetime.as_secs()));
@@ -85,6 +104,10 @@ fn http_date(now: SystemTime, lifetime: Duration) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Uid,
+        session::token::{Keyring, Placement},
+    };
 
     fn headers(lines: &[&str]) -> HeaderMap {
         lines.iter().map(|line| (header::COOKIE, HeaderValue::from_str(line).unwrap())).collect()
@@ -118,6 +141,25 @@ mod tests {
                 "{path:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_name_that_promises_something_to_browsers_is_held_to_it() {
+        let placement = Placement { backend: Uid([1; 16]), pod: Uid([2; 16]) };
+        let token =
+            Keyring::new("scope", &[(0, [0; 32])]).unwrap().seal(&placement, SystemTime::UNIX_EPOCH).unwrap();
+        for (name, secure) in
+            [("__Secure-a", true), ("__host-a", true), ("__Secure", false), ("a__Host-", false)]
+        {
+            let cookie = CookieWriter::new(name, "/", None).unwrap();
+            let set = cookie.set(&token, SystemTime::UNIX_EPOCH, false).unwrap();
+            assert_eq!(set.to_str().unwrap().ends_with("; Secure"), secure, "{set:?}");
+        }
+        assert!(CookieWriter::new("__Secure-a", "/shop", None).is_ok());
+        assert_eq!(
+            CookieWriter::new("__Host-a", "/shop", None).unwrap_err().to_string(),
+            "\"__Host-a\" with the path \"/shop\" is a cookie that browsers drop (RFC 6265bis); use the path / or another name"
+        );
     }
 
     #[test]

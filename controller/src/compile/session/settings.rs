@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use gamut_route::{
-    session::{Affinity, cookie::generated_name},
+    session::{Affinity, cookie},
     table::{Carrier, Session},
 };
 use serde::Serialize;
@@ -35,12 +35,14 @@ pub(in crate::compile) struct RouteSettings {
     pub(super) backend_scope: bool,
 }
 
-/// Headers that can't carry a session: they mean something to every hop.
-const RESERVED_HEADERS: [&str; 12] = [
+/// Headers that can't carry a session: they mean something to every hop, or to sidecars.
+const RESERVED_HEADERS: [&str; 14] = [
     "connection",
     "content-length",
     "content-type",
     "cookie",
+    "gamut-answer",
+    "gamut-proxy-answer",
     "host",
     "keep-alive",
     "proxy-connection",
@@ -50,6 +52,10 @@ const RESERVED_HEADERS: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The longest that browsers keep a cookie (RFC 6265bis, section 4.1.2.1), and that a key opens what it has sealed
+/// (docs/reference/sessions-token.md).
+const LONGEST: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 impl RouteSettings {
     /// Reads the annotations. `rules` are the names that there are.
@@ -192,19 +198,36 @@ pub(in crate::compile) fn check(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let idle = settings
-        .idle_timeout
-        .as_ref()
-        .map(|_| "idleTimeout is ignored: it left the specification in v1.6; use absoluteTimeout".to_owned());
-    Ok((valid, idle.into_iter().collect()))
+    let notes = valid.notes(settings.idle_timeout.is_some());
+    Ok((valid, notes))
 }
 
 impl Settings {
+    /// What an author will want to know of settings that are in force.
+    fn notes(&self, idle_timeout: bool) -> Vec<String> {
+        let idle = idle_timeout.then(|| {
+            "idleTimeout is ignored: it left the specification in v1.6; use absoluteTimeout".to_owned()
+        });
+        let cookie = self.name.as_deref().filter(|_| !self.header);
+        let prefix = cookie.and_then(cookie::promise).map(|prefix| {
+            format!(
+                "a cookie named {prefix}... is set with Secure, as browsers demand (RFC 6265bis): clients that call without TLS \
+                 don't send it back; for those choose another cookie.name"
+            )
+        });
+        let long = self.absolute_timeout.filter(|timeout| *timeout > LONGEST).map(|_| {
+            "absoluteTimeout is longer than 400 days, and no session is: browsers keep no cookie for longer, nor does the mesh the \
+             keys of tokens; use 9600h or less"
+                .to_owned()
+        });
+        [idle, prefix, long].into_iter().flatten().collect()
+    }
+
     /// The session of a scope. `suffix` tells apart the sessions of one rule's backends where the settings
     /// name one name for all.
     pub(in crate::compile) fn session(&self, scope: String, suffix: Option<&str>) -> Session {
         let name = match (&self.name, suffix) {
-            (None, _) => generated_name(&scope),
+            (None, _) => cookie::generated_name(&scope),
             (Some(name), None) => name.clone(),
             (Some(name), Some(suffix)) => format!("{name}-{suffix}"),
         };
