@@ -141,7 +141,7 @@ async fn trailers_pass_to_clients_that_want_them() {
     say(
         &mut client,
         "POST / HTTP/1.1\r\nhost: web\r\nte: trailers\r\ntrailer: x-sent\r\n\
-         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sent: 1\r\n\r\n",
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sent: 1\r\ngamut-answer: x\r\n\r\n",
     )
     .await;
     let (mut app, _) = listener.accept().await.unwrap();
@@ -150,8 +150,8 @@ async fn trailers_pass_to_clients_that_want_them() {
     assert_eq!(read_head(&mut app).await, "5\r\nhello\r\n0\r\nx-sent: 1\r\n\r\n");
     say(
         &mut app,
-        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\n\
-         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum, gamut-answer\r\n\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 7\r\ngamut-answer: x\r\n\r\n",
     )
     .await;
     read_head(&mut client).await;

@@ -21,6 +21,9 @@ const CORS_METHODS: [&str; 9] =
 const ONCE: [&str; 5] =
     ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"];
 
+/// Headers that no filter may touch: what they say is believed.
+const RESERVED: [&str; 2] = ["gamut-answer", "gamut-proxy-answer"];
+
 /// The filters of a rule, in the order of the manifest. `one_prefix` says that the rule has exactly one match
 /// and that it is a PathPrefix, without which a prefix can't be replaced.
 pub(super) fn of_rule(scope: &mut RuleScope<'_, '_>, list: &[HttpFilter], one_prefix: bool) -> Vec<Filter> {
@@ -150,11 +153,21 @@ fn header_edits(
         let what = "the host can be set, but not added to or removed; use `set` or URLRewrite.hostname";
         return refused(scope, field, what);
     }
+    let named = edits.set.iter().chain(&edits.add).map(|header| &header.name).chain(&edits.remove);
+    if let Some(name) = named.into_iter().find(|name| is_reserved(name)) {
+        let what = format!("{name} is a header of the mesh's own, which only sidecars may set; remove it");
+        return refused(scope, field, what);
+    }
     let pairs = |headers: &[gateway::Header]| {
         headers.iter().map(|header| (header.name.to_ascii_lowercase(), header.value.clone())).collect()
     };
     let remove = edits.remove.iter().map(|name| name.to_ascii_lowercase()).collect();
     Some(HeaderEdits { set: pairs(&edits.set), add: pairs(&edits.add), remove })
+}
+
+/// Headers by which sidecars say that an answer is their own (docs/reference/requests.md, "Answers of the sidecar's own").
+fn is_reserved(name: &str) -> bool {
+    RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
 fn compile_redirect(

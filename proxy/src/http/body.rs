@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::time::Sleep;
 
 use super::{
+    answer,
     expect::Awaiting,
     h1::{Driven, Upgraded},
     replay::Replay,
@@ -205,6 +206,7 @@ impl http_body::Body for Body {
             Self::Awaiting(awaiting) => awaiting.poll_frame(cx),
             Self::Guarded(guarded) => guarded.poll_frame(cx),
         }
+        .map_ok(without_signals)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -232,6 +234,12 @@ impl http_body::Body for Body {
             Self::Guarded(guarded) => guarded.body.size_hint(),
         }
     }
+}
+
+/// What only sidecars may say isn't said in trailers either: they say it in heads.
+fn without_signals(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.trailers_mut().into_iter().for_each(answer::strip_signals);
+    frame
 }
 
 impl From<Incoming> for Body {
