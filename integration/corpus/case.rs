@@ -38,7 +38,7 @@ pub(crate) struct Case {
     /// What is sent, and what must become of it.
     #[serde(default)]
     pub(crate) requests: Vec<Question>,
-    /// The controller's setting.
+    /// The controller's setting: another mesh is asked then.
     #[serde(default)]
     pub(crate) require_reference_grant: bool,
     /// Why no mesh is asked.
@@ -73,7 +73,7 @@ pub(crate) struct Question {
     /// A connection of bytes in place of a request; the backend's port speaks first.
     #[serde(default)]
     pub(crate) tcp: bool,
-    /// A connection of the application's own TLS for this name (table only).
+    /// A request in the application's own TLS, for this name.
     pub(crate) sni: Option<String>,
     pub(crate) expect: Expect,
 }
@@ -130,9 +130,9 @@ pub(crate) const WORLD: &str = "
 - {kind: Namespace, metadata: {name: shop, labels: {gamut.mesh/inject: enabled}}}
 - {kind: Namespace, metadata: {name: rivals, labels: {gamut.mesh/inject: enabled}}}
 - {kind: Namespace, metadata: {name: others, labels: {gamut.mesh/inject: enabled}}}
-- {kind: Service, metadata: {name: one}, spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: bytes, port: 9001, targetPort: 9001, appProtocol: tcp}]}}
-- {kind: Service, metadata: {name: two}, spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}, {name: bytes, port: 9001, targetPort: 9001, appProtocol: tcp}]}}
-- {kind: Service, metadata: {name: three}, spec: {selector: {app: three}, ports: [{name: http, port: 80, targetPort: 8080}]}}
+- {kind: Service, metadata: {name: one}, spec: {selector: {app: one}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tls, port: 443, targetPort: 8443}, {name: bytes, port: 9001, targetPort: 9001, appProtocol: tcp}]}}
+- {kind: Service, metadata: {name: two}, spec: {selector: {app: two}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tls, port: 443, targetPort: 8443}, {name: bytes, port: 9001, targetPort: 9001, appProtocol: tcp}]}}
+- {kind: Service, metadata: {name: three}, spec: {selector: {app: three}, ports: [{name: http, port: 80, targetPort: 8080}, {name: tls, port: 443, targetPort: 8443}]}}
 - {kind: Service, metadata: {name: nobody}, spec: {selector: {app: nobody}, ports: [{name: http, port: 80, targetPort: 8080}]}}
 - {kind: Service, metadata: {name: rival, namespace: rivals}, spec: {selector: {app: rival}, ports: [{name: http, port: 80, targetPort: 8080}]}}
 ";

@@ -1,13 +1,18 @@
-//! Cases through real sidecars: one mesh that has all of them, and the echo client in a pod of each namespace.
+//! Cases through real sidecars: a mesh that has all of them (and one for those with another setting), and the echo client
+//! in a pod of each namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
     process::{Command, Output},
     sync::Mutex,
     thread,
 };
 
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     answer::{Answer, dialled, differences, label},
@@ -21,64 +26,122 @@ const DRAWS: usize = 240;
 /// How many questions are asked at a time.
 const ASKERS: usize = 4;
 
-fn cases() -> impl Iterator<Item = &'static Case> {
-    case::all().iter().filter(|case| case.table_only.is_none())
+/// The names of the corpus that applications are called by in TLS.
+const NAMES: [&str; 7] = [
+    "a.example",
+    "x.a.example",
+    "y.a.example",
+    "z.y.a.example",
+    "z.b.a.example",
+    "other.example",
+    "t.example",
+];
+
+/// A mesh with the cases of one setting.
+struct Asked {
+    mesh: Mesh,
+    cases: Vec<&'static Case>,
+    /// Where the applications' own certificate is.
+    certificate: TempDir,
 }
 
-fn manifests() -> Vec<String> {
+impl Asked {
+    fn new(require_reference_grant: bool) -> Self {
+        let is = |case: &&Case| {
+            case.table_only.is_none() && case.require_reference_grant == require_reference_grant
+        };
+        let cases: Vec<&Case> = case::all().iter().filter(is).collect();
+        let certificate = certificate();
+        let manifests = manifests(&cases, certificate.path());
+        let setting = require_reference_grant.to_string();
+        let mut mesh = Mesh::start_set(&manifests, "GAMUT_REQUIRE_REFERENCE_GRANT", &setting);
+        mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
+        Self { mesh, cases, certificate }
+    }
+
+    /// The echo client in a pod, about to ask.
+    fn command(&self, case: &Case, question: &Question) -> Command {
+        let mut arguments = vec![GAMUT_IN_PODS.to_owned(), "echo".to_owned(), "client".to_owned()];
+        arguments.extend([url(case, question), format!("--method={}", question.method)]);
+        let host = question.host.iter().map(|host| format!("host:{host}"));
+        let headers = question.headers.iter().map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            format!("{}:{}", name.trim(), value.trim())
+        });
+        arguments.extend(host.chain(headers).flat_map(|header| ["-H".to_owned(), header]));
+        if question.tcp {
+            arguments.extend(["--server-first".to_owned(), "--data=bye".to_owned()]);
+        }
+        if let Some(name) = &question.sni {
+            let certificate = self.certificate.path().join("cert.pem");
+            arguments.extend([format!("--sni={name}"), format!("--ca={}", certificate.display())]);
+        }
+        if question.expect.steady || !question.expect.shares.is_empty() {
+            arguments.push(format!("--count={DRAWS}"));
+        }
+        let from = format!("{}/deploy/{}", question.from, client_of(&question.from));
+        self.mesh.exec_command(&from, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Asks everything, and says what was other than expected.
+    fn wrong(&self) -> Vec<String> {
+        let questions =
+            self.cases.iter().flat_map(|case| case.requests.iter().map(move |question| (case, question)));
+        let commands: Vec<_> =
+            questions.map(|(case, question)| (case, question, self.command(case, question))).collect();
+        let commands = Mutex::new(commands.into_iter());
+        let wrong = Mutex::new(wrong_conditions(&self.mesh, &self.cases));
+        thread::scope(|scope| {
+            for _ in 0..ASKERS {
+                scope.spawn(|| {
+                    let next = || commands.lock().unwrap().next();
+                    while let Some((case, question, mut command)) = next() {
+                        let found = wrong_answers(question, &command.output().unwrap());
+                        let found =
+                            found.into_iter().map(|what| format!("{}: {what}", label(case, question)));
+                        wrong.lock().unwrap().extend(found);
+                    }
+                });
+            }
+        });
+        wrong.into_inner().unwrap()
+    }
+}
+
+/// A certificate of all names, and its key, where pods can read them: not below `/tmp`, which may be their own.
+fn certificate() -> TempDir {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(NAMES.map(str::to_owned)).unwrap();
+    let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(directory.path().join("cert.pem"), cert.pem()).unwrap();
+    fs::write(directory.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
+    directory
+}
+
+fn manifests(cases: &[&Case], certificate: &Path) -> Vec<String> {
     let apps = APPS.iter().map(|(namespace, name)| {
         let tier = if *name == client_of(namespace) { "client" } else { "backend" };
         let app = app(name).label(&format!("tier: {tier}"));
-        app.argument("--port=8080").argument("--server-first=9001").in_namespace(namespace)
+        let tls = [("crt", "cert.pem"), ("key", "key.pem")];
+        let tls = tls.map(|(flag, file)| format!("--{flag}={}", certificate.join(file).display()));
+        let ports = ["--port=8080", "--server-first=9001", "--port=8443", "--tls=8443"];
+        let arguments = ports.into_iter().chain(tls.iter().map(String::as_str));
+        arguments.fold(app, |app, argument| app.argument(argument)).in_namespace(namespace)
     });
-    let objects = case::world().into_iter().chain(cases().flat_map(Case::manifests));
+    let objects = case::world().into_iter().chain(cases.iter().flat_map(|case| case.manifests()));
     // Namespaces first, as people write them.
     objects.map(|object| format!("---\n{object}\n")).chain(apps).collect()
 }
 
 #[test]
 fn every_case_holds_in_a_mesh() {
-    let mesh = Mesh::up(&manifests());
-    let questions = cases().flat_map(|case| case.requests.iter().map(move |question| (case, question)));
-    let questions = questions.filter(|(_, question)| question.sni.is_none());
-    let commands: Vec<_> =
-        questions.map(|(case, question)| (case, question, command(&mesh, case, question))).collect();
-    let commands = Mutex::new(commands.into_iter());
-    let wrong = Mutex::new(wrong_conditions(&mesh));
-    thread::scope(|scope| {
-        for _ in 0..ASKERS {
-            scope.spawn(|| {
-                let next = || commands.lock().unwrap().next();
-                while let Some((case, question, mut command)) = next() {
-                    let found = wrong_answers(question, &command.output().unwrap());
-                    let found = found.into_iter().map(|what| format!("{}: {what}", label(case, question)));
-                    wrong.lock().unwrap().extend(found);
-                }
-            });
-        }
-    });
-    let wrong = wrong.into_inner().unwrap();
+    let wrong = Asked::new(false).wrong();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The echo client in a pod, about to ask.
-fn command(mesh: &Mesh, case: &Case, question: &Question) -> Command {
-    let mut arguments = vec![GAMUT_IN_PODS.to_owned(), "echo".to_owned(), "client".to_owned()];
-    arguments.extend([url(case, question), format!("--method={}", question.method)]);
-    let host = question.host.iter().map(|host| format!("host:{host}"));
-    let headers = question.headers.iter().map(|line| {
-        let (name, value) = line.split_once(':').unwrap();
-        format!("{}:{}", name.trim(), value.trim())
-    });
-    arguments.extend(host.chain(headers).flat_map(|header| ["-H".to_owned(), header]));
-    if question.tcp {
-        arguments.extend(["--server-first".to_owned(), "--data=bye".to_owned()]);
-    }
-    if question.expect.steady || !question.expect.shares.is_empty() {
-        arguments.push(format!("--count={DRAWS}"));
-    }
-    let from = format!("{}/deploy/{}", question.from, client_of(&question.from));
-    mesh.exec_command(&from, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+#[test]
+fn every_case_of_required_grants_holds_in_a_mesh_that_requires_them() {
+    let wrong = Asked::new(true).wrong();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What is other than expected in what the client printed.
@@ -103,10 +166,11 @@ fn url(case: &Case, question: &Question) -> String {
         80 => format!("{name}.{namespace}"),
         port => format!("{name}.{namespace}:{port}"),
     };
-    match (&question.grpc, question.tcp) {
-        (Some(call), _) => format!("grpc://{authority}{call}"),
-        (None, true) => format!("tcp://{authority}"),
-        (None, false) => format!("http://{authority}{}", question.path),
+    match (&question.grpc, &question.sni, question.tcp) {
+        (Some(call), ..) => format!("grpc://{authority}{call}"),
+        (_, Some(_), _) => format!("https://{name}.{namespace}:{}{}", question.port, question.path),
+        (.., true) => format!("tcp://{authority}"),
+        _ => format!("http://{authority}{}", question.path),
     }
 }
 
@@ -156,7 +220,7 @@ fn answer(block: &str, question: &Question) -> Answer {
 /// A request that got no answer in the protocol's own terms: a gRPC status, or a connection that broke.
 fn failed(line: &str, question: &Question) -> Option<Answer> {
     let (_, error) = line.split_once("] error: ")?;
-    if question.tcp {
+    if question.tcp || question.sni.is_some() {
         return Some(Answer { closed: true, ..Answer::default() });
     }
     let (status, message) = error.split_once("gRPC status ")?.1.split_once(' ').unwrap_or_default();
@@ -194,7 +258,7 @@ fn wrong_shares(expected: &BTreeMap<String, u64>, answers: &[Answer]) -> Vec<Str
 }
 
 /// The conditions as they stand in the objects, with the generation that they are about.
-fn wrong_conditions(mesh: &Mesh) -> Vec<String> {
+fn wrong_conditions(mesh: &Mesh, cases: &[&Case]) -> Vec<String> {
     let mut wrong = Vec::new();
     for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"] {
         let routes = mesh.client.objects(kind).unwrap();
@@ -204,7 +268,7 @@ fn wrong_conditions(mesh: &Mesh) -> Vec<String> {
                 route["metadata"]["namespace"] == namespace && route["metadata"]["name"] == name
             })
         };
-        for case in cases() {
+        for case in cases {
             for object in case.manifests().iter().filter(|object| object["kind"] == kind) {
                 let (namespace, name) =
                     (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));

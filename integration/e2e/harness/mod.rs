@@ -82,12 +82,24 @@ impl Mesh {
         Self::start_in(directory, arguments)
     }
 
+    /// Starts a mesh on these manifests, with a setting of its components.
+    pub(crate) fn start_set(manifests: &[String], name: &str, value: &str) -> Self {
+        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+        save(&directory.path().join("all.yaml"), &manifests.concat());
+        Self::spawn(directory, &[], &[(name, value)])
+    }
+
     /// Starts a mesh on the files of a directory.
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        Self::spawn(directory, arguments, &[])
+    }
+
+    fn spawn(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(gamut());
         command.args(["up", "--name", &name, "-f"]).arg(directory.path()).args(arguments);
+        command.envs(environment.iter().copied());
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of("gamut up", child.stderr.take().unwrap());

@@ -62,7 +62,7 @@ pub enum EchoError {
         reason: String,
     },
     /// The URL can't be asked.
-    #[error("{url:?}: {reason}; use http://, ws://, grpc:// or tcp:// and a host")]
+    #[error("{url:?}: {reason}; use http://, https://, ws://, grpc:// or tcp:// and a host")]
     Url {
         /// As it was given.
         url: String,

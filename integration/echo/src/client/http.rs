@@ -8,11 +8,23 @@ use http::{
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use super::{Answer, Call};
 use crate::EchoError;
 
 pub(super) async fn call(call: &Call) -> Result<Answer, EchoError> {
     let stream = call.target.connect().await?;
+    match &call.tls {
+        None => exchange(call, stream).await,
+        Some(tls) => exchange(call, tls.connect(stream).await?).await,
+    }
+}
+
+async fn exchange(
+    call: &Call,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Answer, EchoError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
 

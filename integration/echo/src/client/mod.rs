@@ -4,9 +4,11 @@ mod grpc;
 mod http;
 pub(crate) mod load;
 mod stream;
+mod tls;
 
 use std::{
     io::Write,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,12 +18,13 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use tokio::{net::TcpStream, sync::Semaphore};
 
+use self::tls::Tls;
 use crate::{EchoError, canonical};
 
 /// What to send, where to and how often.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// http://, ws://, grpc:// or tcp://, a host and, unless it is the scheme's own, a port
+    /// http://, https://, ws://, grpc:// or tcp://, a host and, unless it is the scheme's own, a port
     url: String,
     /// The HTTP method
     #[arg(long, default_value = "GET")]
@@ -41,6 +44,12 @@ pub(crate) struct Args {
     /// What to send: an HTTP body, a gRPC or WebSocket message, or bytes
     #[arg(long, value_name = "TEXT", default_value = "")]
     data: String,
+    /// With https://: the certificate that is trusted, PEM
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// With https://: the name that is called, in place of the URL's host
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
     /// With tcp://: wait for a line from the server before anything is sent
     #[arg(long)]
     server_first: bool,
@@ -53,6 +62,8 @@ pub(crate) struct Args {
 #[derive(Debug)]
 struct Call {
     target: Target,
+    /// With https://.
+    tls: Option<Tls>,
     method: Method,
     headers: HeaderMap,
     data: String,
@@ -75,6 +86,7 @@ struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     Http,
+    Https,
     WebSocket,
     Grpc,
     Tcp,
@@ -96,8 +108,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
 
 /// Sends the requests and writes their answers in order; errors go to standard error as they come.
 pub(crate) async fn print(args: Args, out: &mut impl Write) -> Result<(), EchoError> {
+    let target = Target::parse(&args.url)?;
+    let tls = (target.scheme == Scheme::Https)
+        .then(|| Tls::new(&target, args.ca.as_deref(), args.sni.as_deref()))
+        .transpose()?;
     let call = Arc::new(Call {
-        target: Target::parse(&args.url)?,
+        target,
+        tls,
         method: args.method,
         headers: args.headers.into_iter().collect(),
         data: args.data,
@@ -148,6 +165,7 @@ impl Target {
         let uri: Uri = url.parse().map_err(|_| error("not a URL"))?;
         let (scheme, port) = match uri.scheme_str() {
             Some("http") => (Scheme::Http, Some(80)),
+            Some("https") => (Scheme::Https, Some(443)),
             Some("ws") => (Scheme::WebSocket, Some(80)),
             Some("grpc") => (Scheme::Grpc, Some(80)),
             Some("tcp") => (Scheme::Tcp, None),
@@ -209,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_url_needs_a_scheme_of_ours_and_a_host_and_ipv6_loses_its_brackets() {
-        assert!(Target::parse("https://web/").is_err());
+        assert!(Target::parse("ftp://web/").is_err());
         assert!(Target::parse("/path").is_err());
         assert!(Target::parse("tcp://web").is_err());
         let target = Target::parse("http://[fd00::7]:8080/a?b=c").unwrap();

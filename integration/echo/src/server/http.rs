@@ -60,7 +60,9 @@ pub(super) async fn answer(
         "/exit" => std::process::exit(knobs.status.unwrap_or(1).into()),
         _ => {}
     }
-    if let Some(delay) = knobs.delay {
+    if let Some(delay) = knobs.delay
+        && knobs.slow.is_none_or(|slow| app.is_among_first(slow, &knobs.key))
+    {
         tokio::time::sleep(delay).await;
     }
     if knobs.close == Some(Close::Head) {
@@ -101,7 +103,8 @@ async fn http(
         let streamed = knobs.chunks.is_some() || !knobs.trailers.is_empty() || knobs.close.is_some();
         if streamed { stream(content, &knobs) } else { full(content) }
     };
-    let status = if app.fails(&knobs) { 503 } else { knobs.status.unwrap_or(200) };
+    let fails = knobs.fail.is_some_and(|fail| app.is_among_first(fail, &knobs.key));
+    let status = if fails { 503 } else { knobs.status.unwrap_or(200) };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -114,15 +117,15 @@ async fn http(
 }
 
 impl App {
-    /// Counts a request with a `fail` knob: true as long as its key has failed less often than it asks.
-    fn fails(&self, knobs: &Knobs) -> bool {
-        let (Some(wanted), Ok(mut failures)) = (knobs.fail, self.failures.lock()) else { return false };
-        let failed = failures.entry(knobs.key.clone()).or_default();
-        if *failed < wanted {
-            *failed += 1;
+    /// Counts a request by its key: true for the first `number`, then once not, and so on.
+    fn is_among_first(&self, number: u32, key: &str) -> bool {
+        let Ok(mut counts) = self.counts.lock() else { return false };
+        let count = counts.entry(key.to_owned()).or_default();
+        if *count < number {
+            *count += 1;
             return true;
         }
-        failures.remove(&knobs.key);
+        counts.remove(key);
         false
     }
 }

@@ -27,7 +27,9 @@ pub(super) struct Knobs {
     pub(super) close: Option<Close>,
     /// `fail=2`: so many requests with this `key` are answered 503 before one succeeds.
     pub(super) fail: Option<u32>,
-    /// `key=...`: what `fail` counts by.
+    /// `slow=2`: only so many requests with this `key` wait for `delay`.
+    pub(super) slow: Option<u32>,
+    /// `key=...`: what `fail` and `slow` count by.
     pub(super) key: String,
 }
 
@@ -72,6 +74,7 @@ impl Knobs {
             "close" if value == "head" => self.close = Some(Close::Head),
             "close" if value == "body" => self.close = Some(Close::Body),
             "fail" => self.fail = Some(number(name, value)?),
+            "slow" => self.slow = Some(number(name, value)?),
             "key" => self.key = value.to_owned(),
             _ => {}
         }

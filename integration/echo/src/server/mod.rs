@@ -72,8 +72,8 @@ pub(crate) struct App {
     hostname: String,
     /// The status that `/healthz` answers with.
     health: AtomicU16,
-    /// How many requests have already failed for each key of the `fail` knob.
-    failures: Mutex<HashMap<String, u32>>,
+    /// How many requests there were of late for each key of `fail` and `slow`.
+    counts: Mutex<HashMap<String, u32>>,
 }
 
 /// Where a request came in.
@@ -132,7 +132,7 @@ impl App {
             service_version,
             hostname: hostname.unwrap_or_default(),
             health: AtomicU16::new(200),
-            failures: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 }
