@@ -103,18 +103,23 @@ metadata: {name: db, namespace: shop}
 spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}
 ";
     let mesh = Mesh::up(&[shop(), vec![database.into()]].concat());
-    let said = mesh.run(&["logs", "-n", "shop", "statefulset/db"]);
-    assert_eq!(said, "db-0.db.shop.svc.cluster.local\n");
+    // The pod is ready before it has said anything: whoever follows waits for it.
+    let follow = |target: &str| {
+        let mut follow = mesh.gamut(&["logs", "-n", "shop", "-f", target]);
+        let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+        (Lines::of("gamut logs -f", follow.stdout.take().unwrap()), follow)
+    };
+    let (mut printed, mut first) = follow("statefulset/db");
+    assert_eq!(printed.next().unwrap().1, "db-0.db.shop.svc.cluster.local");
+    first.kill().and_then(|()| first.wait()).unwrap();
     let entered = crate::harness::text_of(mesh.exec("shop/statefulset/db", &["hostname"]));
     assert_eq!(entered.trim(), "db-0");
     // Whoever follows gets what was printed before, and then nothing more: until the pod goes.
-    let mut follow = mesh.gamut(&["logs", "-n", "shop", "-f", "db-1"]);
-    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
-    let mut printed = Lines::of("gamut logs -f", follow.stdout.take().unwrap());
+    let (mut printed, mut second) = follow("db-1");
     printed.until("its own name", |line| line == "db-1.db.shop.svc.cluster.local");
     mesh.edit("all.yaml", "replicas: 2", "replicas: 1");
     assert_eq!(printed.rest(), [""; 0]);
-    assert!(follow.wait().unwrap().success());
+    assert!(second.wait().unwrap().success());
     let sidecar = mesh.run(&["logs", "-n", "shop", "-c", "gamut-proxy", "deploy/web"]);
     assert!(sidecar.contains("INFO"), "{sidecar}");
     let mut in_sidecar = mesh.gamut(&["exec", "-n", "shop", "-c", "gamut-proxy", "deploy/web"]);

@@ -8,9 +8,16 @@ use gamut_proxy::inbound::MeshProtocol;
 use gamut_route::Uid;
 use mesh::{Authority, LOCALHOST, Pod, listen, nobody, port_mode, read_head, read_rest, say};
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+
+/// What comes next is this.
+async fn hears(io: &mut (impl AsyncRead + Unpin), expected: &str) {
+    let mut heard = vec![0; expected.len()];
+    io.read_exact(&mut heard).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), expected);
+}
 
 #[tokio::test]
 async fn a_plaintext_http_caller_of_a_strict_port_reads_why_it_is_refused() {
@@ -73,9 +80,7 @@ async fn a_server_that_speaks_first_is_heard_through_a_permissive_port() {
     let mut caller = pod.dial(address).await;
     let (mut server, _) = app.accept().await.unwrap();
     say(&mut server, "220 mail\r\n").await;
-    let mut greeting = [0; 10];
-    caller.read_exact(&mut greeting).await.unwrap();
-    assert_eq!(&greeting, b"220 mail\r\n");
+    hears(&mut caller, "220 mail\r\n").await;
 }
 
 #[tokio::test]
@@ -89,9 +94,7 @@ async fn a_sidecar_that_is_slow_to_begin_is_served_by_a_permissive_port_too() {
     assert_eq!(read_rest(&mut unused).await, "", "no byte of the handshake is the app's");
     say(&mut caller, "hello").await;
     let (mut server, _) = app.accept().await.unwrap();
-    let mut hello = [0; 5];
-    server.read_exact(&mut hello).await.unwrap();
-    assert_eq!(&hello, b"hello");
+    hears(&mut server, "hello").await;
 }
 
 #[tokio::test]
@@ -101,7 +104,7 @@ async fn a_sidecars_handshake_never_reaches_an_app_that_spoke_first() {
     let mut caller = pod.dial(address).await;
     let (mut server, _) = app.accept().await.unwrap();
     say(&mut server, "220 mail\r\n").await;
-    caller.read_exact(&mut [0; 10]).await.unwrap();
+    hears(&mut caller, "220 mail\r\n").await;
     assert!(pod.shake_hands(caller, MeshProtocol::Tcp).await.is_err());
     let mut heard = Vec::new();
     // Reset, or ended: but silent.
@@ -116,7 +119,7 @@ async fn the_callers_own_tls_reaches_an_app_that_spoke_first() {
     let mut caller = pod.dial(address).await;
     let (mut server, _) = app.accept().await.unwrap();
     say(&mut server, "220 mail\r\n").await;
-    caller.read_exact(&mut [0; 10]).await.unwrap();
+    hears(&mut caller, "220 mail\r\n").await;
     let config = pod.caller.client_config(&[b"smtp"]).unwrap();
     let connecting = tokio_rustls::TlsConnector::from(config);
     tokio::spawn(
@@ -161,9 +164,7 @@ async fn a_meshed_caller_gets_in_whatever_the_mode() {
         let mut caller = pod.dial_mesh(address, MeshProtocol::Tcp).await;
         say(&mut caller, "hello").await;
         let (mut server, _) = app.accept().await.unwrap();
-        let mut hello = [0; 5];
-        server.read_exact(&mut hello).await.unwrap();
-        assert_eq!(&hello, b"hello");
+        hears(&mut server, "hello").await;
     }
 }
 

@@ -80,28 +80,12 @@ async fn deadline(stop: &mut watch::Receiver<Option<Stop>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
-    use crate::pod::plan::UserPlan;
 
     const GRACE: Duration = Duration::from_secs(10);
 
     fn sleep_hook(seconds: u64) -> Option<(Action, Subject)> {
-        let subject = Subject {
-            address: IpAddr::from([127, 0, 0, 1]),
-            process: 0,
-            environment: Vec::new(),
-            user: UserPlan {
-                user: 0,
-                group: 0,
-                more_groups: Vec::new(),
-                capabilities: 0,
-                no_new_privileges: false,
-            },
-            working_directory: None,
-        };
-        Some((Action::Sleep(Duration::from_secs(seconds)), subject))
+        Some((Action::Sleep(Duration::from_secs(seconds)), Subject::nobody()))
     }
 
     /// An app's container (0) and a sidecar (1) that are being ended.

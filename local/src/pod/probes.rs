@@ -214,6 +214,22 @@ impl Tally {
 }
 
 #[cfg(test)]
+impl Subject {
+    /// On loopback, without a process.
+    pub(crate) fn nobody() -> Self {
+        let user = UserPlan {
+            user: 0,
+            group: 0,
+            more_groups: Vec::new(),
+            capabilities: 0,
+            no_new_privileges: false,
+        };
+        let address = IpAddr::from([127, 0, 0, 1]);
+        Self { address, process: 0, environment: Vec::new(), user, working_directory: None }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
 
@@ -227,22 +243,6 @@ mod tests {
             timeout: Duration::from_secs(1),
             success_threshold: 2,
             failure_threshold: 3,
-        }
-    }
-
-    fn subject() -> Subject {
-        Subject {
-            address: IpAddr::from([127, 0, 0, 1]),
-            process: 0,
-            environment: Vec::new(),
-            user: UserPlan {
-                user: 0,
-                group: 0,
-                more_groups: Vec::new(),
-                capabilities: 0,
-                no_new_privileges: false,
-            },
-            working_directory: None,
         }
     }
 
@@ -269,7 +269,7 @@ mod tests {
         let began = Instant::now();
         let (send, mut verdicts) = tokio::sync::mpsc::unbounded_channel();
         let prober = tokio::spawn(async move {
-            repeat(&probe(port), &subject(), |verdict| send.send(verdict).is_ok(), |_| {}).await;
+            repeat(&probe(port), &Subject::nobody(), |verdict| send.send(verdict).is_ok(), |_| {}).await;
         });
         sleep(Duration::from_secs(5)).await;
         let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -290,7 +290,7 @@ mod tests {
             verdict = Some(told);
             false
         };
-        repeat(&probe(port), &subject(), report, |problem| failures.push(problem.to_owned())).await;
+        repeat(&probe(port), &Subject::nobody(), report, |problem| failures.push(problem.to_owned())).await;
         assert!(!verdict.unwrap().success);
         assert!(failures.len() > 3, "the early ones are told as well");
         assert!(failures.iter().all(|problem| problem.contains("refused")), "{failures:?}");

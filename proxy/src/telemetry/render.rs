@@ -189,6 +189,8 @@ impl Telemetry {
 }
 
 type Routes = std::sync::Arc<BackendCounters>;
+/// One of its counters.
+type Count = fn(&BackendCounters) -> u64;
 type Ports = std::sync::Arc<InboundCounters>;
 
 /// One side of a request.
@@ -287,28 +289,28 @@ fn render_routes(page: &mut Page, routes: &[(RouteKey, Routes)]) {
             page.sample(REQUESTS, &labels, count);
         }
     }
-    const RETRIES: &str = "gamut_route_retries_total";
-    page.family(RETRIES, Kind::Counter, "Tries beyond the first, by rule and backend.");
-    for (key, counters) in routes {
-        page.sample(RETRIES, &RouteText::of(key).labels(), counters.retries());
-    }
-    const REFUSED: &str = "gamut_route_retry_budget_exhausted_total";
-    page.family(
-        REFUSED,
-        Kind::Counter,
-        "Requests that the backend's retry budget kept from another try, by rule and backend.",
-    );
-    for (key, counters) in routes {
-        page.sample(REFUSED, &RouteText::of(key).labels(), counters.refused_retries());
-    }
-    const FAILURES: &str = "gamut_route_connect_failures_total";
-    page.family(
-        FAILURES,
-        Kind::Counter,
-        "Connections to endpoints that didn't come about, by rule and backend.",
-    );
-    for (key, counters) in routes {
-        page.sample(FAILURES, &RouteText::of(key).labels(), counters.connect_failures());
+    let families: [(&str, &str, Count); 3] = [
+        (
+            "gamut_route_retries_total",
+            "Tries beyond the first, by rule and backend.",
+            BackendCounters::retries,
+        ),
+        (
+            "gamut_route_retry_budget_exhausted_total",
+            "Requests that the backend's retry budget kept from another try, by rule and backend.",
+            BackendCounters::refused_retries,
+        ),
+        (
+            "gamut_route_connect_failures_total",
+            "Connections to endpoints that didn't come about, by rule and backend.",
+            BackendCounters::connect_failures,
+        ),
+    ];
+    for (name, help, count) in families {
+        page.family(name, Kind::Counter, help);
+        for (key, counters) in routes {
+            page.sample(name, &RouteText::of(key).labels(), count(counters));
+        }
     }
 }
 
