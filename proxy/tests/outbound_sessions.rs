@@ -419,3 +419,49 @@ async fn however_many_users_the_sidecar_has_one_set_of_counters() {
     assert_eq!(sessions.len(), 1);
     assert_eq!(outcome(&caller, SessionOutcome::Started), 50);
 }
+
+/// An app that sets a cookie, or a header, of the session's own name.
+async fn app_that_sets(name: &'static str, value: &'static str) -> App {
+    App::start(move |_: http::Request<hyper::body::Incoming>| async move {
+        Response::builder().header(name, value).body(Body::from("v2-a".to_owned())).unwrap()
+    })
+    .await
+}
+
+/// As docs/tasks/sessions.md has it: clients keep the last cookie of a name.
+#[tokio::test]
+async fn of_two_cookies_of_one_name_the_sessions_comes_last_and_where_none_is_due_the_apps_ends_the_session()
+{
+    let app = app_that_sets("set-cookie", "canary=of-the-app; Path=/").await;
+    let caller = Caller::new(vec![weighted(0, 100, cookie())], &[(V2, vec![app.endpoint("v2-a")])]).await;
+    let set_by = async |cookie: Option<&str>| {
+        let mut request = get("/");
+        if let Some(cookie) = cookie {
+            request.headers_mut().insert("cookie", HeaderValue::try_from(cookie).unwrap());
+        }
+        let (response, _) = read(caller.send(request).await).await;
+        let set = response.headers().get_all("set-cookie").iter();
+        set.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let begun = set_by(None).await;
+    assert_eq!((begun.len(), begun[0].as_str()), (2, "canary=of-the-app"));
+    assert_eq!(set_by(Some(&begun[1])).await, ["canary=of-the-app"], "kept: nothing to tell");
+    // The client has the app's now.
+    assert_eq!(set_by(Some("canary=of-the-app")).await.len(), 2);
+    let outcomes = [SessionOutcome::Started, SessionOutcome::Kept, SessionOutcome::Malformed];
+    assert_eq!(outcomes.map(|one| outcome(&caller, one)), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_apps_own_header_of_the_same_name_is_replaced_where_a_token_is_due() {
+    let app = app_that_sets("x-session", "of-the-app").await;
+    let rule = weighted(0, 100, Carrier::Header { name: "x-session".to_owned() });
+    let caller = Caller::new(vec![rule], &[(V2, vec![app.endpoint("v2-a")])]).await;
+    let (response, _) = caller.get("/").await;
+    let tokens: Vec<&HeaderValue> = response.headers().get_all("x-session").iter().collect();
+    assert_eq!((tokens.len(), tokens[0].len()), (1, 88));
+    let mut request = get("/");
+    request.headers_mut().insert("x-session", tokens[0].clone());
+    let (kept, _): (Response<()>, String) = read(caller.send(request).await).await;
+    assert_eq!(header(&kept, "x-session"), Some("of-the-app"));
+}

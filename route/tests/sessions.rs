@@ -239,6 +239,9 @@ fn every_token_of_a_request_can_be_examined() {
     let opened = examined[1].unwrap();
     assert_eq!((opened.placement, opened.issued, opened.key), (placement(), at(0), 1));
     assert_eq!(examined.len(), 2);
+    // As metrics and `gamut explain` call them (docs/reference/sessions-token.md).
+    let names = [Unusable::Malformed, Unusable::Foreign, Unusable::Expired].map(Unusable::as_str);
+    assert_eq!(names, ["malformed", "foreign", "expired"]);
 }
 
 proptest! {
