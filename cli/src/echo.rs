@@ -2,6 +2,7 @@
 
 mod failure;
 mod logging;
+mod printable;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::printable::printable;
+
 /// One line on standard error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("gamut: {}", one_line(error));
+    eprintln!("gamut: {}", printable(&one_line(error)));
     ExitCode::FAILURE
 }
 

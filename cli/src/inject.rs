@@ -54,7 +54,7 @@ enum Format {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let paths: Vec<PathBuf> = args.paths.iter().map(|path| readable(path)).collect();
     let (objects, errors) = gamut_manifest::load(&paths);
-    errors.iter().for_each(|error| eprintln!("gamut: {error}"));
+    errors.iter().for_each(output::tell);
     let mut config = Config::default();
     config.image = args.image.clone().unwrap_or(config.image);
     config.trust_domain = args.trust_domain.clone().unwrap_or(config.trust_domain);
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             None => Ok(()),
         };
         if let Err(refusal) = refusal {
-            eprintln!("gamut: {}: {}: {refusal}", object.origin, object.id());
+            output::tell(format!("{}: {}: {refusal}", object.origin, object.id()));
             failed = true;
         }
         printed.push(as_written(object.raw));
@@ -92,7 +92,7 @@ fn readable(path: &Path) -> PathBuf {
 /// The cluster's namespaces. Which cluster that is goes to standard error, because standard output is for manifests.
 async fn of_cluster(choice: &Choice) -> anyhow::Result<HashMap<String, NamespaceView>> {
     let world = choice.world().await?;
-    eprintln!("gamut: namespaces as in {}", world.place().await?.line(Timestamp::now()));
+    output::tell(format!("namespaces as in {}", world.place().await?.line(Timestamp::now())));
     let objects = world.objects("Namespace").await?.unwrap_or_default();
     Ok(namespaces(&objects))
 }
@@ -129,11 +129,11 @@ fn inject(
     match gamut_injector::inject(pod, &namespace, config)? {
         Injection::Injected(injected) => {
             for warning in &injected.warnings {
-                eprintln!("gamut: {place}: {id}: {warning}");
+                output::tell(format!("{place}: {id}: {warning}"));
             }
             *pod = injected.pod;
         }
-        Injection::Skipped(reason) => eprintln!("gamut: {place}: {id}: no sidecar: {reason}"),
+        Injection::Skipped(reason) => output::tell(format!("{place}: {id}: no sidecar: {reason}")),
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod internal;
 mod logging;
 mod logs;
 mod output;
+mod printable;
 mod routes;
 mod status;
 mod up;

@@ -3,6 +3,7 @@
 
 mod failure;
 mod logging;
+mod printable;
 
 use std::process::ExitCode;
 

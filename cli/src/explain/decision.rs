@@ -54,10 +54,12 @@ pub(super) struct Considered {
     pub(super) verdict: String,
 }
 
-/// Asks the table. The rule is the one that forwards the request, if one does.
+/// Asks the table. The rule is the one that forwards the request, if one does; `itself` is what the Service is called
+/// where no route's rule does.
 pub(super) fn decide<'t>(
     table: &'t RouteTable,
     asked: &Asked<'_>,
+    itself: &str,
 ) -> anyhow::Result<(Decision, Option<&'t Rule>)> {
     let decider = Decider::new(table)?;
     let fate = decider.decide(asked)?;
@@ -67,7 +69,7 @@ pub(super) fn decide<'t>(
         answer: Vec::new(),
         backends: Vec::new(),
         limits: Vec::new(),
-        matches: considered(table, &decider, &fate, asked),
+        matches: considered(table, &decider, &fate, asked, itself),
     };
     if let Some(outcome) = as_bytes(table) {
         answer.outcome = outcome;
@@ -78,7 +80,7 @@ pub(super) fn decide<'t>(
     match &fate {
         Fate::Refused(error) => own(&mut answer, 400, format!("400, because {error}")),
         Fate::NoRule => own(&mut answer, 404, "404, because no rule matches".to_owned()),
-        Fate::Ruled { rule, does, .. } => rules(&mut answer, rule, does, asked),
+        Fate::Ruled { rule, does, .. } => rules(&mut answer, rule, does, asked, itself),
     }
     let rule = match fate {
         Fate::Ruled { rule, does: Does::Forwards(_), .. } => Some(rule),
@@ -93,8 +95,8 @@ fn own(answer: &mut Decision, status: u16, outcome: String) {
 }
 
 /// Says what a rule does with the request.
-fn rules(answer: &mut Decision, rule: &Rule, does: &Does<'_>, asked: &Asked<'_>) {
-    let name = rule_name(rule);
+fn rules(answer: &mut Decision, rule: &Rule, does: &Does<'_>, asked: &Asked<'_>, itself: &str) {
+    let name = rule_name(rule, itself);
     match does {
         Does::Answers(status, headers) => {
             let what = if asked.method == Method::OPTIONS { "a CORS preflight" } else { "a redirect" };
@@ -169,6 +171,7 @@ fn considered(
     decider: &Decider<'_>,
     fate: &Fate<'_>,
     asked: &Asked<'_>,
+    itself: &str,
 ) -> Vec<Considered> {
     let winner = match fate {
         Fate::Ruled { matched, .. } => table.http.matches.get(matched.rank).map(|ranked| &ranked.when),
@@ -180,7 +183,7 @@ fn considered(
             .and_then(|rule| rule.origin.as_ref())
             .is_some_and(|origin| origin.route.kind == RouteKind::Grpc);
         Considered {
-            rule: rule.map_or_else(String::new, rule_name),
+            rule: rule.map_or_else(String::new, |rule| rule_name(rule, itself)),
             when: in_words(&ranked.when),
             verdict: in_verdict(&verdict, winner.filter(|_| !is_grpc), &ranked.when, asked),
         }

@@ -8,9 +8,9 @@
 //! that the mesh wouldn't do.
 
 mod decision;
-mod objects;
 mod page;
 mod question;
+mod remark;
 mod session;
 mod words;
 
@@ -18,10 +18,9 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 use http::{HeaderName, HeaderValue, Method};
 
-use self::objects::Objects;
 use crate::{
     output::{self, Colour, Format},
-    world::{self, Choice},
+    world::{self, Choice, Objects},
 };
 
 #[derive(Debug, clap::Args)]
@@ -98,7 +97,14 @@ pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
     let objects = if args.paths.is_empty() {
         world::ask(async {
             let world = args.choice.world().await?;
-            Objects::of_world(&world, args.from.as_ref(), &args.namespace, !args.headers.is_empty()).await
+            let mut objects = Objects::of_world(&world).await?;
+            if let Some(Client { kind, name, .. }) = &args.from {
+                objects.add_workload(&world, kind, &args.namespace, name).await?;
+            }
+            if !args.headers.is_empty() {
+                objects.add_what_opens_tokens(&world).await;
+            }
+            Ok(objects)
         })?
     } else {
         Objects::of_files(&args.paths)

@@ -1,6 +1,6 @@
 //! The answer as a page: what becomes of the request first, and below that why.
 
-use super::question::Answer;
+use super::{question::Answer, remark::Remark};
 use crate::output::{Cell, Page, Tone};
 
 /// `world` is who answered, in one line.
@@ -16,6 +16,10 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
     page.line([Cell::from(&answer.service), ": ".into(), Cell::new(&decision.outcome, Tone::Strong)]);
     for line in &decision.answer {
         page.say(format!("  {line}"), Tone::Plain);
+    }
+    for remark in &answer.remarks {
+        let Remark { kind, name, condition, reason, message } = remark;
+        page.say(format!("  {kind} {name}: {condition}: {reason}: {message}"), Tone::Bad);
     }
     for candidate in &decision.backends {
         page.say(format!("  {}% {}", candidate.share, candidate.backend), Tone::Plain);
@@ -74,6 +78,13 @@ mod tests {
             request: "GET http://web/ from a client in namespace shop".to_owned(),
             service: "Service shop/web:80".to_owned(),
             notes: Vec::new(),
+            remarks: vec![Remark {
+                kind: "HTTPRoute",
+                name: "shop/other".to_owned(),
+                condition: "Accepted is False",
+                reason: "UnsupportedValue",
+                message: "spec.rule isn't known to this mesh; correct or remove it".to_owned(),
+            }],
             decision: Decision {
                 outcome: "forwarded by httproute/shop/web, rule split".to_owned(),
                 status: None,
@@ -104,6 +115,7 @@ mod tests {
 
         GET http://web/ from a client in namespace shop
         Service shop/web:80: forwarded by httproute/shop/web, rule split
+          HTTPRoute shop/other: Accepted is False: UnsupportedValue: spec.rule isn't known to this mesh; correct or remove it
           90% service/shop/web-v1:80
               path /new
               header x: 1

@@ -13,10 +13,10 @@ use serde_json::Value;
 use super::{
     Args, Client,
     decision::{Decision, decide},
-    objects::Objects,
+    remark::{self, Remark},
     session::{self, Effect},
 };
-use crate::world::Place;
+use crate::world::{Objects, Place};
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,6 +29,9 @@ pub(super) struct Answer {
     pub(super) service: String,
     /// What to know beforehand, a line each: the client has no sidecar, say.
     pub(super) notes: Vec<String>,
+    /// What isn't in force as it was written, of the routes and policies that are about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) remarks: Vec<Remark>,
     /// What becomes of it, and why.
     #[serde(flatten)]
     pub(super) decision: Decision,
@@ -70,7 +73,8 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
-    let (decision, rule) = decide(&table, &asked)?;
+    let remarks = remark::about(&index, &table, &args.namespace);
+    let (decision, rule) = decide(&table, &asked, remark::of_itself(&remarks))?;
     let request = session::Request {
         index: &index,
         namespace: &args.namespace,
@@ -83,6 +87,7 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
         request: format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace),
         service: format!("Service {}", table.parent),
         notes,
+        remarks,
         decision,
         sessions,
     })
@@ -207,6 +212,42 @@ spec:
         let answer = explain(&["http://canary/"]).unwrap();
         assert_eq!(answer.decision.outcome, "forwarded by the Service itself, which has no routes");
         assert_eq!(shares(&answer), [("service/shop/canary:80", 100.0)]);
+    }
+
+    #[test]
+    fn a_refused_route_is_said_to_be_refused_and_why() {
+        let refused = SHOP.replace("  rules:\n", "  rule: []\n  rules:\n");
+        let answer = explain_of(&refused, &["http://web/api"]).unwrap();
+        assert_eq!(
+            answer.decision.outcome,
+            "forwarded by the Service itself, because no route of it is accepted"
+        );
+        let remark = &answer.remarks[0];
+        assert_eq!(
+            (remark.kind, remark.name.as_str(), remark.condition, remark.reason),
+            ("HTTPRoute", "shop/web", "Accepted is False", "UnsupportedValue")
+        );
+        assert!(remark.message.contains("spec.rule isn't known"), "{remark:?}");
+        assert!(explain_of(&refused, &["http://canary/"]).unwrap().remarks.is_empty(), "of another Service");
+        assert!(explain(&["http://web/api"]).unwrap().remarks.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_rule_and_a_refused_policy_of_a_backend_are_told() {
+        let dropped = SHOP.replace("  - name: always\n", "  - name: always\n    retry: {attempts: -1}\n");
+        let policy = "---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: sticky, namespace: shop}
+spec: {targetRefs: [{group: '', kind: Service, name: canary}], sessionPersistence: {type: Token}}
+";
+        let answer = explain_of(&format!("{dropped}{policy}"), &["http://web/api"]).unwrap();
+        let said: Vec<_> = answer.remarks.iter().map(|remark| (remark.kind, remark.condition)).collect();
+        assert_eq!(
+            said,
+            [("HTTPRoute", "PartiallyInvalid is True"), ("XBackendTrafficPolicy", "Accepted is False"),]
+        );
+        assert_eq!(answer.decision.outcome, "forwarded by httproute/shop/web, rule api");
     }
 
     /// A route with one of everything that `explain` has to tell.

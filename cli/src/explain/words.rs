@@ -7,9 +7,10 @@ use gamut_route::{
 };
 use http::header::HOST;
 
-pub(super) fn rule_name(rule: &Rule) -> String {
+/// `itself` is what the Service is called where no rule of a route takes requests.
+pub(super) fn rule_name(rule: &Rule, itself: &str) -> String {
     match &rule.origin {
-        None => "the Service itself, which has no routes".to_owned(),
+        None => itself.to_owned(),
         Some(origin) => match &origin.name {
             Some(name) => format!("{}, rule {name}", origin.route),
             None => format!("{}, rule {}", origin.route, origin.index),

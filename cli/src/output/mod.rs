@@ -5,13 +5,18 @@
 mod age;
 mod page;
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 pub(crate) use age::Age;
 pub(crate) use page::{Cell, Page, Tone};
+
+use crate::printable::{is_obeyed, printable};
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,13 +66,18 @@ pub(crate) fn print<T: Serialize>(
     page: impl FnOnce(&T, bool) -> Page,
 ) -> anyhow::Result<()> {
     let text = match format {
-        Some(Format::Json) => serde_json::to_string_pretty(data)? + "\n",
+        Some(Format::Json) => printable_json(&serde_json::to_string_pretty(data)?) + "\n",
         Some(Format::Yaml) => serde_saphyr::to_string(data)?,
         None | Some(Format::Wide) => {
             page(data, format == Some(Format::Wide)).render(colour.wanted(&io::stdout()))
         }
     };
     write(&text)
+}
+
+/// Tells something on standard error, on a line of its own.
+pub(crate) fn tell(what: impl fmt::Display) {
+    eprintln!("gamut: {}", printable(&what.to_string()));
 }
 
 /// Writes text to standard output.
@@ -79,5 +89,28 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// JSON as serde_json writes it, but for what it leaves in strings and a terminal would obey: DEL, the C1 controls (ECMA-48),
+/// changes of direction. Line breaks outside of strings are the writer's.
+fn printable_json(text: &str) -> String {
+    let escaped = |c: char| match c != '\n' && is_obeyed(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_the_same_data_without_what_a_terminal_obeys() {
+        let data = serde_json::json!({"message": "a\x1b\u{9b}\u{202e}\x7f\n"});
+        let shown = printable_json(&serde_json::to_string_pretty(&data).unwrap());
+        assert!(!shown.contains(|c| c != '\n' && is_obeyed(c)), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), data);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 
+use crate::printable::printable;
+
 /// What a piece of text says, in colour where there is any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
@@ -40,8 +42,9 @@ enum Block {
 }
 
 impl Cell {
+    /// What a terminal would obey is escaped: texts come from manifests and from the wire.
     pub(crate) fn new(text: impl Display, tone: Tone) -> Self {
-        Self { text: text.to_string(), tone }
+        Self { text: printable(&text.to_string()).into_owned(), tone }
     }
 
     fn width(&self) -> usize {
@@ -166,6 +169,13 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_lines_end_where_their_text_ends() {
         assert_eq!(page().render(false), "two pods\n  POD     READY  NODE\n  a       yes\n  longer  no\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_and_not_obeyed() {
+        let mut page = Page::default();
+        page.table(0, &["NAME"], [vec!["a\x1b[2Jb".into(), "c".into()]]);
+        assert_eq!(page.render(false), "NAME\na\\u{1b}[2Jb  c\n");
     }
 
     #[test]

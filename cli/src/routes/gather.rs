@@ -1,15 +1,24 @@
-//! Where the report comes from: the route objects with their status, and every sidecar's counters.
+//! Where the report comes from: the route objects with their status, what the controller makes of them, and every
+//! sidecar's counters.
 
 use std::collections::HashMap;
 
-use gamut_controller::gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules};
+use gamut_controller::{
+    compile::CompiledRoute,
+    gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules},
+    status::CONTROLLER,
+};
 use gamut_local::control::PodReport;
 use gamut_proxy::admin::ProxyStatus;
 use gamut_route::RouteKind;
 use serde_json::Value;
 
-use super::{Backend, Condition, Parent, Report, Route, Rule, words};
-use crate::world::{Selection, World};
+use super::{
+    Backend, Condition, Parent, Report, Route, Rule, extensions,
+    session::{self, Session},
+    words,
+};
+use crate::world::{Objects, Selection, World};
 
 /// Asks a world. Clients may be anywhere, so all sidecars are asked, whatever namespace is shown.
 ///
@@ -18,21 +27,23 @@ use crate::world::{Selection, World};
 pub(super) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
     let mesh = world.mesh(None).await?;
     let counters = Counters::of(&mesh.pods);
-    let (mut routes, mut unknown) = (Vec::new(), Vec::new());
-    for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
-        let Some(objects) = world.objects(kind.as_str()).await? else {
-            unknown.push(kind.as_str());
-            continue;
-        };
-        for object in objects {
-            let route = RouteObject::read(kind, &object);
-            if selection.has(&route.reference.name.namespace) {
-                routes.push(route_report(&route, &counters));
-            }
-        }
-    }
+    let objects = Objects::of_world(world).await?;
+    // Who has no extensions needs none; Services and namespaces are everywhere.
+    let unknown: Vec<&str> = objects.unknown.iter().copied().filter(|kind| kind.ends_with("Route")).collect();
+    let notes = notes(&mesh.pods, &unknown);
+    let kinds = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
+    let of_kind = |kind: RouteKind| {
+        let objects = objects.of_kind(kind.as_str());
+        objects.map(move |object| RouteObject::read(kind, object)).collect::<Vec<_>>()
+    };
+    let mut routes: Vec<RouteObject> = kinds.into_iter().flat_map(of_kind).collect();
+    routes.retain(|route| selection.has(&route.reference.name.namespace));
+    let index = objects.into_index();
+    let report = |route: &RouteObject| route_report(route, index.route(&route.reference), &counters);
+    let mut routes: Vec<Route> = routes.iter().map(report).collect();
     routes.sort_by(|a, b| (&a.namespace, &a.kind, &a.name).cmp(&(&b.namespace, &b.kind, &b.name)));
-    Ok(Report { world: mesh.world, routes, notes: notes(&mesh.pods, &unknown) })
+    let extensions = extensions::of(index.world(), |namespace| selection.has(namespace));
+    Ok(Report { world: mesh.world, routes, extensions, notes })
 }
 
 fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
@@ -49,9 +60,11 @@ fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
     kinds.into_iter().chain(silent).collect()
 }
 
-fn route_report(route: &RouteObject, counters: &Counters) -> Route {
+/// `compiled` is what the controller makes of the route.
+fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters: &Counters) -> Route {
     let name = &route.reference.name;
     let parents = route.service_parents().into_iter().map(|parent| parent_report(route, parent)).collect();
+    let sessions = |index| compiled.map(|compiled| session::of_rule(compiled, index)).unwrap_or_default();
     let rules = match &route.rules {
         Rules::Http(rules) => readable(rules)
             .map(|(index, rule)| {
@@ -59,6 +72,7 @@ fn route_report(route: &RouteObject, counters: &Counters) -> Route {
                     name: rule.name.as_deref(),
                     matches: words::http_matches(rule),
                     settings: words::http_settings(rule),
+                    sessions: sessions(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -69,6 +83,7 @@ fn route_report(route: &RouteObject, counters: &Counters) -> Route {
                     name: rule.name.as_deref(),
                     matches: words::grpc_matches(rule),
                     settings: words::grpc_settings(rule),
+                    sessions: sessions(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -79,6 +94,7 @@ fn route_report(route: &RouteObject, counters: &Counters) -> Route {
                     name: rule.name.as_deref(),
                     matches: vec!["every connection".to_owned()],
                     settings: Vec::new(),
+                    sessions: Vec::new(),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -104,20 +120,30 @@ fn parent_report(route: &RouteObject, parent: &ParentRef) -> Parent {
     let target = parent.target(namespace);
     let port = parent.port.map(|port| format!(", port {port}"));
     let section = parent.section_name.as_ref().map(|name| format!(", port {name}"));
-    let statuses = route.status.get("parents").and_then(Value::as_array).into_iter().flatten();
-    let ours = statuses.filter(|status| {
-        let reference = status.get("parentRef").cloned().unwrap_or_default();
-        serde_json::from_value::<ParentRef>(reference)
+    let is_about = |reference: &Value| {
+        serde_json::from_value::<ParentRef>(reference.clone())
             .is_ok_and(|reference| same(&reference, parent, namespace))
-    });
-    let conditions = ours.filter_map(|status| status.get("conditions")?.as_array()).flatten();
+    };
     Parent {
         reference: format!("Service {target}{}", port.or(section).unwrap_or_default()),
         role: if target.namespace == *namespace { "producer" } else { "consumer" },
-        conditions: conditions
-            .map(|condition| serde_json::from_value::<Condition>(condition.clone()).unwrap_or_default())
-            .collect(),
+        conditions: conditions(&route.status, ["parents", "parentRef"], is_about),
     }
+}
+
+/// What the controller says in a status: in the entries of a list that refer to what is meant.
+pub(super) fn conditions(
+    status: &Value,
+    [list, field]: [&str; 2],
+    is_about: impl Fn(&Value) -> bool,
+) -> Vec<Condition> {
+    let entries = status.get(list).and_then(Value::as_array).into_iter().flatten();
+    let ours = entries.filter(|entry| {
+        entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER)
+            && entry.get(field).is_some_and(&is_about)
+    });
+    let conditions = ours.filter_map(|entry| entry.get("conditions")?.as_array()).flatten();
+    conditions.map(|condition| serde_json::from_value(condition.clone()).unwrap_or_default()).collect()
 }
 
 /// Whether two references of a route mean the same, defaults filled in or not.
@@ -132,6 +158,7 @@ struct About<'a> {
     name: Option<&'a str>,
     matches: Vec<String>,
     settings: Vec<String>,
+    sessions: Vec<Session>,
 }
 
 fn rule_report<F>(
@@ -157,7 +184,8 @@ fn rule_report<F>(
         got: percent(count.requests, all),
         failed: count.failed,
     });
-    Rule { name, matches: about.matches, settings: about.settings, backends: backends.collect() }
+    let About { matches, settings, sessions, .. } = about;
+    Rule { name, matches, settings, sessions, backends: backends.collect() }
 }
 
 /// To a tenth; `None` of nothing.
@@ -203,89 +231,4 @@ impl Counters {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{path::PathBuf, sync::Arc};
-
-    use gamut_manifest::{Object, Origin};
-    use serde_json::json;
-
-    use super::*;
-    use crate::world::scripted::{self, list};
-
-    fn route() -> RouteObject {
-        let object = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-            "metadata": {"name": "web", "namespace": "shop"},
-            "spec": {
-                "parentRefs": [
-                    {"group": "", "kind": "Service", "name": "web", "port": 80},
-                    {"group": "", "kind": "Service", "name": "api", "namespace": "other"},
-                    {"name": "a-gateway"},
-                ],
-                "rules": [{"name": "split", "backendRefs": [
-                    {"name": "one", "port": 80, "weight": 2}, {"name": "two", "namespace": "other", "port": 81},
-                ]}],
-            },
-            "status": {"parents": [{
-                "parentRef": {"group": "", "kind": "Service", "namespace": "shop", "name": "web", "port": 80},
-                "controllerName": "gamut.mesh/controller",
-                "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}],
-            }]},
-        });
-        let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
-        RouteObject::read(RouteKind::Http, &Object::from_value(object, &origin).unwrap())
-    }
-
-    fn counted(rule: &str, backend: &str, requests: u64, failed: u64) -> ((String, String, String), Count) {
-        (("httproute/shop/web".to_owned(), rule.to_owned(), backend.to_owned()), Count { requests, failed })
-    }
-
-    #[test]
-    fn a_rules_backends_have_the_shares_that_were_set_and_those_that_were_counted() {
-        let counters = [
-            counted("split", "service/shop/one:80", 60, 0),
-            counted("split", "service/other/two:81", 30, 3),
-            counted("other", "service/shop/one:80", 1000, 0),
-        ];
-        let report = route_report(&route(), &Counters(counters.into()));
-        let backends: Vec<_> =
-            report.rules[0].backends.iter().map(|b| (b.id.as_str(), b.share, b.got, b.failed)).collect();
-        assert_eq!(
-            backends,
-            [("service/shop/one:80", 66.7, Some(66.7), 0), ("service/other/two:81", 33.3, Some(33.3), 3)]
-        );
-    }
-
-    #[test]
-    fn each_service_parent_has_its_own_conditions_and_gateways_are_nobodys_here() {
-        let report = route_report(&route(), &Counters::default());
-        let parents: Vec<_> =
-            report.parents.iter().map(|p| (p.reference.as_str(), p.role, p.conditions.len())).collect();
-        assert_eq!(
-            parents,
-            [("Service shop/web, port 80", "producer", 1), ("Service other/api", "consumer", 0)]
-        );
-        assert_eq!(report.rules[0].backends[0].got, None, "nothing counted is no share");
-    }
-
-    #[tokio::test]
-    async fn a_clusters_routes_are_read_from_its_api_and_what_it_does_not_know_is_noted() {
-        let http = json!({
-            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "1"},
-            "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": []},
-        });
-        let world = scripted::world(vec![
-            ("/version", json!({"gitVersion": "v1.34.4"})),
-            ("/api/v1/pods", list(&[])),
-            ("/apis/gateway.networking.k8s.io/v1beta1/httproutes", list(&[http])),
-            ("/apis/gateway.networking.k8s.io/v1/grpcroutes", list(&[])),
-        ]);
-        let report = super::report(&world, &Selection::default()).await.unwrap();
-        let names: Vec<_> = report.routes.iter().map(|r| (r.kind.as_str(), r.name.as_str())).collect();
-        assert_eq!(names, [("HTTPRoute", "web")], "read in the version that is served");
-        assert_eq!(
-            report.notes,
-            ["the cluster doesn't know the kinds TLSRoute, TCPRoute: `gamut check` says what to install"]
-        );
-    }
-}
+mod tests;

@@ -1,13 +1,17 @@
 //! `gamut routes`: what is attached where, the conditions of each route, the split as set and as it turned out.
 
+mod extensions;
 mod gather;
 mod page;
+mod session;
 mod words;
 
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use self::session::Session;
 
 use crate::{
     output::{self, Colour, Format},
@@ -30,6 +34,8 @@ pub(crate) struct Report {
     pub(crate) world: Place,
     /// The routes that were asked for, by namespace, kind and name.
     pub(crate) routes: Vec<Route>,
+    /// XBackendTrafficPolicies and XBackends, by namespace, kind and name.
+    pub(crate) extensions: Vec<Extension>,
     /// What isn't in these figures, a line each: sidecars that didn't answer, kinds that the cluster doesn't know.
     pub(crate) notes: Vec<String>,
 }
@@ -49,6 +55,30 @@ pub(crate) struct Route {
     pub(crate) rules: Vec<Rule>,
 }
 
+/// An XBackendTrafficPolicy or XBackend: it has a say in what routes do, and conditions of its own.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Extension {
+    /// `XBackendTrafficPolicy` or `XBackend`.
+    pub(crate) kind: &'static str,
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// What it says, a text each.
+    pub(crate) settings: Vec<String>,
+    /// The policy's targets; the Services whose routes lead to the backend.
+    pub(crate) ancestors: Vec<Ancestor>,
+}
+
+/// What an extension is about, and what became of it there.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ancestor {
+    /// `Service shop/web`.
+    pub(crate) reference: String,
+    /// As in the object's `status`.
+    pub(crate) conditions: Vec<Condition>,
+}
+
 /// A parentRef and what became of it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Parent {
@@ -60,7 +90,7 @@ pub(crate) struct Parent {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// A condition of a route's `status`, as Kubernetes has it.
+/// A condition of a `status`, as Kubernetes has it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Condition {
@@ -86,8 +116,10 @@ pub(crate) struct Rule {
     pub(crate) name: String,
     /// What it matches, a text for each match; empty: every request.
     pub(crate) matches: Vec<String>,
-    /// What else it does: filters, sessions, timeouts, a text each.
+    /// What else it does: filters, timeouts, retries, a text each.
     pub(crate) settings: Vec<String>,
+    /// The sessions that its requests meet, whatever way they were set; none where the rule isn't in force.
+    pub(crate) sessions: Vec<Session>,
     /// Where its requests go.
     pub(crate) backends: Vec<Backend>,
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Condition, Parent, Report, Route, Rule};
+use super::{Condition, Extension, Parent, Report, Route, Rule};
 use crate::output::{Cell, Page, Tone};
 
 /// `now` is what ages are counted from.
@@ -16,6 +16,10 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     for route in &report.routes {
         page.gap();
         block(route, wide, &mut page);
+    }
+    for extension in &report.extensions {
+        page.gap();
+        self::extension(extension, wide, &mut page);
     }
     for (i, note) in report.notes.iter().enumerate() {
         if i == 0 {
@@ -55,32 +59,53 @@ fn block(route: &Route, wide: bool, page: &mut Page) {
         page.table(2, &heading, rows);
     }
     if wide {
-        for condition in route.parents.iter().flat_map(|parent| &parent.conditions) {
-            let Condition { kind, reason, message, observed_generation, .. } = condition;
-            let generation = observed_generation
-                .map(|generation| format!(" (generation {generation})"))
-                .unwrap_or_default();
-            page.say(format!("  {kind}{generation}: {reason}: {message}"), Tone::Faint);
-        }
+        messages(route.parents.iter().flat_map(|parent| &parent.conditions), page);
     }
 }
 
-/// One line for what is well; whatever isn't gets one of its own, with the reason and the message.
+fn messages<'c>(conditions: impl Iterator<Item = &'c Condition>, page: &mut Page) {
+    for condition in conditions {
+        let Condition { kind, reason, message, observed_generation, .. } = condition;
+        let generation =
+            observed_generation.map(|generation| format!(" (generation {generation})")).unwrap_or_default();
+        page.say(format!("  {kind}{generation}: {reason}: {message}"), Tone::Faint);
+    }
+}
+
 fn attachment(parent: &Parent, route: &Route, page: &mut Page) {
     let clients = match parent.role {
         "consumer" => format!("for clients of namespace {}", route.namespace),
         _ => "for clients of every namespace".to_owned(),
     };
-    let mut line = vec![Cell::from(format!("  on {}, {clients}:", parent.reference))];
-    if parent.conditions.is_empty() {
+    conditions(format!("  on {}, {clients}:", parent.reference), &parent.conditions, page);
+}
+
+fn extension(extension: &Extension, wide: bool, page: &mut Page) {
+    page.say(format!("{} {}/{}", extension.kind, extension.namespace, extension.name), Tone::Strong);
+    for ancestor in &extension.ancestors {
+        conditions(format!("  on {}:", ancestor.reference), &ancestor.conditions, page);
+    }
+    if extension.ancestors.is_empty() {
+        page.say("  no conditions yet", Tone::Doubtful);
+    }
+    extension.settings.iter().for_each(|setting| page.say(format!("  {setting}"), Tone::Faint));
+    if wide {
+        messages(extension.ancestors.iter().flat_map(|ancestor| &ancestor.conditions), page);
+    }
+}
+
+/// One line for what is well; whatever isn't gets one of its own, with the reason and the message.
+fn conditions(about: String, conditions: &[Condition], page: &mut Page) {
+    let mut line = vec![Cell::from(about)];
+    if conditions.is_empty() {
         line.push(Cell::new(" no conditions yet", Tone::Doubtful));
     }
-    for condition in &parent.conditions {
+    for condition in conditions {
         line.push(" ".into());
         line.push(Cell::new(format!("{}={}", condition.kind, condition.status), tone(condition)));
     }
     page.line(line);
-    for condition in parent.conditions.iter().filter(|condition| tone(condition) != Tone::Good) {
+    for condition in conditions.iter().filter(|condition| tone(condition) != Tone::Good) {
         let Condition { kind, reason, message, .. } = condition;
         page.say(format!("    {kind}: {reason}: {message}"), tone(condition));
     }
@@ -96,13 +121,13 @@ fn tone(condition: &Condition) -> Tone {
     }
 }
 
-/// A row for each backend; matches and settings run down the second column beside them.
+/// A row for each backend; matches, settings and sessions run down the second column beside them.
 fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
     let every = ["every request".to_owned()];
     let matches = if rule.matches.is_empty() { &every } else { rule.matches.as_slice() };
-    let left =
-        matches.iter().map(Cell::from).chain(rule.settings.iter().map(|text| Cell::new(text, Tone::Faint)));
-    let left: Vec<Cell> = left.collect();
+    let settings = rule.settings.iter().map(|text| Cell::new(text, Tone::Faint));
+    let sessions = rule.sessions.iter().map(|session| Cell::new(session, Tone::Faint));
+    let left: Vec<Cell> = matches.iter().map(Cell::from).chain(settings).chain(sessions).collect();
     let right: Vec<Vec<Cell>> = rule
         .backends
         .iter()
@@ -147,7 +172,10 @@ fn percent(share: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{routes::Backend, world::Place};
+    use crate::{
+        routes::{Backend, Session},
+        world::Place,
+    };
 
     fn report(routes: Vec<Route>, notes: &[&str]) -> Report {
         let world = Place::Cluster {
@@ -155,7 +183,12 @@ mod tests {
             server: "https://10.0.0.10:6443".to_owned(),
             version: "v1.34.4".to_owned(),
         };
-        Report { world, routes, notes: notes.iter().map(ToString::to_string).collect() }
+        Report {
+            world,
+            routes,
+            extensions: Vec::new(),
+            notes: notes.iter().map(ToString::to_string).collect(),
+        }
     }
 
     fn rendered(report: &Report, wide: bool) -> String {
@@ -195,12 +228,21 @@ mod tests {
                     name: "always".to_owned(),
                     matches: vec!["header x-canary: always".to_owned()],
                     settings: Vec::new(),
+                    sessions: Vec::new(),
                     backends: vec![backend("service/shop/web-v2:80", 1, 100.0, 0, None, 0)],
                 },
                 Rule {
                     name: "split".to_owned(),
                     matches: Vec::new(),
-                    settings: vec!["session in cookie shop-version".to_owned()],
+                    settings: Vec::new(),
+                    sessions: vec![Session {
+                        scope: "route",
+                        backend: None,
+                        kind: "Cookie",
+                        name: "shop-version".to_owned(),
+                        lifetime: Some("Session"),
+                        absolute_timeout: None,
+                    }],
                     backends: vec![
                         backend("service/shop/web-v1:80", 90, 90.0, 897, Some(89.7), 0),
                         backend("service/shop/web-v2:80", 10, 10.0, 103, Some(10.3), 2),

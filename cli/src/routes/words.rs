@@ -1,7 +1,7 @@
 //! Rules in words: what they match and what else they do, as short as they can be said.
 
 use gamut_controller::gateway::{
-    GrpcFilter, GrpcMatch, GrpcRule, HttpFilter, HttpMatch, HttpRule, SessionPersistence, ValueMatch,
+    GrpcFilter, GrpcMatch, GrpcRule, HttpFilter, HttpMatch, HttpRule, ValueMatch,
 };
 
 /// A text for each match; none: every request.
@@ -46,7 +46,7 @@ fn value_match(what: &str, equals: &str, test: &ValueMatch) -> String {
     }
 }
 
-/// Filters, time limits, retries, sessions: a text each.
+/// Filters, time limits, retries: a text each.
 pub(super) fn http_settings(rule: &HttpRule) -> Vec<String> {
     let filters = rule.filters.iter().map(http_filter);
     let timeouts = rule.timeouts.iter().flat_map(|timeouts| {
@@ -54,7 +54,7 @@ pub(super) fn http_settings(rule: &HttpRule) -> Vec<String> {
         request.chain(timeouts.backend_request.iter().map(|limit| format!("timeout {limit} for each try")))
     });
     let retry = rule.retry.iter().map(|retry| format!("{} retries", retry.attempts.unwrap_or(1)));
-    filters.chain(timeouts).chain(retry).chain(rule.session_persistence.as_ref().map(session)).collect()
+    filters.chain(timeouts).chain(retry).collect()
 }
 
 fn http_filter(filter: &HttpFilter) -> String {
@@ -73,21 +73,7 @@ fn http_filter(filter: &HttpFilter) -> String {
 /// As [`http_settings`].
 pub(super) fn grpc_settings(rule: &GrpcRule) -> Vec<String> {
     let filter = |filter: &GrpcFilter| http_filter(&filter.clone().into());
-    rule.filters.iter().map(filter).chain(rule.session_persistence.as_ref().map(session)).collect()
-}
-
-fn session(session: &SessionPersistence) -> String {
-    let carrier = match session.kind.as_deref() {
-        Some("Header") => {
-            format!("header {}", session.header.as_ref().map_or("", |header| header.name.as_str()))
-        }
-        _ => match session.cookie.as_ref().and_then(|cookie| cookie.name.as_deref()) {
-            Some(name) => format!("cookie {name}"),
-            None => "a cookie".to_owned(),
-        },
-    };
-    let limit = session.absolute_timeout.as_ref().map(|limit| format!(" for {limit}")).unwrap_or_default();
-    format!("session in {carrier}{limit}")
+    rule.filters.iter().map(filter).collect()
 }
 
 #[cfg(test)]
@@ -124,23 +110,11 @@ mod tests {
         let rule = rule(
             "filters: [{type: URLRewrite}, {type: ExternalAuth}]
 timeouts: {request: 3s, backendRequest: 1s}
-retry: {attempts: 2}
-sessionPersistence: {type: Header, header: {name: x-session}, absoluteTimeout: 1h}",
+retry: {attempts: 2}",
         );
         assert_eq!(
             http_settings(&rule),
-            [
-                "rewrites the URL",
-                "filter ExternalAuth",
-                "timeout 3s",
-                "timeout 1s for each try",
-                "2 retries",
-                "session in header x-session for 1h"
-            ]
-        );
-        assert_eq!(
-            http_settings(&self::rule("sessionPersistence: {cookie: {name: c}}")),
-            ["session in cookie c"]
+            ["rewrites the URL", "filter ExternalAuth", "timeout 3s", "timeout 1s for each try", "2 retries",]
         );
     }
 }

@@ -10,6 +10,7 @@
 
 mod ask;
 mod mesh;
+mod objects;
 mod place;
 mod pod;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     mesh::{COMPONENTS, Component, Mesh, components},
+    objects::Objects,
     place::Place,
     pod::{has_sidecar, is_over, report as pod_report},
 };

@@ -1,4 +1,4 @@
-//! What is wrong with routes, as the controller says in their statuses: for people at a terminal, who don't look there.
+//! What is wrong with routes, policies and XBackends, as the controller says in their statuses: for people at a terminal, who don't look there.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,20 @@ use super::{admission::line, report};
 /// A line for each condition that isn't as its author will want it. A status that is about an older generation says
 /// nothing.
 pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object>) -> BTreeSet<String> {
-    let routes = objects.filter(|object| object.kind.ends_with("Route"));
-    let status = |route: &Object| report::status(&route.id()).unwrap_or_default();
-    routes.flat_map(|route| of_route(route, &status(route))).collect()
+    let judged = objects.filter(|object| {
+        object.kind.ends_with("Route") || matches!(object.kind.as_str(), "XBackend" | "XBackendTrafficPolicy")
+    });
+    let status = |object: &Object| report::status(&object.id()).unwrap_or_default();
+    judged.flat_map(|object| of_object(object, &status(object))).collect()
 }
 
-fn of_route(route: &Object, status: &Value) -> BTreeSet<String> {
-    let parents = status.get("parents").and_then(Value::as_array).into_iter().flatten();
-    let conditions = parents.filter_map(|parent| parent.get("conditions")?.as_array()).flatten();
-    let current = conditions.filter(|condition| condition["observedGeneration"] == route.generation);
-    current.filter_map(in_words).map(|problem| line(&route.origin, &route.id(), &problem)).collect()
+/// Routes have parents, the others ancestors; an XBackend says the same to each of them, which is told once.
+fn of_object(object: &Object, status: &Value) -> BTreeSet<String> {
+    let lists = ["parents", "ancestors"].map(|list| status.get(list).and_then(Value::as_array));
+    let entries = lists.into_iter().flatten().flatten();
+    let conditions = entries.filter_map(|entry| entry.get("conditions")?.as_array()).flatten();
+    let current = conditions.filter(|condition| condition["observedGeneration"] == object.generation);
+    current.filter_map(in_words).map(|problem| line(&object.origin, &object.id(), &problem)).collect()
 }
 
 /// `PartiallyInvalid` is the one condition that is bad when it is true.
@@ -53,7 +57,7 @@ mod tests {
             condition("PartiallyInvalid", "True", 2),
             condition("Accepted", "False", 1),
         ]}]});
-        let lines = of_route(&route, &status);
+        let lines = of_object(&route, &status);
         assert_eq!(
             lines.into_iter().collect::<Vec<_>>(),
             [
@@ -61,6 +65,24 @@ mod tests {
                 "web.yaml:7: HTTPRoute demo/web: ResolvedRefs is False: R: m",
             ]
         );
-        assert!(of_route(&route, &Value::Null).is_empty());
+        assert!(of_object(&route, &Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_refused_policy_is_told_once_whatever_it_is_for() {
+        let policy = json!({
+            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1", "kind": "XBackendTrafficPolicy",
+            "metadata": {"name": "sticky", "namespace": "demo", "generation": 1},
+        });
+        let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
+        let policy = Object::from_value(policy, &origin).unwrap();
+        let refused = json!({"conditions": [
+            {"type": "Accepted", "status": "False", "reason": "R", "message": "m", "observedGeneration": 1},
+        ]});
+        let lines = of_object(&policy, &json!({"ancestors": [refused, refused]}));
+        assert_eq!(
+            lines.into_iter().collect::<Vec<_>>(),
+            ["web.yaml:1: XBackendTrafficPolicy demo/sticky: Accepted is False: R: m"]
+        );
     }
 }

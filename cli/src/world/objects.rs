@@ -1,4 +1,5 @@
-//! The objects that a question is about: of files, or of a world as it is now.
+//! The objects that tables are made of: of files, or of a world as it is now. The controller's own index makes of them
+//! what the mesh does, for commands that tell about it.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -11,8 +12,8 @@ use gamut_manifest::Object;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::Client;
-use crate::world::{self, Place, World};
+use super::{Place, World, has_sidecar};
+use crate::output;
 
 /// The kinds that tables are made of.
 const KINDS: &[&str] = &[
@@ -31,11 +32,13 @@ const KINDS: &[&str] = &[
 const SESSION_KINDS: &[&str] = &["Pod", "EndpointSlice", "Secret"];
 
 /// Objects, by nothing in particular: each is asked for once.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     /// Whose they are.
-    pub(super) world: Place,
+    pub(crate) world: Place,
     /// What to know about them.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
+    /// Kinds that the world doesn't know.
+    pub(crate) unknown: Vec<&'static str>,
     objects: Vec<Object>,
     settings: Settings,
 }
@@ -43,52 +46,72 @@ pub(super) struct Objects {
 impl Objects {
     /// Manifests, and the settings of a default installation. What can't be read is told on standard error and left out, as
     /// `gamut up` does.
-    pub(super) fn of_files(paths: &[PathBuf]) -> Self {
+    pub(crate) fn of_files(paths: &[PathBuf]) -> Self {
         let (objects, errors) = gamut_manifest::load(paths);
-        errors.iter().for_each(|error| eprintln!("gamut: {error}"));
+        errors.iter().for_each(output::tell);
         let paths = paths.iter().map(|path| path.display().to_string()).collect();
-        Self { world: Place::Files { paths }, notes: Vec::new(), objects, settings: Settings::default() }
+        let (notes, unknown) = (Vec::new(), Vec::new());
+        Self { world: Place::Files { paths }, notes, unknown, objects, settings: Settings::default() }
     }
 
-    /// What the controller reads, its settings, and the client. `sessions`: also what it takes to open session tokens.
+    /// What the controller makes tables of, and its settings.
     ///
     /// # Errors
     /// Nobody answers, or the answer is no.
-    pub(super) async fn of_world(
-        world: &World,
-        client: Option<&Client>,
-        namespace: &str,
-        sessions: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn of_world(world: &World) -> anyhow::Result<Self> {
         let place = world.place().await?;
-        let (mut objects, mut notes) = (Vec::new(), Vec::new());
+        let (mut objects, mut notes, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for kind in KINDS {
-            objects.extend(world.objects(kind).await?.unwrap_or_default());
-        }
-        if let Some(Client { kind, name, .. }) = client {
-            objects.extend(world.workload(kind, namespace, name).await?);
-        }
-        for kind in SESSION_KINDS.iter().filter(|_| sessions) {
-            match world.objects(kind).await {
-                Ok(read) => objects.extend(read.unwrap_or_default()),
-                // Not everybody who may read routes may open tokens.
-                Err(error) => notes.push(format!("session tokens aren't opened: {error:#}")),
+            match world.objects(kind).await? {
+                Some(read) => objects.extend(read),
+                None => unknown.push(*kind),
             }
         }
         let settings = world.settings().await.unwrap_or_else(|reason| {
             notes.push(format!("with the settings of a default installation, because {reason}"));
             Settings::default()
         });
-        Ok(Self { world: place, notes, objects, settings })
+        Ok(Self { world: place, notes, unknown, objects, settings })
+    }
+
+    /// Adds a workload, if it is there.
+    ///
+    /// # Errors
+    /// As [`Self::of_world`].
+    pub(crate) async fn add_workload(
+        &mut self,
+        world: &World,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        self.objects.extend(world.workload(kind, namespace, name).await?);
+        Ok(())
+    }
+
+    /// Adds what it takes to open session tokens, as far as it may be read.
+    pub(crate) async fn add_what_opens_tokens(&mut self, world: &World) {
+        for kind in SESSION_KINDS {
+            match world.objects(kind).await {
+                Ok(read) => self.objects.extend(read.unwrap_or_default()),
+                // Not everybody who may read routes may open tokens.
+                Err(error) => self.notes.push(format!("session tokens aren't opened: {error:#}")),
+            }
+        }
     }
 
     /// Who is asked, in one line.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.world.line(Timestamp::now())
     }
 
+    /// All of a kind.
+    pub(crate) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Object> {
+        self.objects.iter().filter(move |object| object.kind == kind)
+    }
+
     /// The object, if it is there.
-    pub(super) fn object(&self, kind: &str, namespace: &str, name: &str) -> Option<&Object> {
+    pub(crate) fn object(&self, kind: &str, namespace: &str, name: &str) -> Option<&Object> {
         let is = |object: &&Object| {
             object.kind == kind
                 && object.name == name
@@ -98,10 +121,10 @@ impl Objects {
     }
 
     /// Why a workload's pods have no sidecar; `None` if they have one.
-    pub(super) fn not_meshed(&self, workload: &Object) -> Option<String> {
+    pub(crate) fn not_meshed(&self, workload: &Object) -> Option<String> {
         let is_pod = workload.kind == "Pod";
         let pod = if is_pod { Some(&workload.raw) } else { workload.raw.pointer("/spec/template") }?;
-        if world::has_sidecar(pod) {
+        if has_sidecar(pod) {
             return None;
         }
         let name = workload.namespace.clone().unwrap_or_default();
@@ -119,7 +142,7 @@ impl Objects {
     }
 
     /// The controller's index of all this.
-    pub(super) fn into_index(self) -> Index {
+    pub(crate) fn into_index(self) -> Index {
         let mut index = Index::new(self.settings);
         let events = self.objects.into_iter().map(|object| SourceEvent::Applied(Box::new(object)));
         index.apply(events.chain([SourceEvent::Synced]).collect());

@@ -1,0 +1,98 @@
+//! What isn't in force as it was written: routes that name the Service as their parent and are refused, rules that were
+//! dropped, policies that aren't accepted. In the words of their conditions, which come from the same compilation.
+
+use gamut_controller::{
+    compile::{Condition, ParentConditions, policy_conditions},
+    index::Index,
+};
+use gamut_route::{
+    BackendId, NamespacedName, RouteTable, ServicePort,
+    table::{BackendTarget, Outcome},
+};
+use serde::Serialize;
+
+/// Something that isn't in force, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Remark {
+    /// `HTTPRoute`, `XBackendTrafficPolicy`.
+    pub(super) kind: &'static str,
+    /// Namespace and name.
+    pub(super) name: String,
+    /// `Accepted is False`, or `PartiallyInvalid is True`.
+    pub(super) condition: &'static str,
+    /// The condition's.
+    pub(super) reason: &'static str,
+    /// The condition's.
+    pub(super) message: String,
+}
+
+/// Of a route or policy that isn't accepted.
+const REFUSED: &str = "Accepted is False";
+/// Of a route some of whose rules aren't in force.
+const PARTLY: &str = "PartiallyInvalid is True";
+
+/// What there is to say about the routes of a table's Service, as clients of a namespace meet it, and about the policies for
+/// it and for its backends.
+pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -> Vec<Remark> {
+    let ServicePort { service, port } = &table.parent;
+    let mut remarks = Vec::new();
+    for (route, parents) in index.statuses() {
+        let namespace = route.namespace();
+        // A producer's route is for everybody, a consumer's for its own namespace.
+        if namespace != service.namespace && namespace != client_namespace {
+            continue;
+        }
+        let meant = |parent: &&ParentConditions| {
+            parent.parent.target(namespace) == *service
+                && parent.parent.port.is_none_or(|number| number == i64::from(*port))
+        };
+        let name = &route.route.reference.name;
+        let conditions = parents.iter().filter(meant).flat_map(|parent| &parent.conditions);
+        remarks.extend(conditions.filter_map(|condition| remark(route.kind().as_str(), name, condition)));
+    }
+    for policy in index.world().policies.values() {
+        let targets = policy.spec.ok().map(|spec| spec.target_refs.as_slice()).unwrap_or_default();
+        for target in targets {
+            let name = NamespacedName::new(policy.name.namespace.as_str(), target.name.as_str());
+            if name == *service || leads_to(table, &name) {
+                let condition = policy_conditions(index.world(), policy, target);
+                remarks.extend(remark("XBackendTrafficPolicy", &policy.name, &condition));
+            }
+        }
+    }
+    remarks
+}
+
+fn remark(kind: &'static str, name: &NamespacedName, condition: &Condition) -> Option<Remark> {
+    let bad = match (condition.kind, condition.status) {
+        ("Accepted", false) => REFUSED,
+        ("PartiallyInvalid", true) => PARTLY,
+        _ => return None,
+    };
+    Some(Remark {
+        kind,
+        name: name.to_string(),
+        condition: bad,
+        reason: condition.reason.as_str(),
+        message: condition.message.clone(),
+    })
+}
+
+fn leads_to(table: &RouteTable, service: &NamespacedName) -> bool {
+    let splits = table.http.rules.iter().filter_map(|rule| match &rule.outcome {
+        Outcome::Forward(split) => Some(split),
+        Outcome::Fail(_) => None,
+    });
+    splits.flat_map(|split| &split.backends).any(|backend| {
+        matches!(&backend.target, BackendTarget::Endpoints { id: BackendId::Service(to), .. } if to.service == *service)
+    })
+}
+
+/// What a Service is called that takes requests without the rule of a route.
+pub(super) fn of_itself(remarks: &[Remark]) -> &'static str {
+    let is_refused = |remark: &Remark| remark.condition == REFUSED && remark.kind.ends_with("Route");
+    match remarks.iter().any(is_refused) {
+        true => "the Service itself, because no route of it is accepted",
+        false => "the Service itself, which has no routes",
+    }
+}
