@@ -54,7 +54,7 @@ impl Asked {
         let certificate = certificate();
         let manifests = manifests(&cases, certificate.path());
         let setting = require_reference_grant.to_string();
-        let mut mesh = Mesh::start_set(&manifests, "GAMUT_REQUIRE_REFERENCE_GRANT", &setting);
+        let mut mesh = Mesh::start_set(&manifests, &[], &[("GAMUT_REQUIRE_REFERENCE_GRANT", &setting)]);
         mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         Self { mesh, cases, certificate }
     }

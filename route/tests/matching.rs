@@ -403,6 +403,12 @@ fn explanations_name_the_first_condition_that_is_unmet() {
 }
 
 #[test]
+fn the_prefix_of_all_paths_is_met_by_a_request_for_no_path_too() {
+    let matcher = Matcher::new(&table(vec![Match::default()])).unwrap();
+    assert_eq!(matcher.verdicts(&view("*", &HeaderMap::new())), [Verdict::Won]);
+}
+
+#[test]
 fn tables_that_cannot_be_obeyed_are_refused() {
     let mut rules = table(vec![Match::default()]);
     rules.matches[0].rule = 1;

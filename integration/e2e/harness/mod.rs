@@ -77,16 +77,14 @@ impl Mesh {
 
     /// Starts a mesh on these manifests, with more arguments for `gamut up`.
     pub(crate) fn start(manifests: &[String], arguments: &[&str]) -> Self {
-        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
-        save(&directory.path().join("all.yaml"), &manifests.concat());
-        Self::start_in(directory, arguments)
+        Self::start_set(manifests, arguments, &[])
     }
 
-    /// Starts a mesh on these manifests, with a setting of its components.
-    pub(crate) fn start_set(manifests: &[String], name: &str, value: &str) -> Self {
+    /// The same with settings of its components, by their variables.
+    pub(crate) fn start_set(manifests: &[String], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
         save(&directory.path().join("all.yaml"), &manifests.concat());
-        Self::spawn(directory, &[], &[(name, value)])
+        Self::spawn(directory, arguments, environment)
     }
 
     /// Starts a mesh on the files of a directory.
