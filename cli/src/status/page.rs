@@ -224,7 +224,13 @@ mod tests {
     }
 
     fn report(pods: Vec<Pod>) -> Report {
-        let component = |name: &str| Component { name: name.to_owned(), pod: None, ready: true, restarts: 0 };
+        let component = |name: &str| Component {
+            name: name.to_owned(),
+            pod: None,
+            ready: true,
+            restarts: 0,
+            died_of: None,
+        };
         Report {
             world: Place::Instance {
                 name: "default".to_owned(),
