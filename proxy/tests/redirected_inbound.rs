@@ -18,7 +18,6 @@ use gamut_proxy::{
     drain::Control,
     inbound::{Inbound, Settings},
     init::{self, InitArgs},
-    tcp,
     telemetry::{Telemetry, Workload},
 };
 use gamut_route::Uid;

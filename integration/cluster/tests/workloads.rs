@@ -101,8 +101,7 @@ fn probes_and_hooks_of_a_strict_pod_work_as_without_the_mesh() {
     cluster.apply(PROBED);
     cluster.kubectl(&["wait", "-n", "shop", "pod/probed", "--for=condition=Ready", "--timeout=60s"]);
 
-    // What a probe is told is what the app says: it is restarted when it says that it is ill... by its own rules, which here are none,
-    // and not ready when nothing listens.
+    // Why the kubelet says that something of the pod's failed.
     let failed = || {
         let failed =
             ["get", "events", "-n", "shop", "--field-selector=involvedObject.name=probed,type=Warning"];
@@ -112,6 +111,7 @@ fn probes_and_hooks_of_a_strict_pod_work_as_without_the_mesh() {
     cluster.kubectl(&["delete", "-n", "shop", "pod", "probed"]);
     assert!(!failed().contains("FailedPreStopHook"), "{}", failed());
 
+    // The sidecar listens on every port; a probe sees the app's all the same.
     let closed = PROBED.replace("tcpSocket: {port: 9000}", "tcpSocket: {port: 9001}");
     cluster.apply(&closed);
     until("the probe of a closed port fails", || failed().contains("Unhealthy"));
