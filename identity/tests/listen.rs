@@ -1,5 +1,5 @@
 //! Where the mesh's own processes listen on nodes that have switched IPv6 off, or keep the families apart.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../netfilter/tests/netns/mod.rs"]
 mod netns;
