@@ -283,7 +283,8 @@ mod tests {
         let newest = Tables { subscribed: 9, ..Tables::default() };
         let mut done = pod("job-1", Some(Sidecar::Silent("its sidecar hasn't started yet".to_owned())));
         done.phase = "Succeeded".to_owned();
-        let mut going = pod("web-0", Some(Sidecar::Silent("its sidecar can't be asked: pod not found".to_owned())));
+        let mut going =
+            pod("web-0", Some(Sidecar::Silent("its sidecar can't be asked: pod not found".to_owned())));
         going.phase = "Terminating".to_owned();
         let pods = vec![pod("web-1", sidecar(GOOD, newest)), done, going];
         let text = page(&report(pods), now(), false).render(false);

@@ -386,7 +386,10 @@ fn what_keeps_cas_and_injectors_from_their_work_is_told_with_what_to_do() {
         ("new", InjectorStatus { certificate: None, ..injector() }),
     ];
     let own = OwnStatus {
-        authorities: vec![authority("1970-01-20T00:00:00Z", &[broken]), authority("1970-01-01T00:00:00Z", &[])],
+        authorities: vec![
+            authority("1970-01-20T00:00:00Z", &[broken]),
+            authority("1970-01-01T00:00:00Z", &[]),
+        ],
         injectors: injectors.map(|(pod, status)| (pod.to_owned(), status)).into(),
         unasked: vec!["ca gamut-ca-y can't be asked: no answer within 5 s".to_owned()],
     };
