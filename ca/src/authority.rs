@@ -141,6 +141,11 @@ impl Authority {
         &self.roots
     }
 
+    /// When the signing certificate ends. No leaf outlives it.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
     /// Signs a leaf for exactly `id` and `pod`, for the key of a request that itself names nobody else.
     ///
     /// # Errors

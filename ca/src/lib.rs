@@ -26,6 +26,7 @@ pub mod local_issuer;
 mod rotation;
 pub mod serve;
 mod service;
+mod status;
 pub mod store;
 
 pub use authenticate::{LocalTokens, TokenReview, Workload};
@@ -36,4 +37,5 @@ pub use current::Current;
 pub use kubernetes::SecretError;
 pub use local_issuer::{LocalIssuer, TokenRequest};
 pub use serve::{Ca, CaError, run};
+pub use status::CaStatus;
 pub use store::{FileStore, StoreError, Stored};

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     task::JoinSet,
 };
 use tonic::transport::Server;
@@ -30,6 +31,7 @@ use crate::{
     current::Current,
     kubernetes::{self, ClusterTokens, Keeper, SecretError, SecretStore},
     service::Service,
+    status::{Problems, Reporter},
     store::{FileStore, StoreError},
 };
 
@@ -46,6 +48,7 @@ pub struct Ca {
     admin: TcpListener,
     identity: Identity,
     service: Service<Tokens>,
+    reporter: Reporter,
     /// What goes on beside serving; it ends with this.
     tasks: JoinSet<()>,
 }
@@ -138,17 +141,18 @@ impl Ca {
     /// If any of it isn't possible.
     pub async fn start(args: &CaArgs, clock: Clock) -> Result<Self, CaError> {
         let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
-        let grpc = listen(args.listen).await?;
-        let admin = listen(args.admin).await?;
+        let (grpc, admin) = (listen(args.listen)?, listen(args.admin)?);
         let mut tasks = JoinSet::new();
-        let (authority, tokens) = match (&args.store_dir, &args.issuer_key_file) {
+        let (reporter, tokens) = match (&args.store_dir, &args.issuer_key_file) {
             (Some(store), Some(key)) => on_one_machine(args, store, key, &clock)?,
             _ => on_a_cluster(args, &clock, &mut tasks).await?,
         };
+        let authority = reporter.authority.clone();
         let identity =
             InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
         identity.ready().await;
-        Ok(Self { grpc, admin, identity, service: Service::new(authority, tokens, clock), tasks })
+        let service = Service::new(authority, tokens, clock);
+        Ok(Self { grpc, admin, identity, service, reporter, tasks })
     }
 
     /// Where it listens: gRPC, admin.
@@ -164,7 +168,7 @@ impl Ca {
     /// # Errors
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
-        let Self { grpc, admin, identity, service, tasks: _tasks } = self;
+        let Self { grpc, admin, identity, service, reporter, tasks: _tasks } = self;
         info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
         let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
@@ -177,7 +181,7 @@ impl Ca {
             .serve_with_incoming_shutdown(connections, stop);
         tokio::select! {
             ended = server => Ok(ended?),
-            never = admin::serve(admin) => Ok(never),
+            never = admin::serve(admin, reporter) => match never {},
         }
     }
 }
@@ -186,7 +190,7 @@ async fn on_a_cluster(
     args: &CaArgs,
     clock: &Clock,
     tasks: &mut JoinSet<()>,
-) -> Result<(Current, Tokens), CaError> {
+) -> Result<(Reporter, Tokens), CaError> {
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
     let secret = SecretStore {
         name: args.existing_secret.clone().unwrap_or_else(|| kubernetes::OWN.to_owned()),
@@ -194,10 +198,12 @@ async fn on_a_cluster(
     };
     let keeper =
         Keeper::start(cluster.clone(), secret, &args.trust_domain, args.leaf_lifetime, clock.clone()).await?;
-    let (current, bundle) = (keeper.current(), keeper.bundle());
+    let reporter = Reporter { authority: keeper.current(), problems: keeper.problems() };
+    let bundle = keeper.bundle();
     tasks.spawn(keeper.run());
-    tasks.spawn(kubernetes::publish(cluster.clone(), bundle));
-    Ok((current, Tokens::Cluster(ClusterTokens::new(cluster, &args.trust_domain))))
+    tasks.spawn(kubernetes::publish(cluster.clone(), bundle.clone()));
+    tasks.spawn(kubernetes::publish_for_all(cluster.clone(), bundle));
+    Ok((reporter, Tokens::Cluster(ClusterTokens::new(cluster, &args.trust_domain))))
 }
 
 fn on_one_machine(
@@ -205,13 +211,16 @@ fn on_one_machine(
     store: &Path,
     issuer_key: &Path,
     clock: &Clock,
-) -> Result<(Current, Tokens), CaError> {
+) -> Result<(Reporter, Tokens), CaError> {
     let tokens = local_tokens(args, issuer_key, clock)?;
     let authority = open(args, store, clock)?;
     for path in &args.bundle_file {
         bundle::write(path, authority.roots())?;
     }
-    Ok((Arc::new(authority).into(), Tokens::Local(tokens)))
+    let authority = Current::from(Arc::new(authority));
+    // What can't be done ends the process here.
+    let (_, problems) = watch::channel(Problems::default());
+    Ok((Reporter { authority, problems }, Tokens::Local(tokens)))
 }
 
 fn open(args: &CaArgs, directory: &Path, clock: &Clock) -> Result<Authority, CaError> {
@@ -236,6 +245,6 @@ fn local_tokens(args: &CaArgs, path: &Path, clock: &Clock) -> Result<LocalTokens
     LocalTokens::new(&key, &args.trust_domain, clock.clone()).map_err(|error| unusable(error.to_string()))
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, CaError> {
-    TcpListener::bind(address).await.map_err(|source| CaError::Listen { address, source })
+fn listen(address: SocketAddr) -> Result<TcpListener, CaError> {
+    gamut_identity::listen(address).map_err(|source| CaError::Listen { address, source })
 }

@@ -12,11 +12,13 @@ use tracing::info;
 const SYSTEM_NAMESPACE: &str = "gamut-system";
 
 /// What there can be, by kind and name. The trust bundle is in every namespace that had sidecars.
-const MADE: [(Resource, &str); 5] = [
+const MADE: [(Resource, &str); 7] = [
     (core::CONFIG_MAP, "gamut-trust-bundle"),
     (core::SECRET, "gamut-ca"),
     (core::SECRET, "gamut-session-keys"),
     (core::LEASE, "gamut-controller"),
+    (core::CLUSTER_TRUST_BUNDLES[0], "gamut-trust-bundle"),
+    (core::CLUSTER_TRUST_BUNDLES[1], "gamut-trust-bundle"),
     (Resource::cluster("gateway.networking.x-k8s.io", "v1alpha1", "XMesh", "xmeshes"), "gamut"),
 ];
 

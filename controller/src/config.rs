@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use gamut_controller_api::MtlsMode;
-use gamut_identity::DEFAULT_TRUST_DOMAIN;
+use gamut_identity::MeshArgs;
 
 /// Settings of `gamut controller`.
 #[derive(Args, Clone, Debug)]
@@ -20,28 +20,9 @@ pub struct ControllerArgs {
         value_name = "ADDRESS:PORT"
     )]
     pub admin: SocketAddr,
-    /// The mesh's trust domain
-    #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, value_name = "NAME")]
-    pub trust_domain: String,
-    /// The CA
-    #[arg(long, env = "GAMUT_CA_ADDRESS", value_name = "HOST:PORT")]
-    pub ca_address: String,
-    /// The service account token that the CA accepts; read again at each renewal
-    #[arg(
-        long,
-        env = "GAMUT_TOKEN_FILE",
-        default_value = "/var/run/secrets/gamut.mesh/token/token",
-        value_name = "FILE"
-    )]
-    pub token_file: PathBuf,
-    /// The roots that the CA's own certificate leads to, PEM
-    #[arg(
-        long,
-        env = "GAMUT_ROOTS_FILE",
-        default_value = "/var/run/secrets/gamut.mesh/roots/root.pem",
-        value_name = "FILE"
-    )]
-    pub roots_file: PathBuf,
+    /// Which mesh it belongs to
+    #[command(flatten)]
+    pub mesh: MeshArgs,
     /// The cluster to read and write, if not the one that this pod runs in, or KUBECONFIG's
     #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

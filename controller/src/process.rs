@@ -2,10 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
-use gamut_identity::{
-    CA_SERVICE_ACCOUNT, CONTROLLER_SERVICE_ACCOUNT, CaClient, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError,
-    SpiffeId, grpc,
-};
+use gamut_identity::{CONTROLLER_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, grpc};
 use gamut_kubernetes::{Campaign, Cluster, ConnectError, LeaseName};
 use gamut_manifest::WatchError;
 use thiserror::Error;
@@ -103,23 +100,13 @@ impl Controller {
     /// # Errors
     /// If a socket can't be bound or the objects can't be watched.
     pub async fn start(args: &ControllerArgs, clock: Clock) -> Result<Self, ControllerError> {
-        let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CONTROLLER_SERVICE_ACCOUNT)?;
-        let ca = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
-        let (grpc, admin) = (listen(args.listen).await?, listen(args.admin).await?);
-        let identity = Identity::start(
-            id,
-            CaClient {
-                address: args.ca_address.clone(),
-                ca,
-                token_file: args.token_file.clone(),
-                roots_file: args.roots_file.clone(),
-                clock: clock.clone(),
-            },
-            clock,
-        );
+        let id = args.mesh.id(SYSTEM_NAMESPACE, CONTROLLER_SERVICE_ACCOUNT)?;
+        let ca = args.mesh.ca_client(clock.clone())?;
+        let (grpc, admin) = (listen(args.listen)?, listen(args.admin)?);
+        let identity = Identity::start(id, ca, clock);
         let (source, leading) = source(args).await?;
         let index = Index::new(Settings {
-            trust_domain: args.trust_domain.clone(),
+            trust_domain: args.mesh.trust_domain.clone(),
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
             mtls: args.mtls.into(),
             require_reference_grant: args.require_reference_grant,
@@ -197,6 +184,6 @@ fn holder(replica: &str) -> String {
     format!("{replica}_{:08x}", rand::random::<u32>())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ControllerError> {
-    TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })
+fn listen(address: SocketAddr) -> Result<TcpListener, ControllerError> {
+    gamut_identity::listen(address).map_err(|source| ControllerError::Listen { address, source })
 }

@@ -91,7 +91,7 @@ impl Selection {
     }
 }
 
-/// Resources that every cluster has.
+/// Resources that are Kubernetes' own.
 pub mod core {
     use super::Resource;
 
@@ -122,6 +122,13 @@ pub mod core {
     /// TokenReviews: created, answered, and never stored.
     pub const TOKEN_REVIEW: Resource =
         Resource::cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews");
+    /// ClusterTrustBundles, in the versions that there are, the newer one first. Few clusters serve any.
+    pub const CLUSTER_TRUST_BUNDLES: [Resource; 2] =
+        [cluster_trust_bundle("v1beta1"), cluster_trust_bundle("v1alpha1")];
+
+    const fn cluster_trust_bundle(version: &'static str) -> Resource {
+        Resource::cluster("certificates.k8s.io", version, "ClusterTrustBundle", "clustertrustbundles")
+    }
 }
 
 #[cfg(test)]

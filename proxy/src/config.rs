@@ -3,8 +3,9 @@
 //! [`ProxyArgs`] stays close to what was written. What depends on the machine (files, names, sockets) is
 //! looked at when the sidecar starts ([`crate::run`]).
 
-use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
+use gamut_identity::MeshArgs;
 use gamut_route::Uid;
 use thiserror::Error;
 
@@ -49,21 +50,12 @@ pub struct ProxyArgs {
     /// The service account that the pod runs as
     #[arg(long, env = "GAMUT_SERVICE_ACCOUNT")]
     pub service_account: String,
-    /// The mesh's trust domain
-    #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = "cluster.local")]
-    pub trust_domain: String,
-    /// The CA, as HOST:PORT
-    #[arg(long, env = "GAMUT_CA_ADDRESS")]
-    pub ca_address: String,
+    /// Which mesh it belongs to
+    #[command(flatten)]
+    pub mesh: MeshArgs,
     /// The controller, as HOST:PORT
     #[arg(long, env = "GAMUT_CONTROLLER_ADDRESS")]
     pub controller_address: String,
-    /// The service account token that the CA accepts; read again at each renewal
-    #[arg(long, env = "GAMUT_TOKEN_FILE", default_value = "/var/run/secrets/gamut.mesh/token/token")]
-    pub token_file: PathBuf,
-    /// The roots that the CA's own certificate leads to, PEM
-    #[arg(long, env = "GAMUT_ROOTS_FILE", default_value = "/var/run/secrets/gamut.mesh/roots/root.pem")]
-    pub roots_file: PathBuf,
     /// The app's probes before they were rewritten, as JSON: path on the probe port to probe
     #[arg(long, env = "GAMUT_PROBES", default_value = "{}", hide_default_value = true)]
     pub probes: Probes,
@@ -211,7 +203,7 @@ mod tests {
     fn what_isnt_said_has_the_documented_default() {
         let args = parse(&["--pod-ips=10.0.0.7,fd00::7"]).unwrap();
         assert_eq!(args.pod_ips, ["10.0.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
-        assert_eq!(args.trust_domain, "cluster.local");
+        assert_eq!(args.mesh.trust_domain, "cluster.local");
         assert_eq!(args.drain_time, Duration::from_secs(30));
         assert_eq!(args.opaque_ports, Ports::default());
     }

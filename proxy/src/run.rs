@@ -18,10 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gamut_identity::{
-    CA_SERVICE_ACCOUNT, CONTROLLER_SERVICE_ACCOUNT, CaClient, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError,
-    SpiffeId,
-};
+use gamut_identity::{CONTROLLER_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, listen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::{
@@ -129,15 +126,8 @@ async fn connect(
     args: &ProxyArgs,
     background: &Background,
 ) -> Result<(Identity, Tables, Telemetry), RunError> {
-    let id = SpiffeId::new(&args.trust_domain, &args.pod_namespace, &args.service_account)?;
-    let system_account = |name| SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, name);
-    let issuer = CaClient {
-        address: args.ca_address.clone(),
-        ca: system_account(CA_SERVICE_ACCOUNT)?,
-        token_file: args.token_file.clone(),
-        roots_file: args.roots_file.clone(),
-        clock: Clock::system(),
-    };
+    let id = args.mesh.id(&args.pod_namespace, &args.service_account)?;
+    let issuer = args.mesh.ca_client(Clock::system())?;
     let telemetry = Telemetry::new(Workload {
         name: workload(&args.pod_name).to_owned(),
         namespace: args.pod_namespace.clone(),
@@ -148,7 +138,7 @@ async fn connect(
     let identity = starting.await.map_err(|error| RunError::Admin(io::Error::other(error)))?;
     let settings = tables::Settings {
         controller: args.controller_address.clone(),
-        controller_identity: system_account(CONTROLLER_SERVICE_ACCOUNT)?,
+        controller_identity: args.mesh.id(SYSTEM_NAMESPACE, CONTROLLER_SERVICE_ACCOUNT)?,
         namespace: args.pod_namespace.clone(),
         pod_name: args.pod_name.clone(),
         pod: args.pod_uid,
@@ -201,19 +191,19 @@ struct Listeners {
 
 impl Listeners {
     fn open() -> Result<Self, RunError> {
-        let listen = |what, ip: IpAddr, port| {
+        let open = |what, ip: IpAddr, port| {
             let address = SocketAddr::new(ip, port);
-            tcp::listen(address).map_err(|cause| RunError::Listen { what, address, cause })
+            listen(address).map_err(|cause| RunError::Listen { what, address, cause })
         };
-        let mut outbound = vec![listen("outbound", Ipv4Addr::LOCALHOST.into(), ports::OUTBOUND)?];
+        let mut outbound = vec![open("outbound", Ipv4Addr::LOCALHOST.into(), ports::OUTBOUND)?];
         let everywhere: IpAddr = if tcp::has_ipv6() {
-            outbound.push(listen("outbound", Ipv6Addr::LOCALHOST.into(), ports::OUTBOUND)?);
+            outbound.push(open("outbound", Ipv6Addr::LOCALHOST.into(), ports::OUTBOUND)?);
             Ipv6Addr::UNSPECIFIED.into()
         } else {
             Ipv4Addr::UNSPECIFIED.into()
         };
-        let inbound = listen("inbound", everywhere, ports::INBOUND)?;
-        let probes = listen("probes", everywhere, ports::PROBES)?;
+        let inbound = open("inbound", everywhere, ports::INBOUND)?;
+        let probes = open("probes", everywhere, ports::PROBES)?;
         Ok(Self { outbound, inbound, probes, everywhere })
     }
 }

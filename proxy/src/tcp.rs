@@ -14,12 +14,9 @@ use hyper_util::rt::TokioIo;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
-/// How many connections may wait to be accepted; the kernel's own limit (`net.core.somaxconn`, 4096 by
-/// default) applies too.
-const BACKLOG: i32 = 4096;
 /// How many bytes are read at once.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -214,23 +211,6 @@ impl Direction {
         self.written = 0;
         Poll::Ready(Ok(()))
     }
-}
-
-/// A listening socket. One on `[::]` takes IPv4 connections too, whatever the machine's default.
-///
-/// # Errors
-/// If the port is taken, or may not be taken.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restarted sidecar must not wait for its predecessor's connections to time out.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Whether this network namespace has IPv6 at all; many clusters switch it off.

@@ -18,7 +18,6 @@ use gamut_proxy::{
     drain::Control,
     inbound::{Inbound, Settings},
     init::{self, InitArgs},
-    tcp,
     telemetry::{Telemetry, Workload},
 };
 use gamut_route::Uid;
@@ -76,7 +75,7 @@ fn sidecar(listening: &mpsc::Sender<()>, stopped: oneshot::Receiver<()>) {
         let control = Control::new();
         let policy = Box::new(move || Some(Arc::clone(&policy)));
         let inbound = Inbound::new(settings, identity, policy, telemetry, control.watch());
-        let listener = tcp::listen(SocketAddr::new("::".parse().unwrap(), 15006)).unwrap();
+        let listener = gamut_identity::listen(SocketAddr::new("::".parse().unwrap(), 15006)).unwrap();
         tokio::spawn(async move { inbound.accept(listener).await });
         listening.send(()).unwrap();
         let _ = stopped.await;

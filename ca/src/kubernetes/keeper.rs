@@ -20,6 +20,7 @@ use crate::{
     bundle::{TRUST_BUNDLE, TRUST_BUNDLE_KEY},
     current::Current,
     rotation::Published,
+    status::Problems,
     store::Stored,
 };
 
@@ -43,6 +44,7 @@ pub(crate) struct Keeper {
     current: Current,
     /// What is published, PEM.
     bundle: watch::Sender<String>,
+    problems: watch::Sender<Problems>,
 }
 
 impl Keeper {
@@ -77,8 +79,18 @@ impl Keeper {
         let newest = (stored.clone(), authority.roots().clone());
         let current = Current::from(Arc::new(authority));
         let (bundle, _) = watch::channel(String::new());
-        let mut keeper =
-            Self { cluster, secret, leaf_lifetime, clock, signing: stored, newest, current, bundle };
+        let problems = watch::Sender::default();
+        let mut keeper = Self {
+            cluster,
+            secret,
+            leaf_lifetime,
+            clock,
+            signing: stored,
+            newest,
+            current,
+            bundle,
+            problems,
+        };
         while let Err(error) = keeper.round().await {
             warn!("waiting: {error}");
             sleep(AGAIN).await;
@@ -96,6 +108,11 @@ impl Keeper {
         self.bundle.subscribe()
     }
 
+    /// What can't be done, now and later.
+    pub(crate) fn problems(&self) -> watch::Receiver<Problems> {
+        self.problems.subscribe()
+    }
+
     /// Follows the Secret and the published ConfigMap, for ever.
     pub(crate) async fn run(mut self) {
         let (tell, mut told) = mpsc::channel(4);
@@ -109,10 +126,13 @@ impl Keeper {
                 if let Ok(Some((resource, event))) = timeout(next, told.recv()).await {
                     self.hear(resource, event);
                 }
-                next = self.round().await.unwrap_or_else(|error| {
-                    warn!("the trust bundle can't be kept: {error}; it stays as it is");
-                    AGAIN
+                let round = self.round().await.map_err(|error| {
+                    let problem = format!("the trust bundle can't be kept: {error}; it stays as it is");
+                    warn!("{problem}");
+                    problem
                 });
+                self.problems.send_modify(|problems| problems.bundle = round.clone().err());
+                next = round.unwrap_or(AGAIN);
             }
         };
         tokio::join!(secret, bundle, work);
@@ -126,9 +146,11 @@ impl Keeper {
         let object = match event {
             Event::Applied(object) => object,
             Event::Deleted(Key { .. }) => {
-                warn!(
+                let problem = format!(
                     "Secret {SYSTEM_NAMESPACE}/{name} was deleted; its key signs on until this process ends"
                 );
+                warn!("{problem}");
+                self.problems.send_modify(|problems| problems.secret = Some(problem));
                 return;
             }
             Event::Complete | Event::NotServed => return,
@@ -144,6 +166,10 @@ impl Keeper {
             let authority =
                 authority.map_err(|source| SecretError::Authority { name: name.clone(), source })?;
             Ok(Some((stored, authority.roots().clone())))
+        });
+        self.problems.send_modify(|problems| {
+            let told = |error: &SecretError| format!("{error}; what it held before goes on signing");
+            problems.secret = opened.as_ref().err().map(told);
         });
         match opened {
             Ok(None) => {}

@@ -6,11 +6,13 @@
 //!                            ▼  │  what is published, since when
 //!        ConfigMap gamut-system/gamut-trust-bundle ─► controller ─► sidecars
 //!                            │
-//!                            └─ publish ─► the same in every namespace with sidecars ─► mounted into their pods
+//!                            ├─ publish ─► the same in every namespace with sidecars ─► mounted into their pods
+//!                            └─ publish_for_all ─► ClusterTrustBundle, where the kind is served
 //! ```
 //!
 //! Any number of replicas does the same: what is made is made only if absent, what is replaced names the version that was read.
 
+mod cluster_bundle;
 mod keeper;
 mod publish;
 mod review;
@@ -18,6 +20,7 @@ mod secret;
 
 pub use self::secret::SecretError;
 pub(crate) use self::{
+    cluster_bundle::publish_for_all,
     keeper::Keeper,
     publish::publish,
     review::ClusterTokens,

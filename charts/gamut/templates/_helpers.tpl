@@ -60,6 +60,8 @@ affinity:
 image: {{ include "gamut.image" (dict "root" .root "name" "gamut") }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: [{{ .component }}]
+# What it says when it ends by itself is in the pod's status, where `kubectl describe` and `gamut check` show it.
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true

@@ -174,9 +174,13 @@ fn verdict(report: &Report, page: &mut Page) {
     }
 }
 
-/// A pod of a Job that is over: its sidecar has gone, and nobody waits for it.
+/// A pod of a Job that is over, or one that goes and whose sidecar has gone ahead: nobody waits for it.
 fn has_ended(pod: &Pod) -> bool {
-    matches!(pod.phase.as_str(), "Succeeded" | "Failed")
+    match pod.phase.as_str() {
+        "Succeeded" | "Failed" => true,
+        "Terminating" => matches!(pod.sidecar, Some(Sidecar::Silent(_))),
+        _ => false,
+    }
 }
 
 fn yes_or(yes: bool, otherwise: Tone) -> Cell {
@@ -224,7 +228,13 @@ mod tests {
     }
 
     fn report(pods: Vec<Pod>) -> Report {
-        let component = |name: &str| Component { name: name.to_owned(), pod: None, ready: true, restarts: 0 };
+        let component = |name: &str| Component {
+            name: name.to_owned(),
+            pod: None,
+            ready: true,
+            restarts: 0,
+            died_of: None,
+        };
         Report {
             world: Place::Instance {
                 name: "default".to_owned(),
@@ -273,10 +283,14 @@ mod tests {
         let newest = Tables { subscribed: 9, ..Tables::default() };
         let mut done = pod("job-1", Some(Sidecar::Silent("its sidecar hasn't started yet".to_owned())));
         done.phase = "Succeeded".to_owned();
-        let text = page(&report(vec![pod("web-1", sidecar(GOOD, newest)), done]), now(), false).render(false);
+        let mut going =
+            pod("web-0", Some(Sidecar::Silent("its sidecar can't be asked: pod not found".to_owned())));
+        going.phase = "Terminating".to_owned();
+        let pods = vec![pod("web-1", sidecar(GOOD, newest)), done, going];
+        let text = page(&report(pods), now(), false).render(false);
         assert!(text.contains("job-1  Completed"), "{text}");
         assert!(text.contains("all 1 sidecars have the newest tables"), "{text}");
-        assert!(!text.contains("hasn't started"), "{text}");
+        assert!(!text.contains("hasn't started") && !text.contains("not found"), "{text}");
     }
 
     #[test]

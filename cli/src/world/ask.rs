@@ -1,13 +1,13 @@
-//! Questions to sidecars and controllers of a cluster. Their admin ports listen inside their pods, so they are asked through the
+//! Questions to sidecars and to the mesh's own processes in a cluster. Their admin ports listen inside their pods, so they are asked through the
 //! API server, a few at a time.
 
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use gamut_controller::ControllerStatus;
 use gamut_kubernetes::{AskError, Cluster};
 use gamut_local::control::PodReport;
 use gamut_proxy::config::ports;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -19,8 +19,16 @@ const AT_ONCE: usize = 16;
 const EACH: Duration = Duration::from_secs(5);
 /// How long all may take; those that weren't asked by then are shown as such.
 const ALL: Duration = Duration::from_secs(60);
-/// The controller's admin port.
-const CONTROLLER_ADMIN: u16 = 15014;
+
+/// The admin ports of the mesh's own processes.
+pub(super) mod admin {
+    /// The controller's.
+    pub(crate) const CONTROLLER: u16 = 15014;
+    /// The CA's.
+    pub(crate) const CA: u16 = 15011;
+    /// The injector's.
+    pub(crate) const INJECTOR: u16 = 15017;
+}
 
 /// Asks the sidecars of all pods that have one running, and notes what they say, or why they don't.
 pub(super) async fn sidecars(cluster: &Cluster, pods: &mut [PodReport]) {
@@ -40,12 +48,12 @@ pub(super) async fn sidecars(cluster: &Cluster, pods: &mut [PodReport]) {
     asked.await;
 }
 
-/// What a controller's pod says.
+/// What a pod of the mesh's own says on its admin port.
 ///
 /// # Errors
 /// Why it says nothing, in one line.
-pub(super) async fn controller(cluster: &Cluster, pod: &str) -> Result<ControllerStatus, String> {
-    let status = status(cluster, SYSTEM_NAMESPACE, pod, CONTROLLER_ADMIN, EACH).await?;
+pub(super) async fn own<T: DeserializeOwned>(cluster: &Cluster, pod: &str, port: u16) -> Result<T, String> {
+    let status = status(cluster, SYSTEM_NAMESPACE, pod, port, EACH).await?;
     serde_json::from_value(status).map_err(|error| format!("it speaks another version of /status: {error}"))
 }
 

@@ -1,10 +1,12 @@
 //! The whole of a mesh at one moment: its own processes, pods, and what sidecars and controllers say.
 
 use anyhow::Context as _;
+use gamut_ca::CaStatus;
 use gamut_controller::{ControllerStatus, SettingsStatus};
 use gamut_kubernetes::{Cluster, Context, Selection, core};
 use gamut_local::control::{PodReport, Status};
-use serde::Serialize;
+use gamut_webhook::InjectorStatus;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Place, SYSTEM_NAMESPACE, ask, place, pod};
@@ -40,6 +42,18 @@ pub(crate) struct Component {
     pub(crate) ready: bool,
     /// How often it has died.
     pub(crate) restarts: u32,
+    /// Its last words, if it has died, in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) died_of: Option<String>,
+}
+
+/// What a cluster's CAs and injectors say of themselves, by pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnStatus {
+    pub(crate) authorities: Vec<(String, CaStatus)>,
+    pub(crate) injectors: Vec<(String, InjectorStatus)>,
+    /// Those that didn't answer, a line each.
+    pub(crate) unasked: Vec<String>,
 }
 
 /// The components of a cluster. Each runs as the service account `gamut-NAME`, which is what certificates know it by.
@@ -53,6 +67,7 @@ impl Mesh {
             pod: None,
             ready: report.ready,
             restarts: report.restarts,
+            died_of: None,
         };
         let controller: Option<ControllerStatus> =
             status.controller.and_then(|value| serde_json::from_value(value).ok());
@@ -105,17 +120,14 @@ impl Mesh {
             }
             Err(problem) => (Vec::new(), vec![problem]),
         };
-        let (mut controllers, mut unasked) = (Vec::new(), Vec::new());
-        for pod in components.iter().filter(|c| c.name == "controller").filter_map(|c| c.pod.as_ref()) {
-            match ask::controller(cluster, pod).await {
-                Ok(status) => {
-                    let told = status.source.problems.iter();
-                    problems.extend(told.map(|problem| format!("controller {pod}: {problem}")));
-                    controllers.push(status);
-                }
-                Err(reason) => unasked.push(format!("controller {pod} can't be asked: {reason}")),
-            }
+        let mut unasked = Vec::new();
+        let controllers: Vec<(String, ControllerStatus)> =
+            ask_all(cluster, &components, "controller", ask::admin::CONTROLLER, &mut unasked).await;
+        for (pod, status) in &controllers {
+            let told = status.source.problems.iter();
+            problems.extend(told.map(|problem| format!("controller {pod}: {problem}")));
         }
+        let controllers = controllers.into_iter().map(|(_, status)| status).collect();
         let mut pods: Vec<PodReport> =
             objects.iter().map(pod::report).filter(|pod| !pod::is_over(pod)).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -124,6 +136,34 @@ impl Mesh {
         let waiting_for = pods.iter().filter(ours_or_meshed).filter_map(pod::waiting_for).collect();
         Self { world, components, pods, controllers, unasked, problems, waiting_for }
     }
+}
+
+impl OwnStatus {
+    /// Asks them all.
+    pub(crate) async fn ask(cluster: &Cluster, components: &[Component]) -> Self {
+        let mut unasked = Vec::new();
+        let authorities = ask_all(cluster, components, "ca", ask::admin::CA, &mut unasked).await;
+        let injectors = ask_all(cluster, components, "injector", ask::admin::INJECTOR, &mut unasked).await;
+        Self { authorities, injectors, unasked }
+    }
+}
+
+/// What each pod of a component says; those that don't answer are noted.
+async fn ask_all<T: DeserializeOwned>(
+    cluster: &Cluster,
+    components: &[Component],
+    name: &str,
+    port: u16,
+    unasked: &mut Vec<String>,
+) -> Vec<(String, T)> {
+    let mut told = Vec::new();
+    for pod in components.iter().filter(|c| c.name == name).filter_map(|c| c.pod.as_ref()) {
+        match ask::own(cluster, pod, port).await {
+            Ok(status) => told.push((pod.clone(), status)),
+            Err(reason) => unasked.push(format!("{name} {pod} can't be asked: {reason}")),
+        }
+    }
+    told
 }
 
 /// By what settings the controller of a cluster compiles: any replica knows.
@@ -136,7 +176,7 @@ pub(super) async fn settings(cluster: &Cluster) -> Result<SettingsStatus, String
     let mut reason = format!("namespace {SYSTEM_NAMESPACE} has no controller to ask");
     for component in components(&pods.unwrap_or_default()) {
         let Some(pod) = component.pod.filter(|_| component.name == "controller") else { continue };
-        match ask::controller(cluster, &pod).await {
+        match ask::own::<ControllerStatus>(cluster, &pod, ask::admin::CONTROLLER).await {
             Ok(status) => return Ok(status.settings),
             Err(why) => reason = format!("controller {pod} can't be asked: {why}"),
         }
@@ -156,6 +196,7 @@ pub(crate) fn components(pods: &[Value]) -> Vec<Component> {
             ready: report.ready,
             restarts: report.containers.iter().map(|container| container.restarts).sum(),
             pod: Some(report.name),
+            died_of: pod::last_words(pod),
         })
     };
     let mut components: Vec<Component> = pods.iter().filter_map(component).collect();

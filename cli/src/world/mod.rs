@@ -28,7 +28,7 @@ use gamut_manifest::{Object, Origin};
 use serde_json::Value;
 
 pub(crate) use self::{
-    mesh::{COMPONENTS, Component, Mesh, components},
+    mesh::{COMPONENTS, Component, Mesh, OwnStatus, components},
     objects::Objects,
     place::Place,
     pod::{has_sidecar, is_over, report as pod_report},

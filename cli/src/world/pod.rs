@@ -62,6 +62,17 @@ pub(super) fn waiting_for(pod: &PodReport) -> Option<String> {
     }
 }
 
+/// What a container printed last before it ended and was started again, on one line. Kubernetes keeps that of containers with
+/// `terminationMessagePolicy: FallbackToLogsOnError`.
+pub(super) fn last_words(pod: &Value) -> Option<String> {
+    let died = |status: &Value| {
+        let now = text(status, "/state/terminated/message");
+        now.or_else(|| text(status, "/lastState/terminated/message")).map(str::to_owned)
+    };
+    let words = list(pod, "/status/containerStatuses").find_map(died)?;
+    words.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
+}
+
 fn containers(pod: &Value) -> Vec<ContainerReport> {
     let of = |spec: &'static str, status: &'static str| {
         list(pod, spec).filter_map(move |container| {
@@ -176,6 +187,16 @@ mod tests {
             let line = waiting_for(&report(&pod(sidecar, app))).unwrap();
             assert_eq!(line, format!("pod shop/web-5d4f-x: {expected}"));
         }
+    }
+
+    #[test]
+    fn the_last_words_of_what_died_are_its_last_line() {
+        let mut crashed = pod(json!({}), json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        assert_eq!(last_words(&crashed), None);
+        let died =
+            json!({"terminated": {"reason": "Error", "message": "INFO listening\ngamut: no token\n\n"}});
+        crashed["status"]["containerStatuses"][0]["lastState"] = died;
+        assert_eq!(last_words(&crashed).as_deref(), Some("gamut: no token"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tracing::{debug, warn};
 
 use crate::{
+    follow::Problems,
     metrics::{Gauge, Metrics},
     namespaces::{Known, Namespaces},
     pod_security,
@@ -35,6 +36,7 @@ pub(crate) struct Admin {
     pub(crate) namespaces: Namespaces,
     pub(crate) ca_bundle: watch::Receiver<CaBundle>,
     pub(crate) without_sidecar: watch::Receiver<Report>,
+    pub(crate) problems: Problems,
 }
 
 impl Admin {
@@ -98,6 +100,7 @@ impl Admin {
             ca_bundle: self.ca_bundle.borrow().clone(),
             without_sidecar: without_sidecar.listed.clone(),
             without_sidecar_total: without_sidecar.counts.values().sum(),
+            problems: self.problems.lines(),
             pod_security: forbidding(&self.namespaces.subscribe().borrow()),
         }
     }

@@ -17,7 +17,10 @@ use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
-use crate::{follow::follow, status::CaBundle};
+use crate::{
+    follow::{Problems, follow},
+    status::CaBundle,
+};
 
 /// The name of our MutatingWebhookConfiguration, which the chart makes.
 const CONFIGURATION: &str = "gamut-injector";
@@ -36,22 +39,28 @@ enum Seen<T> {
 }
 
 /// Begins to keep the bundle; says how it stands.
-pub(crate) fn start(cluster: &Cluster, tasks: &mut JoinSet<()>) -> watch::Receiver<CaBundle> {
+pub(crate) fn start(
+    cluster: &Cluster,
+    problems: &Problems,
+    tasks: &mut JoinSet<()>,
+) -> watch::Receiver<CaBundle> {
     let (tell_roots, roots) = watch::channel(Seen::NotYet);
     let (tell_configuration, configuration) = watch::channel(Seen::NotYet);
     let (tell, state) = watch::channel(CaBundle::Unknown);
 
     let published = Selection::named(Some(SYSTEM_NAMESPACE), ROOTS_CONFIG_MAP);
     let watch = Watch::new(cluster.clone(), core::CONFIG_MAP, published);
+    let noted = problems.clone();
     tasks.spawn(async move {
         let hear = |events| tell_roots.send_modify(|roots| hear_roots(roots, events));
-        match follow(watch, "the webhook's caBundle stays as it is", hear).await {}
+        match follow(watch, "the webhook's caBundle stays as it is", &noted, hear).await {}
     });
     let ours = Selection::named(None, CONFIGURATION);
     let watch = Watch::new(cluster.clone(), core::MUTATING_WEBHOOK_CONFIGURATION, ours);
+    let noted = problems.clone();
     tasks.spawn(async move {
         let hear = |events| tell_configuration.send_modify(|seen| hear_configuration(seen, events));
-        match follow(watch, "its caBundle isn't looked after meanwhile", hear).await {}
+        match follow(watch, "its caBundle isn't looked after meanwhile", &noted, hear).await {}
     });
     let cluster = cluster.clone();
     tasks.spawn(async move { match keep(&cluster, roots, configuration, tell).await {} });

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
-use gamut_identity::{DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE};
+use gamut_identity::{MeshArgs, SYSTEM_NAMESPACE};
 use gamut_injector::{Config, Resources, values};
 
 /// The shortest life of a service account token that Kubernetes gives out, in seconds.
@@ -25,17 +25,9 @@ pub struct InjectorArgs {
         value_name = "ADDRESS:PORT"
     )]
     pub admin: SocketAddr,
-    /// The mesh's trust domain
-    #[arg(long, env = "GAMUT_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN, value_name = "NAME")]
-    pub trust_domain: String,
-    /// The CA, for the injector itself and for sidecars
-    #[arg(
-        long,
-        env = "GAMUT_CA_ADDRESS",
-        default_value = "gamut-ca.gamut-system.svc:15010",
-        value_name = "HOST:PORT"
-    )]
-    pub ca_address: String,
+    /// Which mesh it and the sidecars belong to
+    #[command(flatten)]
+    pub mesh: MeshArgs,
     /// The controller, for sidecars
     #[arg(
         long,
@@ -44,22 +36,6 @@ pub struct InjectorArgs {
         value_name = "HOST:PORT"
     )]
     pub controller_address: String,
-    /// The service account token that the CA accepts; read again at each renewal
-    #[arg(
-        long,
-        env = "GAMUT_TOKEN_FILE",
-        default_value = "/var/run/secrets/gamut.mesh/token/token",
-        value_name = "FILE"
-    )]
-    pub token_file: PathBuf,
-    /// The roots that the CA's own certificate leads to, PEM
-    #[arg(
-        long,
-        env = "GAMUT_ROOTS_FILE",
-        default_value = "/var/run/secrets/gamut.mesh/roots/root.pem",
-        value_name = "FILE"
-    )]
-    pub roots_file: PathBuf,
     /// The cluster to work for, if not the one that this pod runs in, or KUBECONFIG's
     #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -125,8 +101,8 @@ impl InjectorArgs {
         Config {
             image: self.image.clone(),
             image_pull_policy: self.image_pull_policy.map(|policy| format!("{policy:?}")),
-            trust_domain: self.trust_domain.clone(),
-            ca_address: self.ca_address.clone(),
+            trust_domain: self.mesh.trust_domain.clone(),
+            ca_address: self.mesh.ca_address.clone(),
             controller_address: self.controller_address.clone(),
             system_namespace: SYSTEM_NAMESPACE.to_owned(),
             log_level: self.sidecar_log.clone(),

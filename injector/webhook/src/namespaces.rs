@@ -10,7 +10,10 @@ use gamut_kubernetes::{Cluster, Event, Selection, Watch, core};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::{follow::follow, pod_security};
+use crate::{
+    follow::{Problems, follow},
+    pod_security,
+};
 
 /// How long reading one may take: the API server waits for us meanwhile.
 const READ: Duration = Duration::from_secs(4);
@@ -41,12 +44,13 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     /// Begins to watch.
-    pub(crate) fn start(cluster: Cluster, tasks: &mut JoinSet<()>) -> Self {
+    pub(crate) fn start(cluster: Cluster, problems: &Problems, tasks: &mut JoinSet<()>) -> Self {
         let (tell, known) = watch::channel(Known::default());
         let watch = Watch::new(cluster.clone(), core::NAMESPACE, Selection::default().metadata_only());
+        let problems = problems.clone();
         tasks.spawn(async move {
             let hear = |events| tell.send_modify(|known| known.hear(events));
-            match follow(watch, "what is known of namespaces stays", hear).await {}
+            match follow(watch, "what is known of namespaces stays", &problems, hear).await {}
         });
         Self { cluster, known }
     }

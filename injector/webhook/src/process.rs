@@ -2,10 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use gamut_identity::{
-    CA_SERVICE_ACCOUNT, CaClient, Clock, INJECTOR_SERVICE_ACCOUNT, Identity, SYSTEM_NAMESPACE, SpiffeError,
-    SpiffeId,
-};
+use gamut_identity::{Clock, INJECTOR_SERVICE_ACCOUNT, Identity, SYSTEM_NAMESPACE, SpiffeError};
 use gamut_kubernetes::{Cluster, ConnectError};
 use thiserror::Error;
 use tokio::{
@@ -16,8 +13,8 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    admin::Admin, ca_bundle, config::InjectorArgs, metrics::Metrics, namespaces::Namespaces, reconcile,
-    serve::Webhook,
+    admin::Admin, ca_bundle, config::InjectorArgs, follow::Problems, metrics::Metrics,
+    namespaces::Namespaces, reconcile, serve::Webhook,
 };
 
 /// An injector whose sockets are bound.
@@ -76,24 +73,19 @@ impl Injector {
     /// # Errors
     /// If a socket can't be bound, or there is no cluster.
     pub async fn start(args: &InjectorArgs, clock: Clock) -> Result<Self, InjectorError> {
-        let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, INJECTOR_SERVICE_ACCOUNT)?;
-        let ca = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
-        let (https, listener) = (listen(args.listen).await?, listen(args.admin).await?);
+        let id = args.mesh.id(SYSTEM_NAMESPACE, INJECTOR_SERVICE_ACCOUNT)?;
+        let ca = args.mesh.ca_client(clock.clone())?;
+        let (https, listener) = (listen(args.listen)?, listen(args.admin)?);
         let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
-        let client = CaClient {
-            address: args.ca_address.clone(),
-            ca,
-            token_file: args.token_file.clone(),
-            roots_file: args.roots_file.clone(),
-            clock: clock.clone(),
-        };
-        let identity = Identity::start(id, client, clock);
+        let identity = Identity::start(id, ca, clock);
 
         let mut tasks = JoinSet::new();
-        let namespaces = Namespaces::start(cluster.clone(), &mut tasks);
-        let ca_bundle = ca_bundle::start(&cluster, &mut tasks);
+        let problems = Problems::default();
+        let namespaces = Namespaces::start(cluster.clone(), &problems, &mut tasks);
+        let ca_bundle = ca_bundle::start(&cluster, &problems, &mut tasks);
+        let replica = args.replica.clone();
         let without_sidecar =
-            reconcile::start(&cluster, &namespaces, args.sidecars(), args.replica.clone(), &mut tasks);
+            reconcile::start(&cluster, &namespaces, args.sidecars(), replica, &problems, &mut tasks);
         let metrics = Arc::new(Metrics::default());
         let webhook = Webhook::new(namespaces.clone(), args.sidecars(), metrics.clone());
         let admin = Admin {
@@ -103,6 +95,7 @@ impl Injector {
             namespaces,
             ca_bundle,
             without_sidecar,
+            problems,
         };
         Ok(Self { https, listener, identity, webhook, admin, tasks })
     }
@@ -126,6 +119,6 @@ impl Injector {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, InjectorError> {
-    TcpListener::bind(address).await.map_err(|source| InjectorError::Listen { address, source })
+fn listen(address: SocketAddr) -> Result<TcpListener, InjectorError> {
+    gamut_identity::listen(address).map_err(|source| InjectorError::Listen { address, source })
 }

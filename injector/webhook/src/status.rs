@@ -18,6 +18,8 @@ pub struct InjectorStatus {
     pub without_sidecar: Vec<WithoutSidecar>,
     /// How many of these there are.
     pub without_sidecar_total: usize,
+    /// What can't be watched, and what that means, a line each.
+    pub problems: Vec<String>,
     /// Namespaces whose Pod Security level refuses sidecars, though they ask for them; by name.
     pub pod_security: Vec<ForbiddingNamespace>,
 }

@@ -143,6 +143,26 @@ spec: {nodeName: none, containers: [{name: app, image: none}]}
 }
 
 #[test]
+fn the_roots_are_a_cluster_trust_bundle_too_and_put_back_when_somebody_changes_it() {
+    let Some(cluster) = Cluster::take() else { return };
+    let ca = cluster.ca(15_010, &[]);
+    ca.says("is published as ClusterTrustBundle gamut-trust-bundle");
+    let name = "clustertrustbundle/gamut-trust-bundle";
+    let held = || cluster.value("", name, ".spec.trustBundle");
+    let root = bundle(&cluster, "gamut-system");
+    assert_eq!(held(), root);
+
+    let other = Authority::make("cluster.local", SystemTime::now()).unwrap().chain;
+    let patch = serde_json::json!({"spec": {"trustBundle": other}}).to_string();
+    cluster.kubectl(&["patch", name, "--type=merge", "-p", &patch]);
+    until("somebody else's root is replaced", || held() == root);
+    cluster.kubectl(&["delete", name]);
+    cluster.wait_for("", name);
+    assert_eq!(held(), root);
+    ca.terminate();
+}
+
+#[test]
 fn a_users_secret_is_waited_for_followed_and_when_broken_left_alone() {
     let Some(cluster) = Cluster::take() else { return };
     let make = || Authority::make("cluster.local", SystemTime::now()).unwrap();

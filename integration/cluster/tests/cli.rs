@@ -4,9 +4,9 @@
 
 use std::{fs, process::Output};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, finding, json_of};
 
 const WEB: &str = "
 apiVersion: v1
@@ -57,24 +57,6 @@ spec:
   initContainers: [{name: gamut-proxy, restartPolicy: Always, image: 'gamut.test/pause:1', imagePullPolicy: IfNotPresent}]
   containers: [{name: app, image: 'gamut.test/pause:1', imagePullPolicy: IfNotPresent}]
 ";
-
-fn json_of(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "{error}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
-}
-
-fn finding(report: &Value, what: &str) -> (String, String) {
-    let findings = report["findings"].as_array().unwrap();
-    let finding = findings.iter().find(|finding| finding["what"] == what);
-    let finding = finding.unwrap_or_else(|| panic!("nothing about {what}: {report:#}"));
-    let text = |field: &str| finding[field].as_str().unwrap().to_owned();
-    (text("result"), text("detail"))
-}
 
 #[test]
 fn a_cluster_without_gamut_may_have_it_and_is_told_that_it_has_not() {

@@ -1,98 +1,18 @@
 //! Gamut as people install it: the chart, the images, a labelled namespace, and `examples/canary` as it is.
-//!
-//! The images must be loaded (`integration/cluster/images --load`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader},
-    process::{Child, Stdio},
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
+use std::collections::BTreeSet;
+
+use crate::{
+    harness::{Cluster, until},
+    shop::{Canary, Load, Release},
 };
-
-use crate::harness::{Cluster, until};
-
-/// A Helm release, uninstalled when dropped.
-struct Release<'a>(&'a Cluster);
-
-impl<'a> Release<'a> {
-    fn install(cluster: &'a Cluster) -> Self {
-        let standard = "pod-security.kubernetes.io/enforce=restricted";
-        cluster.kubectl(&["label", "--overwrite", "namespace", "gamut-system", standard]);
-        let release = Self(cluster);
-        release.helm(&["install", "gamut", Cluster::CHART, "--wait", "--timeout=2m"]);
-        release
-    }
-
-    fn helm(&self, arguments: &[&str]) -> String {
-        self.0.run("helm", &[arguments, &["--namespace=gamut-system"]].concat())
-    }
-
-    fn uninstall(self) {
-        self.helm(&["uninstall", "gamut", "--wait", "--timeout=2m"]);
-    }
-}
-
-/// `examples/canary`, rolled out. Its objects are deleted when dropped; the namespace stays.
-struct Canary<'a>(&'a Cluster);
-
-impl<'a> Canary<'a> {
-    fn start(cluster: &'a Cluster) -> Self {
-        let canary = Self(cluster);
-        cluster.kubectl(&["apply", "-f", Cluster::CANARY]);
-        for deployment in ["web-v1", "web-v2", "client"] {
-            canary.rolled_out(deployment);
-        }
-        cluster.wait(
-            "shop",
-            "httproute/web",
-            r#".status.parents[0].conditions[?(@.type=="Accepted")].status"#,
-            "True",
-        );
-        canary
-    }
-
-    fn rolled_out(&self, deployment: &str) {
-        let deployment = format!("deployment/{deployment}");
-        self.0.kubectl(&["rollout", "status", "-n", "shop", &deployment, "--timeout=180s"]);
-    }
-
-    /// Requests from the client's pod.
-    fn ask(&self, arguments: &[&str]) -> String {
-        let exec = ["exec", "-n", "shop", "deployment/client", "-c", "echo", "--"];
-        self.0.kubectl(&[exec.as_slice(), arguments].concat())
-    }
-
-    fn pods(&self, labels: &str) -> usize {
-        self.0.kubectl(&["get", "pods", "-n", "shop", "-l", labels, "-o", "name"]).lines().count()
-    }
-
-    /// How often each version answered.
-    fn versions(&self, count: usize) -> BTreeMap<String, usize> {
-        let mut versions = BTreeMap::new();
-        for line in self.ask(&["client", "http://web/", &format!("--count={count}")]).lines() {
-            if let Some((_, version)) = line.split_once("ServiceVersion=") {
-                *versions.entry(version.to_owned()).or_default() += 1;
-            }
-        }
-        versions
-    }
-}
-
-impl Drop for Canary<'_> {
-    fn drop(&mut self) {
-        let all = "deployments.apps,services,serviceaccounts,httproutes";
-        self.0.kubectl(&["delete", "-n", "shop", "--all", "--wait=false", all]);
-        self.0.kubectl(&["delete", "-n", "shop", "--all", "pods", "--force", "--grace-period=0"]);
-    }
-}
 
 #[test]
 fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_uninstallation() {
     let Some(cluster) = Cluster::take_empty() else { return };
     cluster.install_gateway_api();
     let before = everything(&cluster);
-    let release = Release::install(&cluster);
+    let release = Release::install(&cluster, &[]);
     let canary = Canary::start(&cluster);
 
     let versions = canary.versions(500);
@@ -116,10 +36,9 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     assert_eq!(cluster.get(&format!("http://{replica}:15014/status")).0, 403);
 
     let trusted = ca_bundle(&cluster);
-    release.helm(&["upgrade", "gamut", Cluster::CHART, "--wait", "--timeout=2m", "--set=log.level=debug"]);
+    release.upgrade(&["log.level=debug"]);
     assert_eq!(ca_bundle(&cluster), trusted, "an upgrade leaves the injector's caBundle alone");
-    cluster.kubectl(&["rollout", "restart", "-n", "shop", "deployment/client"]);
-    canary.rolled_out("client");
+    canary.restart("client");
     assert_eq!(canary.versions(100).values().sum::<usize>(), 100, "after the upgrade");
 
     drop(canary);
@@ -131,7 +50,7 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
 fn a_rolling_restart_of_a_meshed_deployment_under_load_fails_no_request() {
     let Some(cluster) = Cluster::take_empty() else { return };
     cluster.install_gateway_api();
-    let release = Release::install(&cluster);
+    let release = Release::install(&cluster, &[]);
     let canary = Canary::start(&cluster);
 
     for (how, more) in
@@ -140,8 +59,7 @@ fn a_rolling_restart_of_a_meshed_deployment_under_load_fails_no_request() {
         let load = Load::start(&cluster, more);
         load.more(200);
         for deployment in ["web-v1", "web-v2"] {
-            cluster.kubectl(&["rollout", "restart", "-n", "shop", &format!("deployment/{deployment}")]);
-            canary.rolled_out(deployment);
+            canary.restart(deployment);
         }
         until("the old pods are gone", || canary.pods("app=web") == 4);
         load.more(200);
@@ -150,56 +68,6 @@ fn a_rolling_restart_of_a_meshed_deployment_under_load_fails_no_request() {
     }
     drop(canary);
     release.uninstall();
-}
-
-/// Requests without a pause from the client's pod.
-struct Load {
-    exec: Child,
-    seen: Arc<Mutex<Seen>>,
-    reader: JoinHandle<()>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    answers: usize,
-    failed: Vec<String>,
-}
-
-impl Load {
-    fn start(cluster: &Cluster, more: &[&str]) -> Self {
-        let exec = ["exec", "-i", "-n", "shop", "deployment/client", "-c", "echo", "--"];
-        let load = ["gamut-echo", "load", "http://web/", "--users=4"];
-        let mut command = cluster.inside("kubectl");
-        command.args(exec).args(load).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut exec = command.spawn().unwrap();
-        let lines = BufReader::new(exec.stdout.take().unwrap()).lines();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let into = seen.clone();
-        let reader = thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut seen = into.lock().unwrap();
-                seen.answers += 1;
-                if !line.starts_with("200 ") {
-                    seen.failed.push(line);
-                }
-            }
-        });
-        Self { exec, seen, reader }
-    }
-
-    /// Waits for so many answers more.
-    fn more(&self, count: usize) {
-        let before = self.seen.lock().unwrap().answers;
-        until("there are more answers", || self.seen.lock().unwrap().answers >= before + count);
-    }
-
-    /// Ends it, and gives what it has seen.
-    fn stop(mut self) -> Seen {
-        drop(self.exec.stdin.take());
-        self.exec.wait().unwrap();
-        self.reader.join().unwrap();
-        std::mem::take(&mut self.seen.lock().unwrap())
-    }
 }
 
 /// What the API server trusts the injector by.

@@ -8,3 +8,7 @@ mod controller;
 mod harness;
 mod injector;
 mod install;
+mod outages;
+mod own_pki;
+mod shop;
+mod workloads;

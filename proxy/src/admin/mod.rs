@@ -77,19 +77,18 @@ impl Background {
         admin: SocketAddr,
         metrics: SocketAddr,
     ) -> io::Result<(SocketAddr, SocketAddr)> {
-        let open = async move {
-            let (admin, metrics) = (listen(admin).await?, listen(metrics).await?);
+        let opened = async move {
+            let (admin, metrics) = (open(admin)?, open(metrics)?);
             let addresses = (admin.local_addr()?, metrics.local_addr()?);
             tokio::spawn(server::serve(admin, server::Pages::All, shown.clone()));
             tokio::spawn(server::serve(metrics, server::Pages::Metrics, shown));
             Ok(addresses)
         };
-        self.spawn(open).await.map_err(io::Error::other)?
+        self.spawn(opened).await.map_err(io::Error::other)?
     }
 }
 
-async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    gamut_identity::listen(address)
         .map_err(|error| io::Error::new(error.kind(), format!("can't listen on {address}: {error}")))
 }

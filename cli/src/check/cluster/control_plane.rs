@@ -1,5 +1,7 @@
 //! The mesh's own pods: whether they run, whether one leads, and what their clocks show.
 
+use gamut_ca::CaStatus;
+use gamut_webhook::{CaBundle, InjectorStatus};
 use jiff::Timestamp;
 
 use super::{
@@ -7,12 +9,15 @@ use super::{
     facts::{namespace, text},
     few, unknown, unread,
 };
-use crate::world::{COMPONENTS, Component, Mesh, SYSTEM_NAMESPACE};
+use crate::world::{COMPONENTS, Component, Mesh, OwnStatus, SYSTEM_NAMESPACE};
 
 const WHAT: &str = "control plane";
 
 /// By how many seconds this machine's clock may differ before it is said.
 const LOCAL_SKEW: i64 = 10;
+/// How soon, in seconds, the end of what the CA signs with is a warning: two weeks.
+const SIGNING_LEFT: i64 = 14 * 24 * 60 * 60;
+const RENEW: &str = "no certificate outlives it: put a newer one into its Secret, early enough for the roots to spread; certificates that there are stay good until their end";
 /// How old a renewal of the Lease may look: it is renewed every 4 s and may be given away after 15.
 const RENEWED: std::ops::RangeInclusive<i64> = -3..=17;
 
@@ -63,6 +68,10 @@ fn of_component(name: &'static str, components: &[Component]) -> Finding {
     let look = format!(
         "kubectl -n {SYSTEM_NAMESPACE} get pods,events; kubectl -n {SYSTEM_NAMESPACE} logs deployment/gamut-{name}"
     );
+    let detail = match pods.iter().filter(|component| !component.ready).find_map(|it| it.died_of.as_ref()) {
+        Some(words) => format!("{detail}; its last words: {words}"),
+        None => detail,
+    };
     match (pods.len(), ready) {
         (0, _) => Finding::failed(
             name,
@@ -119,6 +128,96 @@ pub(super) fn controllers(mesh: &Mesh) -> Vec<Finding> {
     if findings.is_empty() && !mesh.controllers.is_empty() {
         let subscribers: usize = mesh.controllers.iter().map(|status| status.subscribers.len()).sum();
         let said = format!("version {}, {} subscribed", versions.concat(), count(subscribers, "sidecar"));
+        findings.push(Finding::ok(WHAT, said));
+    }
+    findings
+}
+
+/// What CAs and injectors say about themselves.
+pub(super) fn own(own: &OwnStatus, now: Timestamp) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        own.authorities.iter().flat_map(|(pod, status)| of_authority(pod, status, now)).collect();
+    findings.extend(own.injectors.iter().flat_map(|(pod, status)| of_injector(pod, status, now)));
+    findings.extend(own.unasked.iter().map(|reason| {
+        Finding::unknown(
+            "control plane",
+            reason,
+            "to ask it takes the permission to create pods/portforward in gamut-system",
+        )
+    }));
+    findings
+}
+
+fn of_authority(pod: &str, status: &CaStatus, now: Timestamp) -> Vec<Finding> {
+    const WHAT: &str = "signing key";
+    let mut findings: Vec<Finding> = status
+        .problems
+        .iter()
+        .map(|problem| {
+            Finding::failed(
+                WHAT,
+                format!("{pod}: {problem}"),
+                "mend what is named: the CA looks at it again as soon as it changes",
+            )
+        })
+        .collect();
+    let left = status.signs_until.parse().map(|until: Timestamp| until.as_second() - now.as_second());
+    let ends = format!("{pod}: what it signs with ends at {}", status.signs_until);
+    findings.push(match left {
+        Ok(0..SIGNING_LEFT) => Finding::warning(WHAT, ends, RENEW),
+        Ok(..0) => Finding::failed(WHAT, ends, RENEW),
+        _ => Finding::ok(WHAT, format!("{pod} signs until {}", status.signs_until)),
+    });
+    findings
+}
+
+fn of_injector(pod: &str, status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
+    const WHAT: &str = "injectors";
+    const LOOK: &str = "kubectl -n gamut-system logs deployment/gamut-injector; if roles are missing: helm upgrade puts them back";
+    let mut findings: Vec<Finding> = status
+        .problems
+        .iter()
+        .map(|problem| Finding::failed(WHAT, format!("{pod}: {problem}"), LOOK))
+        .collect();
+    if let CaBundle::Waiting { reason } | CaBundle::Failed { reason } = &status.ca_bundle {
+        findings.push(Finding::failed(WHAT, format!("{pod}: caBundle: {reason}"), LOOK));
+    }
+    let ca = "the CA issues it: kubectl -n gamut-system logs deployment/gamut-ca";
+    let problem = status.certificate_problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let ended = |until: &str| until.parse::<Timestamp>().is_ok_and(|until| until <= now);
+    match &status.certificate {
+        None => findings.push(Finding::failed(WHAT, format!("{pod} has no certificate{problem}"), ca)),
+        Some(certificate) if ended(&certificate.not_after) => findings.push(Finding::failed(
+            WHAT,
+            format!("{pod}: its certificate has ended at {}{problem}", certificate.not_after),
+            ca,
+        )),
+        Some(certificate) if !problem.is_empty() => findings.push(Finding::warning(
+            WHAT,
+            format!(
+                "{pod}: its certificate, good until {}, can't be renewed{problem}",
+                certificate.not_after
+            ),
+            ca,
+        )),
+        Some(_) => {}
+    }
+    if status.without_sidecar_total > 0 {
+        let names: Vec<String> =
+            status.without_sidecar.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+        findings.push(Finding::warning(
+            WHAT,
+            format!(
+                "{pod} counts {} without the sidecar that they should have: {}",
+                count(status.without_sidecar_total, "pod"),
+                few(&names)
+            ),
+            "their Events of reason NoSidecar say why: kubectl -n NAMESPACE describe pod NAME",
+        ));
+    }
+    if findings.is_empty() {
+        let until = status.certificate.as_ref().map(|certificate| certificate.not_after.as_str());
+        let said = format!("{pod}: certificate good until {}", until.unwrap_or_default());
         findings.push(Finding::ok(WHAT, said));
     }
     findings

@@ -64,6 +64,9 @@ pub(super) async fn now(cluster: &Cluster, context: &Context) -> anyhow::Result<
     findings.extend(pods::roots(&facts));
     findings.extend(pods::pod_security(&facts));
     findings.extend(pods::without_sidecar(&facts));
+    if let Ok(components) = &components {
+        findings.extend(control_plane::own(&world::OwnStatus::ask(cluster, components).await, facts.time));
+    }
     if let Ok(objects) = &facts.pods {
         let mesh = world::Mesh::of_pods(cluster, world.clone(), objects, components).await;
         findings.extend(control_plane::controllers(&mesh));

@@ -1,15 +1,20 @@
 //! Clusters in several states of health, from the API server's documents to the page.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gamut_ca::CaStatus;
 use gamut_controller::{ControllerStatus, SettingsStatus, SourceStatus, SubscriberStatus};
 use gamut_controller_api::MtlsMode;
 use gamut_local::control::PodReport;
 use gamut_route::Uid;
+use gamut_webhook::{CaBundle, Cause, InjectorStatus, OwnCertificate, WithoutSidecar};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::world::scripted::{self, Documents, REVIEWS, component, forbidden, list};
+use crate::world::{
+    OwnStatus,
+    scripted::{self, Documents, REVIEWS, component, forbidden, list},
+};
 
 /// A root's certificate, PEM.
 fn root() -> String {
@@ -336,4 +341,84 @@ fn sidecars_out_of_order_are_named_with_what_to_do() {
     let mut mesh = mesh(vec![expired, behind, refusing, sidecar("away", away), silent], "0.0.9");
     mesh.waiting_for = vec!["pod shop/new: container gamut-proxy: waiting: ErrImagePull".to_owned()];
     insta::assert_snapshot!(of_sidecars(mesh));
+}
+
+fn authority(signs_until: &str, problems: &[&str]) -> (String, CaStatus) {
+    let problems = problems.iter().map(ToString::to_string).collect();
+    ("gamut-ca-x".to_owned(), CaStatus { signs_until: signs_until.to_owned(), roots: 1, problems })
+}
+
+fn injector() -> InjectorStatus {
+    let not_after = "1970-01-13T00:00:00Z".to_owned();
+    InjectorStatus {
+        ready: true,
+        certificate: Some(OwnCertificate { serial: "1".to_owned(), not_after }),
+        certificate_problem: None,
+        ca_bundle: CaBundle::Written { roots: 1 },
+        without_sidecar: Vec::new(),
+        without_sidecar_total: 0,
+        problems: Vec::new(),
+        pod_security: Vec::new(),
+    }
+}
+
+fn of_own(own: &OwnStatus) -> String {
+    let now = "1970-01-12T13:46:40Z".parse().unwrap();
+    let findings = control_plane::own(own, now);
+    Report { world: Place::Machine, purpose: Purpose::Operate, findings }.page(now).render(false)
+}
+
+#[test]
+fn cas_and_injectors_in_order_say_until_when() {
+    let own = OwnStatus {
+        authorities: vec![authority("1980-01-01T00:00:00Z", &[])],
+        injectors: vec![("gamut-injector-x".to_owned(), injector())],
+        unasked: Vec::new(),
+    };
+    insta::assert_snapshot!(of_own(&own));
+}
+
+#[test]
+fn what_keeps_cas_and_injectors_from_their_work_is_told_with_what_to_do() {
+    let broken = "Secret gamut-system/our-pki: ca.crt can't be used; what it held before goes on signing";
+    let old = WithoutSidecar {
+        namespace: "shop".to_owned(),
+        name: "old".to_owned(),
+        owner: None,
+        cause: Cause::NotInjected,
+        message: String::new(),
+    };
+    let worried = InjectorStatus {
+        certificate_problem: Some("can't connect to the CA".to_owned()),
+        ca_bundle: CaBundle::Failed { reason: "not allowed".to_owned() },
+        problems: vec!["no answer; pods without a sidecar aren't looked for meanwhile".to_owned()],
+        without_sidecar: vec![old],
+        without_sidecar_total: 1,
+        ..injector()
+    };
+    let ended = OwnCertificate { serial: "1".to_owned(), not_after: "1970-01-12T00:00:00Z".to_owned() };
+    let injectors = [
+        ("worried", worried),
+        ("ended", InjectorStatus { certificate: Some(ended), ..injector() }),
+        ("new", InjectorStatus { certificate: None, ..injector() }),
+    ];
+    let own = OwnStatus {
+        authorities: vec![
+            authority("1970-01-20T00:00:00Z", &[broken]),
+            authority("1970-01-01T00:00:00Z", &[]),
+        ],
+        injectors: injectors.map(|(pod, status)| (pod.to_owned(), status)).into(),
+        unasked: vec!["ca gamut-ca-y can't be asked: no answer within 5 s".to_owned()],
+    };
+    insta::assert_snapshot!(of_own(&own));
+}
+
+#[tokio::test]
+async fn a_component_that_died_is_shown_with_its_last_words() {
+    let mut ca = component("ca", false);
+    let words = "gamut: Secret gamut-system/our-pki: ca.crt can't be used";
+    ca["status"]["containerStatuses"][0]["lastState"] = json!({"terminated": {"message": words}});
+    let pods = list(&[component("controller", true), ca, component("injector", true)]);
+    let page = checked(but(healthy(), vec![("/api/v1/pods", pods)])).await;
+    assert!(page.contains(&format!("0 of 1 pod ready; its last words: {words}")), "{page}");
 }

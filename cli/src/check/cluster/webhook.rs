@@ -36,9 +36,13 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
             "helm upgrade puts it back",
         )];
     }
-    let mut findings: Vec<Finding> =
-        ours.iter().flat_map(|(object, webhook)| one(facts, object, webhook)).collect();
-    findings.dedup();
+    let mut findings = Vec::new();
+    // What is true of both is said once.
+    for finding in ours.iter().flat_map(|(object, webhook)| one(facts, object, webhook)) {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
     findings
 }
 

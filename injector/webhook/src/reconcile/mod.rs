@@ -31,7 +31,7 @@ use self::{
     pods::{Missing, Pods},
 };
 use crate::{
-    follow::follow,
+    follow::{Problems, follow},
     namespaces::{Known, Namespaces},
     status::{Cause, WithoutSidecar},
 };
@@ -79,6 +79,7 @@ pub(crate) fn start(
     namespaces: &Namespaces,
     config: Config,
     replica: String,
+    problems: &Problems,
     tasks: &mut JoinSet<()>,
 ) -> watch::Receiver<Report> {
     let (tell, pods) = watch::channel(Pods::default());
@@ -86,9 +87,10 @@ pub(crate) fn start(
     let selection =
         Selection { fields: Some(pods::UNFINISHED.to_owned()), ..Selection::labelled(pods::BARE) };
     let watch = Watch::new(cluster.clone(), core::POD, selection.metadata_only());
+    let problems = problems.clone();
     tasks.spawn(async move {
         let hear = |events| tell.send_modify(|pods| pods.hear(events));
-        match follow(watch, "pods without a sidecar aren't looked for meanwhile", hear).await {}
+        match follow(watch, "pods without a sidecar aren't looked for meanwhile", &problems, hear).await {}
     });
     let (cluster, namespaces) = (cluster.clone(), namespaces.subscribe());
     let reconciler =

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,8 +93,10 @@ impl Cluster {
                 self.kubectl(&["delete", kind, account, "--ignore-not-found"]);
             }
         }
-        if self.try_kubectl(&["get", "xmeshes"]).status.success() {
-            self.kubectl(&["delete", "xmeshes", "--all"]);
+        for kind in ["xmeshes", "clustertrustbundles"] {
+            if self.try_kubectl(&["get", kind]).status.success() {
+                self.kubectl(&["delete", kind, "--all"]);
+            }
         }
     }
 
@@ -198,6 +202,11 @@ impl Cluster {
         let mut command = self.inside(env!("CARGO_BIN_EXE_gamut"));
         command.args(arguments).env_remove("GAMUT_LOG").env_remove("GAMUT_INSTANCE");
         command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// What `gamut check` says of something: result and detail.
+    pub(crate) fn check(&self, what: &str) -> (String, String) {
+        finding(&json_of(&self.gamut(&["check", "-o", "json"])), what)
     }
 
     /// Starts `gamut` with these arguments inside.
@@ -359,6 +368,26 @@ pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited {} s in vain: {what}", PATIENCE.as_secs());
         thread::park_timeout(Duration::from_millis(100));
     }
+}
+
+/// What `gamut ... -o json` printed.
+pub(crate) fn json_of(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "{error}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+/// What a report of `gamut check` says first about something: result and detail.
+pub(crate) fn finding(report: &Value, what: &str) -> (String, String) {
+    let findings = report["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["what"] == what);
+    let finding = finding.unwrap_or_else(|| panic!("nothing about {what}: {report:#}"));
+    let text = |field: &str| finding[field].as_str().unwrap().to_owned();
+    (text("result"), text("detail"))
 }
 
 /// Where Go keeps the Gateway API's sources, which have the definitions.

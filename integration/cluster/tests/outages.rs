@@ -1,0 +1,61 @@
+//! The mesh loses parts of itself while requests go on: none of them fails, and `gamut check` says what is missing.
+
+use crate::{
+    harness::Cluster,
+    shop::{Canary, Load, Release},
+};
+
+/// Kills the pods of a component without notice, and waits for those that come instead.
+fn kill(cluster: &Cluster, component: &str) {
+    let pods = format!("--selector=app.kubernetes.io/component={component}");
+    cluster.kubectl(&["delete", "pods", "-n", "gamut-system", &pods, "--force", "--grace-period=0"]);
+    let deployment = format!("deployment/gamut-{component}");
+    cluster.kubectl(&["rollout", "status", "-n", "gamut-system", &deployment, "--timeout=120s"]);
+}
+
+#[test]
+fn no_request_fails_while_the_meshs_own_pods_die_and_its_objects_are_deleted() {
+    let Some(cluster) = Cluster::take_empty() else { return };
+    cluster.install_gateway_api();
+    let release = Release::install(&cluster, &[]);
+    let canary = Canary::start(&cluster);
+    let load = Load::start(&cluster, &[]);
+    load.more(100);
+
+    for component in ["controller", "ca", "injector"] {
+        kill(&cluster, component);
+        load.more(100);
+    }
+    for namespace in ["shop", "gamut-system"] {
+        cluster.kubectl(&["delete", "configmap", "-n", namespace, "gamut-trust-bundle"]);
+        cluster.wait_for(namespace, "configmap/gamut-trust-bundle");
+    }
+    // Pods that start with and after all this get their certificates as ever.
+    canary.restart("web-v1");
+    load.more(100);
+
+    // Without its configuration the API server asks nobody: pods start without a sidecar, and that is said.
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "gamut-injector"]);
+    canary.restart("web-v2");
+    let (result, detail) = cluster.check("webhook");
+    assert!(result == "failed" && detail.contains("pods start without a sidecar"), "{result}: {detail}");
+    let (result, detail) = cluster.check("pods without sidecar");
+    assert!(result == "failed" && detail.contains("Deployment web-v2 in shop"), "{result}: {detail}");
+    load.more(100);
+
+    release.upgrade(&["controller.replicas=1", "mtls=strict"]);
+    canary.restart("web-v2");
+    assert_eq!(cluster.check("webhook").0, "ok");
+    assert_eq!(cluster.check("pods without sidecar").0, "ok");
+
+    // The label is about pods to come: those that there are stay as they are.
+    cluster.kubectl(&["label", "namespace", "shop", "gamut.mesh/inject-"]);
+    load.more(100);
+    cluster.kubectl(&["label", "namespace", "shop", "gamut.mesh/inject=enabled"]);
+    load.more(100);
+
+    let seen = load.stop();
+    assert!(seen.failed.is_empty(), "{} answers, of which failed: {:?}", seen.answers, seen.failed);
+    drop(canary);
+    release.uninstall();
+}
