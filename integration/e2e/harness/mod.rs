@@ -84,10 +84,24 @@ impl Mesh {
 
     /// Starts a mesh on the files of a directory.
     pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        let files = directory.path().to_owned();
+        Self::start_with(directory, |up| up.arg("-f").arg(files).args(arguments))
+    }
+
+    /// Starts a mesh as a reader does who has the repository: in a directory with a copy of `examples/`, with these
+    /// arguments for `gamut up`.
+    pub(crate) fn as_a_reader(arguments: &[&str]) -> Self {
+        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"), &directory.path().join("examples"));
+        let here = directory.path().to_owned();
+        Self::start_with(directory, |up| up.current_dir(here).args(arguments))
+    }
+
+    fn start_with(directory: TempDir, more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(gamut());
-        command.args(["up", "--name", &name, "-f"]).arg(directory.path()).args(arguments);
+        let command = more(command.args(["up", "--name", &name]));
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of("gamut up", child.stderr.take().unwrap());
@@ -95,7 +109,7 @@ impl Mesh {
         Self { name, directory, child, output, client }
     }
 
-    /// Where its manifests are.
+    /// Where its manifests are, or `examples/` with them.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -104,9 +118,7 @@ impl Mesh {
     pub(crate) fn example(name: &str) -> Self {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
         let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
-        for file in fs::read_dir(source).unwrap().map(Result::unwrap) {
-            fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-        }
+        copy(&source, directory.path());
         let mut mesh = Self::start_in(directory, &[]);
         mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         mesh
@@ -191,6 +203,19 @@ impl Drop for Mesh {
         if std::thread::panicking() {
             self.output.rest();
             eprintln!("gamut up said:\n{}", self.output.seen());
+        }
+    }
+}
+
+/// Copies a directory with what is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let copied = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &copied);
+        } else {
+            fs::copy(entry.path(), copied).unwrap();
         }
     }
 }
