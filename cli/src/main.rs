@@ -16,6 +16,8 @@ mod internal;
 mod logging;
 mod logs;
 mod output;
+#[cfg(test)]
+mod reference;
 mod routes;
 mod status;
 mod up;

@@ -217,8 +217,11 @@ fn contains(found: &[String], expected: &[String]) -> bool {
             skip = true;
             continue;
         }
-        let is_there =
-            if skip { found.any(|found| is(found, line)) } else { found.next().is_some_and(|found| is(found, line)) };
+        let is_there = if skip {
+            found.any(|found| is(found, line))
+        } else {
+            found.next().is_some_and(|found| is(found, line))
+        };
         if !is_there {
             return false;
         }
