@@ -51,6 +51,23 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
     assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
 }
 
+#[test]
+fn every_command_that_a_page_shows_is_run() {
+    let runs = include_str!("../e2e/pages.rs");
+    let mut shown = 0;
+    for page in pages(&docs()) {
+        if fs::read_to_string(&page).unwrap().contains("```console") {
+            let name = page.strip_prefix(repository()).unwrap().display().to_string();
+            assert!(
+                runs.contains(&format!("follow(\"{name}\"")),
+                "{name} has `console` blocks; let integration/e2e/pages.rs follow it"
+            );
+            shown += 1;
+        }
+    }
+    assert!(shown >= 9, "{shown} pages have commands");
+}
+
 /// Pages that name the test that shows what they say.
 #[test]
 fn every_test_that_a_page_names_exists() {
