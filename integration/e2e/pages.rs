@@ -63,6 +63,11 @@ fn ports_are_left_out_as_the_task_says() {
 }
 
 #[test]
+fn an_expired_certificate_is_found_as_the_task_says() {
+    follow("docs/tasks/certificates.md", "");
+}
+
+#[test]
 fn a_route_that_is_wrong_is_found_out_as_the_task_says() {
     follow("docs/tasks/debug-a-route.md", "");
 }
@@ -80,8 +85,9 @@ fn follow(page: &str, section: &str) -> Vec<String> {
     let (up, rest) = steps.split_first().expect("a page has commands");
     assert!(!rest.is_empty(), "{page} has lost its steps: {steps:#?}");
 
-    let (_, arguments) = up.command.split_once(" up ").expect("a page begins with gamut up");
-    let mut mesh = Mesh::as_a_reader(&arguments.split(' ').collect::<Vec<_>>());
+    let (before, arguments) = up.command.split_once(" up ").expect("a page begins with gamut up");
+    let variables: Vec<_> = before.split(' ').filter_map(|word| word.split_once('=')).collect();
+    let mut mesh = Mesh::as_a_reader(&variables, &arguments.split(' ').collect::<Vec<_>>());
     mesh.output.until("the end of the hints", |line| line.starts_with("save a manifest"));
     let said = mesh.output.all().join("\n");
     assert_prints(page, up, &of_reader(&mesh, &said));

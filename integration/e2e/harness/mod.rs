@@ -89,12 +89,12 @@ impl Mesh {
     }
 
     /// Starts a mesh as a reader does who has the repository: in a directory with a copy of `examples/`, with these
-    /// arguments for `gamut up`.
-    pub(crate) fn as_a_reader(arguments: &[&str]) -> Self {
+    /// variables and arguments for `gamut up`.
+    pub(crate) fn as_a_reader(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"), &directory.path().join("examples"));
         let here = directory.path().to_owned();
-        Self::start_with(directory, |up| up.current_dir(here).args(arguments))
+        Self::start_with(directory, |up| up.current_dir(here).envs(variables.iter().copied()).args(arguments))
     }
 
     fn start_with(directory: TempDir, more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
