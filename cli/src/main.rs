@@ -17,6 +17,8 @@ mod logging;
 mod logs;
 mod output;
 mod printable;
+#[cfg(test)]
+mod reference;
 mod routes;
 mod status;
 mod up;

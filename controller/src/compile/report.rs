@@ -28,6 +28,20 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::NoMatchingParent,
+        Self::UnsupportedValue,
+        Self::IncompatibleFilters,
+        Self::Conflicted,
+        Self::BackendNotFound,
+        Self::RefNotPermitted,
+        Self::InvalidKind,
+        Self::UnsupportedProtocol,
+    ];
+
     /// The reason as it stands in conditions.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,4 +149,27 @@ fn joined<'a>(problems: impl Iterator<Item = &'a Problem> + Clone) -> Problem {
 
 fn messages<'a>(problems: impl Iterator<Item = &'a Problem>) -> String {
     problems.map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/reference/conditions.md");
+
+    /// What stands in a row behind its status.
+    fn reason_of(row: &str) -> Option<&str> {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let status = cells.iter().position(|cell| matches!(*cell, "True" | "False"))?;
+        cells.get(status + 1)?.strip_prefix('`')?.strip_suffix('`')
+    }
+
+    #[test]
+    fn the_reference_has_every_reason_of_a_condition_and_no_other() {
+        let documented: BTreeSet<&str> = PAGE.lines().filter_map(reason_of).collect();
+        let known: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(documented, known, "docs/reference/conditions.md and the code differ");
+    }
 }

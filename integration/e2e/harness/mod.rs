@@ -93,11 +93,26 @@ impl Mesh {
     }
 
     fn spawn(directory: TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let files = directory.path().to_owned();
+        Self::start_with(directory, |up| {
+            up.arg("-f").arg(files).args(arguments).envs(environment.iter().copied())
+        })
+    }
+
+    /// Starts a mesh as a reader does who has the repository: in a directory with a copy of `examples/`, with these
+    /// variables and arguments for `gamut up`.
+    pub(crate) fn as_a_reader(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"), &directory.path().join("examples"));
+        let here = directory.path().to_owned();
+        Self::start_with(directory, |up| up.current_dir(here).envs(variables.iter().copied()).args(arguments))
+    }
+
+    fn start_with(directory: TempDir, more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(gamut());
-        command.args(["up", "--name", &name, "-f"]).arg(directory.path()).args(arguments);
-        command.envs(environment.iter().copied());
+        let command = more(command.args(["up", "--name", &name]));
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of("gamut up", child.stderr.take().unwrap());
@@ -105,7 +120,7 @@ impl Mesh {
         Self { name, directory, child, output, client }
     }
 
-    /// Where its manifests are.
+    /// Where its manifests are, or `examples/` with them.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -114,9 +129,7 @@ impl Mesh {
     pub(crate) fn example(name: &str) -> Self {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
         let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
-        for file in fs::read_dir(source).unwrap().map(Result::unwrap) {
-            fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-        }
+        copy(&source, directory.path());
         let mut mesh = Self::start_in(directory, &[]);
         mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         mesh
@@ -201,6 +214,19 @@ impl Drop for Mesh {
         if std::thread::panicking() {
             self.output.rest();
             eprintln!("gamut up said:\n{}", self.output.seen());
+        }
+    }
+}
+
+/// Copies a directory with what is in it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let copied = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &copied);
+        } else {
+            fs::copy(entry.path(), copied).unwrap();
         }
     }
 }

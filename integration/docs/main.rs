@@ -1,0 +1,141 @@
+//! The documentation as a whole: every page is in the book, every link leads somewhere. What single pages say is held true
+//! beside the code that it is about (`proxy/tests/docs.rs`, `injector/tests/docs.rs`, `controller/tests/`), and what they
+//! show on a terminal in `integration/e2e/pages.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod markdown;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Pages outside of `docs/` and of the packages that have a README of their own.
+const AT_THE_ROOT: [&str; 4] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+
+#[test]
+fn the_book_has_every_page_once_and_no_other() {
+    let summary = fs::read_to_string(docs().join("SUMMARY.md")).unwrap();
+    let listed: Vec<String> = markdown::links(&summary).into_iter().map(str::to_owned).collect();
+    let unique: BTreeSet<String> = listed.iter().cloned().collect();
+    assert_eq!(listed.len(), unique.len(), "docs/SUMMARY.md lists a page twice: {listed:?}");
+
+    let pages =
+        pages(&docs()).into_iter().map(|page| page.strip_prefix(docs()).unwrap().display().to_string());
+    let pages: BTreeSet<String> = pages.filter(|page| page != "SUMMARY.md").collect();
+    let missing: Vec<_> = pages.difference(&unique).collect();
+    assert!(missing.is_empty(), "add a line for each of these to docs/SUMMARY.md: {missing:?}");
+    let gone: Vec<_> = unique.difference(&pages).collect();
+    assert!(gone.is_empty(), "docs/SUMMARY.md lists pages that aren't there: {gone:?}");
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
+    let mut broken = Vec::new();
+    for page in pages(&docs()).into_iter().chain(AT_THE_ROOT.map(|name| repository().join(name))) {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in markdown::links(&text).into_iter().filter(|target| !target.contains("://")) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let leads_there = file.exists()
+                && (anchor.is_empty()
+                    || fs::read_to_string(&file).is_ok_and(|text| markdown::anchors(&text).contains(anchor)));
+            if !leads_there {
+                let page = page.strip_prefix(repository()).unwrap().display();
+                broken.push(format!("{page}: {target}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_command_that_a_page_shows_is_run() {
+    let runs = include_str!("../e2e/pages.rs");
+    let mut shown = 0;
+    for page in pages(&docs()) {
+        if fs::read_to_string(&page).unwrap().contains("```console") {
+            let name = page.strip_prefix(repository()).unwrap().display().to_string();
+            assert!(
+                runs.contains(&format!("follow(\"{name}\"")),
+                "{name} has `console` blocks; let integration/e2e/pages.rs follow it"
+            );
+            shown += 1;
+        }
+    }
+    assert!(shown >= 9, "{shown} pages have commands");
+}
+
+/// Pages that name the test that shows what they say.
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let mut sources = String::new();
+    for folder in [
+        "ca",
+        "cli",
+        "controller",
+        "identity",
+        "injector",
+        "integration",
+        "local",
+        "netfilter",
+        "proxy",
+        "route",
+    ] {
+        files(&repository().join(folder), "rs")
+            .into_iter()
+            .for_each(|path| sources += &fs::read_to_string(path).unwrap());
+    }
+    for page in ["reference/traffic.md", "security.md"] {
+        let text = fs::read_to_string(docs().join(page)).unwrap();
+        // Names of tests are sentences; names of anything else on these pages are shorter, or begin otherwise.
+        let words = text.split('`').skip(1).step_by(2).map(|code| code.rsplit(' ').next().unwrap());
+        let names: BTreeSet<&str> =
+            words.filter(|name| name.matches('_').count() >= 3 && !name.starts_with("gamut_")).collect();
+        assert!(names.len() > 20, "{page} has lost its tests");
+        let missing: Vec<_> = names.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+        assert!(missing.is_empty(), "docs/{page} names tests that don't exist: {missing:?}");
+    }
+}
+
+/// What is said of other products is only as good as its date and its source.
+#[test]
+fn every_row_about_another_product_has_a_source() {
+    let coming_from =
+        ["from-istio.md", "from-linkerd.md", "from-ingress.md"].map(|page| docs().join("migrate").join(page));
+    for page in coming_from.into_iter().chain([docs().join("comparison.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let name = page.strip_prefix(repository()).unwrap().display();
+        assert!(text.contains("As of November 2026"), "{name} doesn't say when it was true");
+        let sources =
+            text.split_once("\n## Sources\n").map(|(_, sources)| sources).expect("a section Sources");
+        let numbers: BTreeSet<&str> = markdown::references(&text).into_iter().collect();
+        assert!(!numbers.is_empty(), "{name} cites nothing");
+        for number in numbers {
+            let source = sources.lines().find(|line| line.starts_with(&format!("{number}. ")));
+            assert!(source.is_some_and(|line| line.contains("https://")), "{name} has no source {number}");
+        }
+    }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn docs() -> PathBuf {
+    repository().join("docs")
+}
+
+/// Every page below a directory.
+fn pages(directory: &Path) -> Vec<PathBuf> {
+    files(directory, "md")
+}
+
+/// Every file below a directory whose name ends in this.
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| if path.is_dir() { files(&path, extension) } else { vec![path] });
+    found.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
