@@ -366,7 +366,7 @@ async fn a_session_that_is_too_old_is_none() {
 
 #[tokio::test]
 async fn the_token_goes_on_to_the_app_beside_the_other_cookies() {
-    let app = App::start(|request: http::Request<hyper::body::Incoming>| async move {
+    let app = App::start(|request: http::Request<Body>| async move {
         let cookies = request.headers()["cookie"].to_str().unwrap().to_owned();
         Response::new(Body::from(cookies))
     })
