@@ -71,6 +71,10 @@ pub(crate) fn proxy_container(settings: &Settings, originals: &Originals, config
         value("GAMUT_DRAIN_TIME", &settings.drain_time),
     ];
     env.extend(optional("GAMUT_OPAQUE_PORTS", &settings.opaque_ports));
+    env.extend(optional("GAMUT_EJECT_AFTER", &settings.eject_after));
+    env.extend(optional("GAMUT_SLOW_START", &settings.slow_start));
+    env.extend(optional("GAMUT_MAX_REQUESTS", &settings.max_requests));
+    env.extend(optional("GAMUT_MAX_CONNECTING", &settings.max_connecting));
     env.extend(logging(settings, config));
     if !originals.is_empty() {
         let originals: serde_json::Map<_, _> = originals.clone().into_iter().collect();

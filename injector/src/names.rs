@@ -28,6 +28,14 @@ pub const MTLS: &str = "gamut.mesh/mtls";
 pub const DRAIN_TIME: &str = "gamut.mesh/drain-time";
 /// A pause before the app's containers are told to stop.
 pub const APP_STOP_DELAY: &str = "gamut.mesh/app-stop-delay";
+/// After how many failures in a row an endpoint gets nothing for a while.
+pub const EJECT_AFTER: &str = "gamut.mesh/eject-after";
+/// How long a new endpoint takes to get its full share.
+pub const SLOW_START: &str = "gamut.mesh/slow-start";
+/// The most that may be in flight to a backend.
+pub const MAX_REQUESTS: &str = "gamut.mesh/max-requests";
+/// The most connections to a backend that may be under way without being open yet.
+pub const MAX_CONNECTING: &str = "gamut.mesh/max-connecting";
 /// The sidecar's CPU request.
 pub const CPU_REQUEST: &str = "gamut.mesh/cpu-request";
 /// The sidecar's memory request.
@@ -48,6 +56,10 @@ pub const POD_ANNOTATIONS: &[&str] = &[
     MTLS,
     DRAIN_TIME,
     APP_STOP_DELAY,
+    EJECT_AFTER,
+    SLOW_START,
+    MAX_REQUESTS,
+    MAX_CONNECTING,
     CPU_REQUEST,
     MEMORY_REQUEST,
     CPU_LIMIT,

@@ -70,6 +70,24 @@ pub fn duration(text: &str) -> Result<String, Expected> {
     }
 }
 
+/// A number from 1.
+pub(crate) fn limit(text: &str) -> Result<String, Expected> {
+    positive(text).ok_or(Expected("a whole number from 1"))
+}
+
+/// After how many failures: a number from 1, or `never`.
+pub(crate) fn failures(text: &str) -> Result<String, Expected> {
+    let never = (text == "never").then(|| text.to_owned());
+    never.or_else(|| positive(text)).ok_or(Expected("a whole number from 1, or never"))
+}
+
+/// What a `u32` above 0 can hold, without a sign.
+fn positive(text: &str) -> Option<String> {
+    let digits = text.bytes().all(|c| c.is_ascii_digit());
+    let number: u32 = text.parse().ok().filter(|&number| digits && number > 0)?;
+    Some(number.to_string())
+}
+
 /// The milliseconds of a duration (GEP-2257): up to four numbers of up to five digits with the units h, m, s, ms.
 pub(crate) fn milliseconds(text: &str) -> Option<u64> {
     let mut rest = text;

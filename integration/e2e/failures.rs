@@ -19,20 +19,6 @@ fn shop(web: crate::harness::App) -> Vec<String> {
     ]
 }
 
-/// Kills processes of the node, at once and unasked.
-fn kill(mesh: &Mesh, pids: impl IntoIterator<Item = i32>) {
-    let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
-    let killed = mesh.exec("node", &["sh", "-c", &format!("kill -9 {}", pids.join(" "))]);
-    assert!(killed.status.success(), "{killed:?}");
-}
-
-/// Kills a component and returns what its process was.
-fn kill_component(mesh: &Mesh, name: &str) {
-    let components = mesh.status().components;
-    let pid = components.iter().find(|component| component.name == name).and_then(|component| component.pid);
-    kill(mesh, pid);
-}
-
 fn restarts(mesh: &Mesh, name: &str) -> u32 {
     mesh.status()
         .components
@@ -50,7 +36,7 @@ fn a_pod_killed_under_load_costs_no_idempotent_request() {
     load.more(200);
     // Each of them once: what dies again and again is told once and then counted.
     for victim in &mesh.pods("web") {
-        kill(&mesh, victim.containers.iter().filter_map(|container| container.pid));
+        mesh.signal("KILL", victim.containers.iter().filter_map(|container| container.pid));
         let dead = format!("{}: container \"echo\" ended by signal 9", victim.name);
         mesh.output.until("the app is dead", |line| line.contains(&dead));
         load.more(200);
@@ -80,7 +66,7 @@ fn a_killed_controller_costs_nothing_and_changes_arrive_when_it_is_back() {
     let mesh = Mesh::up(&shop(app("web").replicas(2)));
     let mut load = mesh.load("shop/deploy/client", &["http://web/", "--users=2"]);
     load.more(100);
-    kill_component(&mesh, "controller");
+    mesh.signal("KILL", mesh.component("controller"));
     load.more(100);
     mesh.edit("all.yaml", "backendRefs: [{name: web, port: 80}]", "backendRefs: [{name: other, port: 80}]");
     load.until_steady("the change arrives", 50, |answer| answer.version == "other");
@@ -93,7 +79,7 @@ fn a_killed_ca_costs_nothing_and_new_pods_get_their_certificates_when_it_is_back
     let mesh = Mesh::up(&shop(app("web")));
     let mut load = mesh.load("shop/deploy/client", &["http://web/"]);
     load.more(50);
-    kill_component(&mesh, "ca");
+    mesh.signal("KILL", mesh.component("ca"));
     mesh.edit("all.yaml", &app("web").in_namespace("shop"), &app("web").replicas(2).in_namespace("shop"));
     mesh.settle();
     assert_eq!(restarts(&mesh, "ca"), 1);

@@ -9,7 +9,10 @@ use gamut_identity::MeshArgs;
 use gamut_route::Uid;
 use thiserror::Error;
 
-use crate::probes::Probes;
+use crate::{
+    balance::{self, settings::EjectAfter},
+    probes::Probes,
+};
 
 /// The ports that a sidecar takes in its pod. An app can't use them.
 pub mod ports {
@@ -65,6 +68,18 @@ pub struct ProxyArgs {
     /// How long requests in flight may take to end after SIGTERM, such as "30s"
     #[arg(long, env = "GAMUT_DRAIN_TIME", default_value = "30s", value_parser = duration)]
     pub drain_time: Duration,
+    /// After how many failures in a row an endpoint gets nothing for a while; "never" turns this off
+    #[arg(long, env = "GAMUT_EJECT_AFTER", default_value_t = EjectAfter(balance::Settings::default().eject_after), value_name = "FAILURES")]
+    pub eject_after: EjectAfter,
+    /// How long an endpoint that is new among others takes to get its full share, such as "10s"
+    #[arg(long, env = "GAMUT_SLOW_START", default_value = "10s", value_parser = duration)]
+    pub slow_start: Duration,
+    /// How many requests and connections may be in flight to a backend
+    #[arg(long, env = "GAMUT_MAX_REQUESTS", default_value_t = balance::Settings::default().max_requests, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_requests: u32,
+    /// How many connections to a backend may be under way without being open yet
+    #[arg(long, env = "GAMUT_MAX_CONNECTING", default_value_t = balance::Settings::default().max_connecting, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connecting: u32,
 }
 
 /// A set of ports, written `80,443,8000-8010`. May be empty.
@@ -77,9 +92,24 @@ pub enum SettingError {
     /// Not a list of ports.
     #[error("{0:?} is neither a port from 1 to 65535 nor a range of them such as 8000-8010")]
     Port(String),
+    /// Neither a number of failures nor `never`.
+    #[error("{0:?} is neither a number from 1 nor never")]
+    EjectAfter(String),
     /// Not a duration.
     #[error("{0:?} is not a duration such as 30s, 1m30s or 500ms")]
     Duration(String),
+}
+
+impl ProxyArgs {
+    /// What they say about balancing.
+    pub fn balance(&self) -> balance::Settings {
+        balance::Settings {
+            eject_after: self.eject_after.0,
+            slow_start: self.slow_start,
+            max_requests: self.max_requests,
+            max_connecting: self.max_connecting,
+        }
+    }
 }
 
 impl Ports {
@@ -206,12 +236,15 @@ mod tests {
         assert_eq!(args.mesh.trust_domain, "cluster.local");
         assert_eq!(args.drain_time, Duration::from_secs(30));
         assert_eq!(args.opaque_ports, Ports::default());
+        assert_eq!(args.balance(), balance::Settings::default());
     }
 
     #[test]
     fn a_mistake_names_its_flag_and_value() {
         let error = parse(&["--pod-ips=10.0.0.7", "--opaque-ports=3306,http"]).unwrap_err();
         assert!(error.contains("--opaque-ports") && error.contains("\"http\""), "{error}");
+        let error = parse(&["--pod-ips=10.0.0.7", "--eject-after=0"]).unwrap_err();
+        assert!(error.contains("--eject-after") && error.contains("never"), "{error}");
         let error = parse(&[]).unwrap_err();
         assert!(error.contains("--pod-ips"), "{error}");
     }

@@ -143,7 +143,7 @@ async fn connect(
         pod_name: args.pod_name.clone(),
         pod: args.pod_uid,
         patience: PATIENCE,
-        limits: tables::view::Limits::default(),
+        limits: tables::view::Limits { balance: args.balance(), ..Default::default() },
     };
     let (tables, subscription) = Subscription::new(settings, identity.clone(), telemetry.clone());
     background.spawn(subscription.run());

@@ -1,9 +1,12 @@
-//! What the reference says about ports is true of the code.
+//! What the reference says about ports and defaults is true of the code.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 
-use gamut_proxy::init::{self, InitArgs};
+use gamut_proxy::{
+    balance::{Settings, settings::EjectAfter},
+    init::{self, InitArgs},
+};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -17,4 +20,20 @@ fn the_rules_in_the_reference_are_those_that_are_written() {
     };
     let rules = init::ruleset(&args).to_string();
     assert!(reference.contains(&format!("```\n{rules}```")), "docs/reference/ports.md should show\n{rules}");
+}
+
+#[test]
+fn the_defaults_of_balancing_in_the_reference_are_the_codes() {
+    let page = fs::read_to_string(format!("{ROOT}/docs/reference/annotations.md")).unwrap();
+    let Settings { eject_after, slow_start, max_requests, max_connecting } = Settings::default();
+    for (annotation, default) in [
+        ("eject-after", EjectAfter(eject_after).to_string()),
+        ("slow-start", format!("{slow_start:?}")),
+        ("max-requests", max_requests.to_string()),
+        ("max-connecting", max_connecting.to_string()),
+    ] {
+        let row =
+            page.lines().find(|line| line.starts_with(&format!("| `gamut.mesh/{annotation}`"))).unwrap();
+        assert!(row.contains(&format!("| `{default}` |")), "{annotation}: {default}");
+    }
 }

@@ -7,7 +7,7 @@ mod mesh;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use caller::{App, Caller, endpoint, get, post, read, reason, rule};
+use caller::{App, Caller, breaking, endpoint, get, post, read, reason, rule};
 use futures_util::future::join_all;
 use gamut_controller_api::RetryBudget;
 use gamut_proxy::{
@@ -41,20 +41,6 @@ async fn recovering(failures: usize) -> App {
         }
     })
     .await
-}
-
-/// A backend that takes requests and breaks the connection off. Says how many it took.
-async fn breaking() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
-    let (listener, address) = listen().await;
-    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counted = taken.clone();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            read_head(&mut stream).await;
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-    });
-    (address, taken)
 }
 
 #[tokio::test]

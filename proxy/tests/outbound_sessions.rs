@@ -4,11 +4,15 @@
 mod caller;
 mod mesh;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    num::NonZeroU32,
+    time::{Duration, SystemTime},
+};
 
-use caller::{App, Caller, KEY, get, header, read, rule, split};
+use caller::{App, Caller, KEY, breaking, endpoint, get, header, read, rule, split};
 use gamut_controller_api::Endpoint;
 use gamut_proxy::{
+    balance::Settings,
     http::{Body, HttpVersion},
     telemetry::SessionOutcome,
 };
@@ -99,6 +103,25 @@ fn outcome(caller: &Caller, outcome: SessionOutcome) -> u64 {
         .filter(|(o, _)| *o == outcome)
         .map(|(_, n)| n)
         .sum()
+}
+
+#[tokio::test]
+async fn a_user_of_an_ejected_pod_moves_within_the_canary_and_gets_a_new_token() {
+    let versions = Versions::new().await;
+    let (broken, _) = breaking().await;
+    let v2 = vec![endpoint("v2-a", broken), versions.0[3].endpoint("v2-b")];
+    let settings = Settings { eject_after: NonZeroU32::new(1), ..Settings::default() };
+    let rules = vec![weighted(100, 0, cookie())];
+    let caller = Caller::with_settings(settings, rules, &[(V1, versions.v1()), (V2, v2)]).await;
+    let token = token_of("route/1/all", KEY, 60);
+    let mut request = get("/");
+    request.headers_mut().insert("cookie", HeaderValue::try_from(&token).unwrap());
+    assert_eq!(caller.send(request).await.status(), 502, "its pod, which fails");
+
+    let mut user = Jar(Some(token));
+    assert_eq!(user.call(&caller).await, ("v2-b".to_owned(), true));
+    assert_eq!(user.call(&caller).await, ("v2-b".to_owned(), false));
+    assert_eq!(outcome(&caller, SessionOutcome::Moved), 1);
 }
 
 #[tokio::test]

@@ -70,7 +70,12 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Starts a mesh on these manifests and waits until everything is ready.
     pub(crate) fn up(manifests: &[String]) -> Self {
-        let mut mesh = Self::start(manifests, &[]);
+        Self::up_with(manifests, &[])
+    }
+
+    /// The same, where CA and controller are told more by their environment.
+    pub(crate) fn up_with(manifests: &[String], environment: &[(&str, &str)]) -> Self {
+        let mut mesh = Self::start_set(manifests, &[], environment);
         mesh.output.until("ready", |line| line.starts_with("gamut: ready"));
         mesh
     }
@@ -166,6 +171,19 @@ impl Mesh {
         let mut pods = self.status().pods;
         pods.retain(|pod| pod.name.starts_with(&format!("{workload}-")) && !pod.terminating);
         pods
+    }
+
+    /// The process of `ca` or `controller`, as a number of the node's process namespace.
+    pub(crate) fn component(&self, name: &str) -> Option<i32> {
+        let components = self.status().components;
+        components.iter().find(|component| component.name == name).and_then(|component| component.pid)
+    }
+
+    /// Sends a signal to processes of the node, at once and unasked.
+    pub(crate) fn signal(&self, signal: &str, pids: impl IntoIterator<Item = i32>) {
+        let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();
+        let sent = self.exec("node", &["sh", "-c", &format!("kill -{signal} {}", pids.join(" "))]);
+        assert!(sent.status.success(), "{sent:?}");
     }
 
     /// A `gamut` command for this instance.

@@ -3,7 +3,8 @@
 //! It plays the workload in the examples, the end-to-end tests and the official conformance suite, whose line format it
 //! speaks (`ServiceVersion=`, `Hostname=`, `RequestHeader=...`). [`Args`] is the command line, [`run`] runs it; a
 //! request flows `server` (sockets, SIGTERM) -> `server::http` (what to do with it) -> `server::report` (the lines).
-//! `client` goes the other way round, and `client::load` sends requests until it is told to stop. `sniff` shows what all
+//! `client` goes the other way round, `client::load` sends requests until it is told to stop, and `client::mix` does so as clients of
+//! several kinds. `sniff` shows what all
 //! that looks like on the wire.
 
 mod client;
@@ -19,7 +20,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 use clap::{Args as ClapArgs, Subcommand};
 use thiserror::Error;
 
-/// `gamut echo [server|client|load|sniff]`.
+/// `gamut echo [server|client|load|mix|sniff]`.
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true, disable_version_flag = true)]
 pub struct Args {
@@ -38,6 +39,8 @@ enum Command {
     Client(client::Args),
     /// Send requests until standard input ends, and print a line for each answer
     Load(client::load::Args),
+    /// Keep clients of several kinds calling until standard input ends, and print counts
+    Mix(client::mix::Args),
     /// Print what goes over the wire of this network namespace
     Sniff(sniff::Args),
 }
@@ -100,6 +103,7 @@ pub async fn run(args: Args) -> Result<ExitCode, EchoError> {
         Command::Server(args) => server::run(args).await,
         Command::Client(args) => client::run(args).await,
         Command::Load(args) => client::load::run(args).await,
+        Command::Mix(args) => client::mix::run(args).await,
         Command::Sniff(args) => sniff::run(&args),
     }
 }

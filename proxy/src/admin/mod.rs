@@ -20,7 +20,10 @@ use std::{future::Future, io, net::SocketAddr, thread};
 use gamut_identity::Identity;
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
-pub use self::status::{BackendStatus, CertificateStatus, ProxyStatus, Readiness, SessionStatus, readiness};
+pub use self::status::{
+    BackendStatus, CertificateStatus, EjectedStatus, EndpointsStatus, ProxyStatus, Readiness, SessionStatus,
+    readiness,
+};
 use crate::{drain::Notice, tables::Tables, telemetry::Telemetry};
 
 /// The admin thread and its runtime. Dropping it ends the runtime and all that was spawned on it.

@@ -1,13 +1,19 @@
 //! The sidecar's own account of itself: what `/status` answers and `gamut status` reads.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use gamut_identity::Identity;
+use gamut_route::BackendId;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     tables::{SubscriptionState, TableState, TableStatus, Tables},
-    telemetry::{StatusClasses, Telemetry, rule_text},
+    telemetry::{EjectedEndpoint, EndpointCounters, StatusClasses, Telemetry, rule_text},
 };
 
 /// Everything that a sidecar tells about itself.
@@ -31,6 +37,9 @@ pub struct ProxyStatus {
     pub tables: Vec<TableStatus>,
     /// What each rule sent where.
     pub backends: Vec<BackendStatus>,
+    /// What goes on at each backend's endpoints, whichever rule sent it.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointsStatus>,
     /// What became of sessions.
     pub sessions: Vec<SessionStatus>,
 }
@@ -82,6 +91,37 @@ pub struct BackendStatus {
     pub connect_failures: u64,
 }
 
+/// What goes on at the endpoints of one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointsStatus {
+    /// The backend.
+    pub backend: String,
+    /// Requests that aren't answered to their end, and connections of other bytes.
+    pub in_flight: u32,
+    /// Connections that are being opened.
+    pub connecting: u32,
+    /// Requests that a limit turned away.
+    pub shed: u64,
+    /// How often an endpoint was ejected because requests to it failed.
+    pub ejections: u64,
+    /// Who is ejected now.
+    pub ejected: Vec<EjectedStatus>,
+}
+
+/// An endpoint that gets nothing for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EjectedStatus {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its pod's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// For how much longer, in milliseconds.
+    pub milliseconds_left: u64,
+}
+
 /// What became of the sessions of one scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,6 +149,7 @@ impl ProxyStatus {
             controller,
             tables: held,
             backends: backends(telemetry),
+            endpoints: endpoints(telemetry),
             sessions: sessions(telemetry),
         }
     }
@@ -163,6 +204,24 @@ fn backends(telemetry: &Telemetry) -> Vec<BackendStatus> {
             }
         };
     telemetry.routes().into_iter().map(of).collect()
+}
+
+fn endpoints(telemetry: &Telemetry) -> Vec<EndpointsStatus> {
+    let now = Instant::now();
+    let ejected = |ejected: EjectedEndpoint| EjectedStatus {
+        address: ejected.address,
+        pod: ejected.pod,
+        milliseconds_left: u64::try_from((ejected.until - now).as_millis()).unwrap_or(u64::MAX),
+    };
+    let of = |(backend, counters): (BackendId, Arc<EndpointCounters>)| EndpointsStatus {
+        backend: backend.to_string(),
+        in_flight: counters.in_flight(),
+        connecting: counters.connecting(),
+        shed: counters.all_shed().map(|(_, count)| count).sum(),
+        ejections: counters.ejections(),
+        ejected: counters.ejected_at(now).into_iter().map(ejected).collect(),
+    };
+    telemetry.all_endpoints().into_iter().map(of).collect()
 }
 
 fn sessions(telemetry: &Telemetry) -> Vec<SessionStatus> {

@@ -14,20 +14,28 @@ use gamut_route::{BackendId, Uid, table::AppProtocol};
 use tokio::time::Instant;
 
 use super::{
-    affinity,
+    Failed, Settings,
     budget::{Budget, Spent},
     endpoint::{Endpoint, Picked},
     load,
     resolve::Resolver,
+    selection::{MayEject, Selection},
 };
+use crate::telemetry::{EjectedEndpoint, EndpointCounters, Limit};
 
 /// How many endpoints that nobody selects any more are kept for their sessions.
 const MOST_UNSELECTED: usize = 1024;
 
-/// A backend's endpoints. Updates swap a snapshot; picks load it and never wait.
+/// A backend's endpoints. Updates swap snapshots; picks load them and never wait.
 pub struct Cluster {
     id: BackendId,
+    settings: Settings,
+    counters: Arc<EndpointCounters>,
     snapshot: ArcSwap<Snapshot>,
+    /// Who of the snapshot takes new traffic at the moment.
+    selection: ArcSwap<Selection>,
+    /// Held by whoever makes a new snapshot or selection. Not on the way of requests, but for those that eject or bring back.
+    changing: Mutex<()>,
     /// Where the endpoints are those of a name, who looks it up. Not on the way of requests.
     resolver: Mutex<Option<Resolver>>,
     /// Those that were well until a set left them out, by pod: nobody selects them any more, but sessions that
@@ -40,9 +48,6 @@ pub struct Cluster {
 /// What one [`EndpointSet`] said.
 #[derive(Default)]
 struct Snapshot {
-    /// Those that take new traffic. Where none is ready: those that terminate and still serve, as kube-proxy
-    /// has it (KEP-1669).
-    eligible: Vec<Arc<Endpoint>>,
     /// All that answer, by pod: a session may lead to one that terminates.
     serving: HashMap<Uid, Arc<Endpoint>>,
     /// All that were said, for the next update to find those that stay.
@@ -50,7 +55,17 @@ struct Snapshot {
     /// Those with a sidecar that are ready and not about to go, by pod.
     well: HashMap<Uid, Arc<Endpoint>>,
     protocol: AppProtocol,
-    affinity: bool,
+}
+
+/// Why a backend gets nothing more from this sidecar at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Overload {
+    /// As many as may be are in flight.
+    #[error("{0} requests and connections to it are in flight, which is the most (gamut.mesh/max-requests)")]
+    Requests(u32),
+    /// As many connections as may be are being opened.
+    #[error("{0} connections to it are being opened, which is the most (gamut.mesh/max-connecting)")]
+    Connecting(u32),
 }
 
 /// What finds an endpoint again in a later set: address and pod. There may be thousands, and most updates are
@@ -67,9 +82,18 @@ impl Who {
 impl Cluster {
     /// A backend whose endpoints aren't known yet.
     pub fn new(id: BackendId) -> Arc<Self> {
+        Self::with(id, Settings::default(), Arc::default())
+    }
+
+    /// The same, with settings other than the documented ones, and counted.
+    pub fn with(id: BackendId, settings: Settings, counters: Arc<EndpointCounters>) -> Arc<Self> {
         Arc::new(Self {
             id,
+            settings,
+            counters,
             snapshot: ArcSwap::default(),
+            selection: ArcSwap::default(),
+            changing: Mutex::default(),
             resolver: Mutex::default(),
             unselected: ArcSwap::default(),
             budget: ArcSwapOption::default(),
@@ -86,9 +110,9 @@ impl Cluster {
         self.snapshot.load().protocol
     }
 
-    /// How many endpoints take new traffic now.
+    /// How many endpoints take new traffic, those that are ejected among them.
     pub fn ready(&self) -> usize {
-        self.snapshot.load().eligible.len()
+        self.selection.load().eligible().len()
     }
 
     /// How many endpoints are kept for their sessions alone.
@@ -119,19 +143,19 @@ impl Cluster {
 
     /// Makes these the endpoints.
     pub(super) fn adopt(&self, set: &EndpointSet) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = self.snapshot.load();
         let newcomer = earlier.typical_latency();
-        let mut next = Snapshot {
-            protocol: set.protocol,
-            affinity: set.client_ip_affinity.is_some(),
-            ..Snapshot::default()
-        };
-        let mut terminating = Vec::new();
+        let mut next = Snapshot { protocol: set.protocol, ..Snapshot::default() };
+        // Those that take new traffic. Where none is ready: those that terminate and still serve, as kube-proxy has it
+        // (KEP-1669).
+        let (mut eligible, mut terminating) = (Vec::new(), Vec::new());
         for said in &set.endpoints {
             let known = earlier.all.get(&Who::of(said)).filter(|endpoint| endpoint.is(said));
-            let endpoint = known.map_or_else(|| Endpoint::new(said, newcomer), Arc::clone);
+            let endpoint =
+                known.map_or_else(|| Endpoint::new(said, newcomer, Arc::clone(&self.counters)), Arc::clone);
             if said.ready {
-                next.eligible.push(Arc::clone(&endpoint));
+                eligible.push(Arc::clone(&endpoint));
             } else if said.serving && said.terminating {
                 terminating.push(Arc::clone(&endpoint));
             }
@@ -143,29 +167,102 @@ impl Cluster {
             }
             next.all.insert(Who::of(said), endpoint);
         }
-        if next.eligible.is_empty() {
-            next.eligible = terminating;
+        if eligible.is_empty() {
+            eligible = terminating;
         }
         let left = left_out(set, self.unselected.load().iter().chain(&earlier.well));
         self.unselected.store(Arc::new(left));
         drop(earlier);
+        let now = Instant::now();
+        self.welcome(&eligible, now);
         self.snapshot.store(Arc::new(next));
+        let affinity = set.client_ip_affinity.is_some();
+        self.show(Selection::new(eligible.into(), affinity, &self.settings, now));
+    }
+
+    /// Those that take new traffic only now begin slowly, where there are others: a pod that has become ready is well,
+    /// whatever it was before, but may still be warming up.
+    fn welcome(&self, eligible: &[Arc<Endpoint>], now: Instant) {
+        let earlier = self.selection.load();
+        let before: HashSet<*const Endpoint> = earlier.eligible().iter().map(Arc::as_ptr).collect();
+        if eligible.iter().any(|endpoint| before.contains(&Arc::as_ptr(endpoint))) {
+            let newcomers = eligible.iter().filter(|endpoint| !before.contains(&Arc::as_ptr(endpoint)));
+            newcomers.for_each(|endpoint| endpoint.health.begin_anew(now));
+        }
     }
 
     /// An endpoint for a request of `client` that none of `tried` has served. `None`: there is no other.
     pub fn pick(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Picked> {
-        let snapshot = self.snapshot.load();
-        let picked = if snapshot.affinity {
-            let untried = snapshot.eligible.iter().filter(|endpoint| !tried.contains(&endpoint.address()));
-            affinity::choose(untried, client)
-        } else if tried.is_empty() {
-            two_choices(&snapshot.eligible)
-        } else {
-            let mut untried = snapshot.eligible.clone();
-            untried.retain(|endpoint| !tried.contains(&endpoint.address()));
-            return two_choices(&untried).map(|endpoint| Picked::new(Arc::clone(endpoint)));
-        };
-        picked.map(|endpoint| Picked::new(Arc::clone(endpoint)))
+        let mut selection = self.selection.load();
+        if selection.is_over() {
+            drop(selection);
+            self.bring_back();
+            selection = self.selection.load();
+        }
+        selection.pick(client, tried, &self.settings).map(Picked::new)
+    }
+
+    /// Whether the backend may get one more request.
+    ///
+    /// # Errors
+    /// [`Overload`]: it shall be turned away, and is counted so.
+    pub fn admit(&self) -> Result<(), Overload> {
+        let Settings { max_requests, max_connecting, .. } = self.settings;
+        if self.counters.in_flight() >= max_requests {
+            self.counters.shed(Limit::Requests);
+            return Err(Overload::Requests(max_requests));
+        }
+        if self.counters.connecting() >= max_connecting {
+            self.counters.shed(Limit::Connecting);
+            return Err(Overload::Connecting(max_connecting));
+        }
+        Ok(())
+    }
+
+    /// An endpoint has answered: it is well.
+    pub fn answered(&self, picked: &Picked) {
+        picked.endpoint().health.answered();
+    }
+
+    /// An attempt failed through its endpoint's fault. If that was once too often, the endpoint is left aside.
+    pub fn failed(&self, picked: &Picked, how: Failed) {
+        let Some(limit) = self.settings.eject_after else { return };
+        let now = Instant::now();
+        let endpoint = picked.endpoint();
+        if endpoint.health.failed(how, picked.since(), now) < limit.get() {
+            return;
+        }
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let selection = self.selection.load();
+        match selection.may_eject(endpoint) {
+            MayEject::Yes => {
+                let until = endpoint.health.eject(now);
+                self.counters.ejected();
+                self.show(selection.renewed(&self.settings, now));
+                let (backend, address) = (&self.id, endpoint.address());
+                tracing::info!(%backend, endpoint = %address, r#for = ?until - now, "an endpoint that fails is left aside");
+            }
+            MayEject::TooMany => self.counters.ejection_refused(),
+            MayEject::NotHere => {}
+        }
+    }
+
+    /// Brings back whose time is over.
+    fn bring_back(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let renewed = self.selection.load().renewed(&self.settings, Instant::now());
+        self.show(renewed);
+    }
+
+    /// Puts a selection in force.
+    fn show(&self, selection: Selection) {
+        let ejected = selection.eligible().iter().filter_map(|endpoint| {
+            let until = endpoint.health.ejected_until()?;
+            let pod = endpoint.said.pod.as_ref().map(|pod| pod.name.clone());
+            Some(EjectedEndpoint { address: endpoint.address(), pod, until })
+        });
+        self.counters.set_ejected(ejected.collect());
+        self.selection.store(Arc::new(selection));
     }
 
     /// Counts a request, for the budget of its retries.
@@ -186,14 +283,21 @@ impl Cluster {
     /// Whether an endpoint that was picked still takes such traffic: anybody's, or that of its sessions.
     pub fn takes(&self, picked: &Picked) -> bool {
         let is_it = |endpoint: &Arc<Endpoint>| Arc::ptr_eq(endpoint, picked.endpoint());
-        self.snapshot.load().eligible.iter().any(is_it) || self.unselected.load().values().any(is_it)
+        self.selection.load().active().iter().any(is_it) || self.unselected.load().values().any(is_it)
     }
 
-    /// The endpoint of a pod that a session leads to, as long as it answers.
+    /// The endpoint of a pod that a session leads to, as long as it answers. One that is ejected is gone for its sessions:
+    /// they move, as the specification has it for endpoints that can't be reached (GEP-1619).
     pub fn by_pod(&self, pod: Uid) -> Option<Picked> {
-        let serving =
-            self.snapshot.load().serving.get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)));
-        serving.or_else(|| self.unselected.load().get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint))))
+        let snapshot = self.snapshot.load();
+        if let Some(endpoint) = snapshot.serving.get(&pod) {
+            if endpoint.health.ejected_until().is_some() && self.selection.load().is_over() {
+                self.bring_back();
+            }
+            let is_ejected = endpoint.health.ejected_until().is_some();
+            return (!is_ejected).then(|| Picked::new(Arc::clone(endpoint)));
+        }
+        self.unselected.load().get(&pod).map(|endpoint| Picked::new(Arc::clone(endpoint)))
     }
 
     /// The pod couldn't be reached. If it was only kept for its sessions, it is gone.
@@ -222,25 +326,6 @@ fn left_out<'e>(
     left.take(MOST_UNSELECTED).map(|(uid, endpoint)| (*uid, Arc::clone(endpoint))).collect()
 }
 
-/// The power of two choices (Mitzenmacher, 2001): of two endpoints drawn at random the one with less load, or
-/// rather, each with a chance in inverse proportion to the square of its cost. A plain "less wins" sends
-/// everything to one of two endpoints whose latencies differ by noise, for as long as nobody else calls; this
-/// way twice the cost means a fifth of the requests, ten times a hundredth.
-fn two_choices(endpoints: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
-    let (first, second) = match endpoints {
-        [] | [_] => return endpoints.first(),
-        several => {
-            let first = rand::random_range(0..several.len());
-            let second = (first + rand::random_range(1..several.len())) % several.len();
-            (several.get(first)?, several.get(second)?)
-        }
-    };
-    let now = Instant::now();
-    let (cost_first, cost_second) = (first.load.cost(now).powi(2), second.load.cost(now).powi(2));
-    let first_wins = rand::random::<f64>() * (cost_first + cost_second) < cost_second;
-    Some(if first_wins { first } else { second })
-}
-
 impl Snapshot {
     /// What a new endpoint is expected to be like: the others, on average. So it is neither flooded nor left
     /// aside.
@@ -257,5 +342,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
+#[cfg(test)]
+mod ejection;
 #[cfg(test)]
 mod tests;

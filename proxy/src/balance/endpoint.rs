@@ -6,8 +6,14 @@ use gamut_controller_api::{self as api, Transport};
 use gamut_route::Uid;
 use tokio::time::Instant;
 
-use super::load::{self, Load};
-use crate::http::{Pool, PoolLimits};
+use super::{
+    health::Health,
+    load::{self, Load},
+};
+use crate::{
+    http::{Pool, PoolLimits},
+    telemetry::EndpointCounters,
+};
 
 /// An endpoint. Dropping the last handle closes its idle connections.
 pub struct Endpoint {
@@ -16,9 +22,16 @@ pub struct Endpoint {
     pub said: api::Endpoint,
     /// How busy it is.
     pub load: Load,
+    /// Whether it answers.
+    pub(super) health: Health,
     /// The connections to it.
     pub pool: Arc<Pool>,
+    /// What goes on at its backend.
+    counters: Arc<EndpointCounters>,
 }
+
+/// A connection that is being opened, until dropped.
+pub struct Connecting<'a>(&'a EndpointCounters);
 
 /// An endpoint that was chosen for one request or connection. It counts as in flight until this is dropped.
 pub struct Picked {
@@ -34,12 +47,22 @@ pub struct PodTarget {
 
 impl Endpoint {
     /// An endpoint that nothing is known about but what the controller says.
-    pub(super) fn new(endpoint: &api::Endpoint, estimate: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        endpoint: &api::Endpoint,
+        estimate: Duration,
+        counters: Arc<EndpointCounters>,
+    ) -> Arc<Self> {
         let limits = match endpoint.transport {
             Transport::Mesh(_) => PoolLimits::MESH,
             Transport::Plaintext => PoolLimits::APP,
         };
-        Arc::new(Self { said: endpoint.clone(), load: Load::new(estimate), pool: Pool::new(limits) })
+        Arc::new(Self {
+            said: endpoint.clone(),
+            load: Load::new(estimate),
+            health: Health::new(Instant::now()),
+            pool: Pool::new(limits),
+            counters,
+        })
     }
 
     /// Pod IP and target port.
@@ -57,6 +80,12 @@ impl Endpoint {
         matches!(self.said.transport, Transport::Mesh(_))
     }
 
+    /// Counts a connection as being opened, until what is returned is dropped.
+    pub fn connecting(&self) -> Connecting<'_> {
+        self.counters.begin_connecting();
+        Connecting(&self.counters)
+    }
+
     /// Whether this is the same process as `other` describes, reached the same way. An address alone says
     /// nothing: it is used again.
     pub(super) fn is(&self, other: &api::Endpoint) -> bool {
@@ -69,12 +98,18 @@ impl Endpoint {
 impl Picked {
     pub(super) fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.load.begin();
+        endpoint.counters.begin();
         Self { endpoint, since: Instant::now() }
     }
 
     /// The same endpoint, for something more that goes on there.
     pub fn again(&self) -> Self {
         Self::new(Arc::clone(&self.endpoint))
+    }
+
+    /// When it was chosen.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// The endpoint.
@@ -99,7 +134,7 @@ impl Picked {
 impl PodTarget {
     /// The target for an address that the controller says is this pod's.
     pub fn new(endpoint: &api::Endpoint) -> Arc<Self> {
-        Arc::new(Self { endpoint: Endpoint::new(endpoint, load::UNKNOWN) })
+        Arc::new(Self { endpoint: Endpoint::new(endpoint, load::UNKNOWN, Arc::default()) })
     }
 
     /// The pod, for one connection.
@@ -119,6 +154,13 @@ impl Deref for Picked {
 impl Drop for Picked {
     fn drop(&mut self) {
         self.endpoint.load.end();
+        self.endpoint.counters.end();
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.end_connecting();
     }
 }
 

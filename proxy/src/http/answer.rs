@@ -17,6 +17,9 @@ pub const ANSWER: HeaderName = HeaderName::from_static("gamut-answer");
 /// Tells a sidecar the same about the other sidecar's.
 pub const PROXY_ANSWER: HeaderName = HeaderName::from_static("gamut-proxy-answer");
 
+/// What an answer that sheds load asks of the client: to come back in so many seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// What the app behind a sidecar has seen of a request that the sidecar answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -52,6 +55,8 @@ pub enum Reason {
     UpstreamRefused,
     /// The request would have been tried again, but the backend's retry budget was spent.
     RetryBudget,
+    /// A limit of this sidecar keeps the backend from getting more.
+    Overload,
     /// The rule's time was over.
     Timeout,
     /// The request is none that a proxy may pass on.
@@ -104,7 +109,7 @@ impl Seen {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::InvalidRule,
         Self::InvalidBackend,
@@ -115,6 +120,7 @@ impl Reason {
         Self::UpstreamReset,
         Self::UpstreamRefused,
         Self::RetryBudget,
+        Self::Overload,
         Self::Timeout,
         Self::BadRequest,
         Self::TransferCoding,
@@ -164,6 +170,7 @@ impl Reason {
             Self::UpstreamReset => ("upstream-reset", StatusCode::BAD_GATEWAY, UNAVAILABLE),
             Self::UpstreamRefused => ("upstream-refused", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::RetryBudget => ("retry-budget", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Overload => ("overload", StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
             Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
             Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, INTERNAL),
             Self::TransferCoding => ("transfer-coding", StatusCode::NOT_IMPLEMENTED, UNKNOWN),
@@ -215,6 +222,9 @@ impl<'a> Answer<'a> {
     fn response(&self, grpc: bool, name: HeaderName, value: HeaderValue) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
         response.headers_mut().insert(name, value);
+        if self.reason == Reason::Overload {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         if grpc {
             let message = percent_encoded(&self.to_string());
             let headers = response.headers_mut();

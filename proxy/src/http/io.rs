@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
@@ -77,6 +78,18 @@ pub enum DialError {
     /// The byte stream is there, but HTTP on it failed before the first request.
     #[error("HTTP could not be started: {0}")]
     Http(Arc<hyper::Error>),
+}
+
+impl DialError {
+    /// Whether it was this machine that had nothing left to call anybody with.
+    pub fn is_ours(&self) -> bool {
+        let Self::Connect { error, .. } = self else { return false };
+        let number = error.raw_os_error().map(Errno::from_raw);
+        matches!(
+            number,
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL)
+        )
+    }
 }
 
 impl BreakOff for Io {

@@ -19,7 +19,7 @@ use super::{
     service::{Forward, Service},
 };
 use crate::{
-    balance::{Picked, PodTarget},
+    balance::{Failed, Picked, PodTarget},
     detect::Prefixed,
     http::{DialError, Io, Reason},
     inbound::MeshProtocol,
@@ -86,6 +86,7 @@ impl Outbound {
             .draw(rand::random())
             .ok_or_else(|| refused(Reason::NoBackend, &"no backend has a weight"))?;
         let target = backend.target.as_ref().map_err(|why| refused(Reason::InvalidBackend, why))?;
+        target.cluster.admit().map_err(|overload| refused(Reason::Overload, &overload))?;
         let mut called: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut failed = None;
         while called.len() < MAX_CALLED
@@ -93,11 +94,15 @@ impl Outbound {
         {
             match self.dial(&picked).await {
                 Ok(upstream) => {
+                    target.cluster.answered(&picked);
                     let counters = backend.counters.tcp(&picked.endpoint().said);
                     return Ok(Reached { upstream, picked, counters });
                 }
                 Err(error) => {
                     backend.counters.connect_failed();
+                    if !error.is_ours() && !matches!(error, DialError::NoCertificate(_)) {
+                        target.cluster.failed(&picked, Failed::Alone);
+                    }
                     called.push(picked.address());
                     failed = Some(error);
                 }

@@ -14,7 +14,10 @@ use gamut_route::{
 use http::HeaderMap;
 
 use super::service::{Backend, Forward, Rule, Sticky, Target};
-use crate::{balance::Picked, telemetry::SessionOutcome};
+use crate::{
+    balance::{Overload, Picked},
+    telemetry::SessionOutcome,
+};
 
 /// Where a request goes.
 pub(super) struct Choice<'s> {
@@ -35,6 +38,8 @@ pub(super) enum NoChoice<'s> {
     Invalid(&'s Backend, &'s str),
     /// The chosen backend has no endpoint that takes traffic.
     NoEndpoint(&'s Backend, &'s Target),
+    /// The chosen backend has as much as it may have.
+    Overload(&'s Backend, &'s Target, Overload),
 }
 
 /// Chooses for a request with these headers.
@@ -55,6 +60,7 @@ pub(super) fn choose<'s>(
                 (backend, target, None)
             }
         };
+    target.cluster.admit().map_err(|overload| NoChoice::Overload(backend, target, overload))?;
     let of_backend = backend.session.as_ref().map(|sticky| (sticky, sticky.affinity.read(headers, now)));
     let picked = pinned
         .or_else(|| {

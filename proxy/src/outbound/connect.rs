@@ -56,6 +56,7 @@ impl Connector {
     /// [`DialError`]: nothing was sent.
     pub async fn dial(&self, endpoint: &Endpoint, protocol: MeshProtocol) -> Result<Io, DialError> {
         let address = endpoint.address();
+        let _connecting = endpoint.connecting();
         if endpoint.pod_uid().is_some() && endpoint.pod_uid() == self.own.pod {
             return Ok(self.dial_own_pod(protocol, address));
         }

@@ -17,6 +17,7 @@
 //! | `request`, `report` | a request's life, from its head to the end of its answer |
 //! | `choose` | split, sessions, balancing |
 //! | `send`, `retry` | one attempt; the next one |
+//! | `blame` | what an attempt says about its endpoint's health |
 //! | `mirror` | copies |
 //! | `connect` | a byte stream to an endpoint: mTLS, plaintext, or our own inbound |
 //! | `bytes` | connections that aren't HTTP |
@@ -24,6 +25,7 @@
 //! Deliberately absent: anything that waits for the controller once a destination is known, and any fallback
 //! to plaintext.
 
+mod blame;
 mod bytes;
 mod choose;
 mod connect;

@@ -121,6 +121,9 @@ impl<'s> Own<'s> {
                 let why = format!("{} has no endpoint that takes traffic", target.cluster.id());
                 (Reason::NoEndpoint, why, &*backend.counters)
             }
+            NoChoice::Overload(backend, target, overload) => {
+                (Reason::Overload, format!("{}: {overload}", target.cluster.id()), &*backend.counters)
+            }
         };
         Self { answer: Answer::new(reason, why).under(rule.origin.as_ref()), counters }
     }

@@ -227,11 +227,10 @@ impl Connection {
             authority: &self.authority,
         };
         let outgoing = Outgoing::new(head, body, are_on(rule));
-        let delivering = deliver(self, rule, (backend, target), picked, &hop, outgoing);
+        let delivering = deliver(self, rule, (backend, target), picked, &hop, outgoing, exchange.deadline);
         match exchange.deadline {
             Some(deadline) => timeout_at(deadline, delivering).await.unwrap_or_else(|_| {
-                let limit = rule.timeouts.request.unwrap_or_default();
-                Err(Failure::timed_out(format!("the request took longer than its rule's limit, {limit:?}")))
+                Err(Failure::request_timed_out(rule.timeouts.request.unwrap_or_default()))
             }),
             None => delivering.await,
         }

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
+    blame::judge,
     request::Connection,
     send::{Failure, Hop, Kind, Outgoing},
     service::{Backend, Rule, Target},
@@ -52,7 +53,8 @@ pub(super) struct Delivered {
     pub(super) until: Option<Instant>,
 }
 
-/// Gets a request answered, by `first` or, where it may be tried again, by others.
+/// Gets a request answered, by `first` or, where it may be tried again, by others. `deadline` is when the request's
+/// own time is over; who calls keeps it too, for pauses between attempts.
 ///
 /// # Errors
 /// The last attempt's failure.
@@ -63,6 +65,7 @@ pub(super) async fn deliver(
     first: Picked,
     hop: &Hop<'_>,
     mut outgoing: Outgoing,
+    deadline: Option<Instant>,
 ) -> Result<Delivered, Failure> {
     let mut retries = Retries::new(rule.retry.as_ref(), outgoing.is_idempotent());
     let mut tried: SmallVec<[_; 4]> = SmallVec::new();
@@ -79,17 +82,18 @@ pub(super) async fn deliver(
                 || picked.is_meshed()
                 || hop.version == HttpVersion::H2);
         let attempt = hop.send(&mut outgoing, &picked, keep);
-        let attempted = match until {
-            Some(until) => timeout_at(until, attempt).await.unwrap_or_else(|_| {
+        let attempted = match until.into_iter().chain(deadline).min() {
+            Some(end) => timeout_at(end, attempt).await.unwrap_or_else(|_| {
                 picked.failed();
-                let limit = rule.timeouts.backend_request.unwrap_or_default();
-                Err(Failure::timed_out(format!(
-                    "{} took longer than backendRequest, {limit:?}",
-                    target.cluster.id()
-                )))
+                Err(late(target, rule, until.is_none_or(|until| end < until)))
             }),
             None => attempt.await,
         };
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        // What was left of the request's time for a later attempt may have been too little for anybody.
+        if !is_over || tried.len() == 1 {
+            judge(&target.cluster, &picked, &attempted);
+        }
         let outcome = match &attempted {
             Ok(response) => Outcome::of(response, &picked),
             Err(failure) => Outcome::from(failure.kind),
@@ -100,7 +104,7 @@ pub(super) async fn deliver(
         }
         let other = || target.cluster.pick(connection.client(), &tried);
         let next = match outcome {
-            _ if !outgoing.is_whole() => None,
+            _ if is_over || !outgoing.is_whole() => None,
             Outcome::Stale => {
                 let leaving = !target.cluster.takes(&picked) || attempted.as_ref().is_ok_and(says_close);
                 retries.stale(picked.address(), leaving, other)
@@ -132,6 +136,15 @@ pub(super) async fn deliver(
             }
         };
     }
+}
+
+/// The failure of an attempt whose time was over, or with it all of the request's.
+fn late(target: &Target, rule: &Rule, all: bool) -> Failure {
+    if all {
+        return Failure::request_timed_out(rule.timeouts.request.unwrap_or_default());
+    }
+    let limit = rule.timeouts.backend_request.unwrap_or_default();
+    Failure::timed_out(format!("{} took longer than backendRequest, {limit:?}", target.cluster.id()))
 }
 
 /// Whether a sidecar has answered that its pod is going away.
@@ -171,9 +184,9 @@ impl Outcome {
 impl From<Kind> for Outcome {
     fn from(kind: Kind) -> Self {
         match kind {
-            Kind::Unconnected | Kind::Unprocessed => Self::Unprocessed,
+            Kind::Unconnected | Kind::NotDialled | Kind::Unprocessed => Self::Unprocessed,
             Kind::Stale => Self::Stale,
-            Kind::Unknown => Self::Unknown,
+            Kind::Unknown | Kind::Late => Self::Unknown,
             Kind::Anywhere => Self::Final,
         }
     }

@@ -1,5 +1,7 @@
 //! One attempt to get a request answered by one endpoint.
 
+use std::time::Duration;
+
 use gamut_route::BackendId;
 use http::{Request, Response, request::Parts};
 
@@ -45,12 +47,16 @@ pub(super) struct Failure {
 pub(super) enum Kind {
     /// There was no connection.
     Unconnected,
+    /// Nobody was even called, for want of something on this side: file descriptors, ports, memory.
+    NotDialled,
     /// The endpoint provably did nothing about the request.
     Unprocessed,
     /// A kept connection ended without a byte of an answer.
     Stale,
     /// Nobody knows what the endpoint did.
     Unknown,
+    /// Nobody knows that either, when the attempt's time was over.
+    Late,
     /// It would be the same at any endpoint.
     Anywhere,
 }
@@ -164,6 +170,7 @@ impl Failure {
             SendError::Dial { error: DialError::NoCertificate(_), .. } => {
                 (Reason::NoCertificate, Kind::Anywhere)
             }
+            SendError::Dial { error, .. } if error.is_ours() => (Reason::UpstreamConnect, Kind::NotDialled),
             SendError::Dial { .. } => (Reason::UpstreamConnect, Kind::Unconnected),
             SendError::Unsent { .. } => (Reason::UpstreamConnect, Kind::Unprocessed),
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
@@ -175,7 +182,12 @@ impl Failure {
     }
 
     pub(super) fn timed_out(why: String) -> Self {
-        Self { reason: Reason::Timeout, why, kind: Kind::Unknown }
+        Self { reason: Reason::Timeout, why, kind: Kind::Late }
+    }
+
+    /// The request's time is over, whatever was going on.
+    pub(super) fn request_timed_out(limit: Duration) -> Self {
+        Self::timed_out(format!("the request took longer than its rule's limit, {limit:?}"))
     }
 
     pub(super) fn unasked_upgrade() -> Self {

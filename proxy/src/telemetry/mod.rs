@@ -12,6 +12,7 @@
 //!
 //! `istio_*` metrics carry the label set that existing dashboards read; `gamut_*` metrics are our own.
 
+mod endpoints;
 mod family;
 mod histogram;
 mod inbound;
@@ -38,6 +39,7 @@ use gamut_route::{BackendId, ServicePort, table::RuleOrigin};
 use self::family::Family;
 pub(crate) use self::render::rule_text;
 pub use self::{
+    endpoints::{EjectedEndpoint, EndpointCounters, Limit},
     histogram::Histogram,
     inbound::InboundCounters,
     requests::{Answered, BackendCounters, Protocol, RouteKey, StatusClasses},
@@ -82,6 +84,7 @@ struct Registry {
     own: Workload,
     routes: Mutex<HashMap<RouteKey, Arc<BackendCounters>>>,
     sessions: Mutex<HashMap<SessionKey, Arc<SessionCounters>>>,
+    endpoints: Mutex<HashMap<BackendId, Arc<EndpointCounters>>>,
     ports: Family<u16, Arc<InboundCounters>>,
     own_answers: Family<(Direction, &'static str), AtomicU64>,
     outbound: Connections,
@@ -110,6 +113,7 @@ impl Telemetry {
             own,
             routes: Mutex::default(),
             sessions: Mutex::default(),
+            endpoints: Mutex::default(),
             ports: Family::new(MAX_PORTS, 0, |_| Arc::default()),
             own_answers: Family::new(MAX_REASONS, (Direction::Outbound, "other"), |_| AtomicU64::new(0)),
             outbound: Connections::default(),
@@ -150,6 +154,11 @@ impl Telemetry {
         register(&self.0.sessions, key)
     }
 
+    /// The counters of a backend's endpoints.
+    pub fn endpoints(&self, backend: &BackendId) -> Arc<EndpointCounters> {
+        register(&self.0.endpoints, backend.clone())
+    }
+
     /// The counters of a port of our own pod.
     pub fn inbound(&self, port: u16) -> Arc<InboundCounters> {
         self.0.ports.with(|known| *known == port, || port, Arc::clone)
@@ -175,6 +184,11 @@ impl Telemetry {
     /// All counters of rules and backends, in a stable order.
     pub fn routes(&self) -> Vec<(RouteKey, Arc<BackendCounters>)> {
         sorted(&self.0.routes)
+    }
+
+    /// All counters of endpoints, by backend.
+    pub fn all_endpoints(&self) -> Vec<(BackendId, Arc<EndpointCounters>)> {
+        sorted(&self.0.endpoints)
     }
 
     /// All counters of sessions, in a stable order.

@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use gamut_route::BackendId;
+use tokio::time::Instant;
 
 use super::{
     Direction, Telemetry,
+    endpoints::EndpointCounters,
     histogram::{BOUNDS_MS, Histogram},
     inbound::{Caller, CallerLabels, InboundCounters},
     requests::{BackendCounters, Labels, Protocol, RouteKey},
@@ -29,6 +31,7 @@ impl Telemetry {
         self.durations(page, &routes, &ports);
         self.tcp(page, &routes, &ports);
         render_routes(page, &routes);
+        self.render_endpoints(page);
         self.render_sessions(page);
         self.render_connections(page);
     }
@@ -125,6 +128,51 @@ impl Telemetry {
                 let labels =
                     [("route", &*route), ("rule", &rule), ("parent", &parent), ("outcome", outcome.as_str())];
                 page.sample(NAME, &labels, count);
+            }
+        }
+    }
+
+    /// What goes on at each backend's endpoints.
+    fn render_endpoints(&self, page: &mut Page) {
+        type Read = fn(&EndpointCounters) -> u64;
+        let families: [(&str, Kind, &str, Read); 5] = [
+            (
+                "gamut_backend_in_flight",
+                Kind::Gauge,
+                "Requests that aren't answered to their end, and connections of other bytes.",
+                |counters| counters.in_flight().into(),
+            ),
+            ("gamut_backend_connecting", Kind::Gauge, "Connections that are being opened.", |counters| {
+                counters.connecting().into()
+            }),
+            (
+                "gamut_backend_ejected_endpoints",
+                Kind::Gauge,
+                "Endpoints that get nothing for a while, because requests to them failed.",
+                |counters| counters.ejected_at(Instant::now()).len() as u64,
+            ),
+            ("gamut_backend_ejections_total", Kind::Counter, "Ejections of endpoints.", |counters| {
+                counters.ejections()
+            }),
+            (
+                "gamut_backend_ejections_refused_total",
+                Kind::Counter,
+                "Failures that ejected nobody, because half of the endpoints were ejected already.",
+                |counters| counters.refused_ejections(),
+            ),
+        ];
+        let backends: Vec<_> = self.all_endpoints().into_iter().map(|(id, c)| (id.to_string(), c)).collect();
+        for (name, kind, help, read) in families {
+            page.family(name, kind, help);
+            for (backend, counters) in &backends {
+                page.sample(name, &[("backend", backend)], read(counters));
+            }
+        }
+        const SHED: &str = "gamut_backend_shed_total";
+        page.family(SHED, Kind::Counter, "Requests that a limit of the sidecar turned away.");
+        for (backend, counters) in &backends {
+            for (limit, count) in counters.all_shed() {
+                page.sample(SHED, &[("backend", backend), ("limit", limit.as_str())], count);
             }
         }
     }

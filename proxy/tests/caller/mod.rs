@@ -19,13 +19,13 @@ use bytes::Bytes;
 use gamut_controller_api::{Endpoint, EndpointSet, Pod, RetryBudget, SessionKeys, Transport};
 use gamut_identity::{Identity, SpiffeId};
 use gamut_proxy::{
-    balance::Cluster,
+    balance::{self, Cluster},
     drain::Control,
     http::{Body, HttpVersion, server},
     inbound::{Inbound, Settings as InboundSettings},
     outbound::{Connector, Outbound, Service, Settings},
     tables::{self, Parts, ServiceHandle, Subscription},
-    telemetry::{Telemetry, Workload},
+    telemetry::{EndpointCounters, Telemetry, Workload},
 };
 use gamut_route::{
     BackendId, RouteRef, RouteTable, ServicePort, Uid,
@@ -40,7 +40,7 @@ use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::mesh::{Authority, LOCALHOST};
+use crate::mesh::{Authority, LOCALHOST, listen, read_head};
 
 /// What the app dials.
 pub(crate) const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7)), 80);
@@ -79,6 +79,27 @@ impl Caller {
         table: RouteTable,
         endpoints: &[(&str, Vec<Endpoint>)],
     ) -> Self {
+        Self::build(identity, pod, table, endpoints, balance::Settings::default()).await
+    }
+
+    /// A caller that its annotations say something else to about balancing.
+    pub(crate) async fn with_settings(
+        settings: balance::Settings,
+        rules: Vec<Rule>,
+        endpoints: &[(&str, Vec<Endpoint>)],
+    ) -> Self {
+        let (authority, pod) = (Authority::new(), Uid::of("client-0"));
+        let identity = authority.identity("client", pod).await;
+        Self::build(identity, pod, table(rules), endpoints, settings).await
+    }
+
+    async fn build(
+        identity: Identity,
+        pod: Uid,
+        table: RouteTable,
+        endpoints: &[(&str, Vec<Endpoint>)],
+        settings: balance::Settings,
+    ) -> Self {
         let telemetry = Telemetry::new(Workload::default());
         let control = Control::new();
         let policy = gamut_controller_api::InboundPolicy {
@@ -101,14 +122,12 @@ impl Caller {
             telemetry.clone(),
         );
 
+        let cluster = |id: &BackendId| Cluster::with(id.clone(), settings, telemetry.endpoints(id));
         let mut clusters: HashMap<_, _> =
-            table.backends().into_iter().map(|id| (id.clone(), Cluster::new(id.clone()))).collect();
+            table.backends().into_iter().map(|id| (id.clone(), cluster(id))).collect();
         for (id, endpoints) in endpoints {
             let id: BackendId = format!("service/{id}").parse().unwrap();
-            clusters
-                .entry(id.clone())
-                .or_insert_with_key(|id| Cluster::new(id.clone()))
-                .update(&set(&id, endpoints));
+            clusters.entry(id.clone()).or_insert_with_key(cluster).update(&set(&id, endpoints));
         }
         let mut keys = HashMap::new();
         for scope in table.scopes() {
@@ -135,6 +154,11 @@ impl Caller {
         let stream = TcpStream::connect(self.entrance).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
+    }
+
+    /// What goes on at a backend's endpoints.
+    pub(crate) fn endpoints(&self, id: &str) -> Arc<EndpointCounters> {
+        self.telemetry.endpoints(&format!("service/{id}").parse().unwrap())
     }
 
     /// One HTTP/1.1 request on a connection of its own.
@@ -273,6 +297,20 @@ pub(crate) fn endpoint(pod: &str, address: SocketAddr) -> Endpoint {
         serving: true,
         terminating: false,
     }
+}
+
+/// A backend that takes requests and breaks their connections off.
+pub(crate) async fn breaking() -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, address) = listen().await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            read_head(&mut stream).await;
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, taken)
 }
 
 /// A backend: hyper's server on a socket of its own, and how many requests it got.

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
 }
 
 /// Standard input is read by a thread of its own: a read that blocks for ever must not keep a runtime from ending.
-async fn end_of_input() {
+pub(super) async fn end_of_input() {
     let (end, ended) = oneshot::channel();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

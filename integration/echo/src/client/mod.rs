@@ -3,6 +3,7 @@
 mod grpc;
 mod http;
 pub(crate) mod load;
+pub(crate) mod mix;
 mod stream;
 mod tls;
 

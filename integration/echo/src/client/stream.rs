@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Answer, Call};
+use super::{Answer, Call, Target};
 use crate::{
     EchoError,
     websocket::{self, Frame, Opcode},
@@ -19,10 +19,28 @@ const KEY: &str = "Z2FtdXQtZWNoby1jbGllbnQ=";
 
 /// Sends one text message, waits for its echo, and closes in order.
 pub(super) async fn websocket(call: &Call) -> Result<Answer, EchoError> {
-    let mut stream = BufReader::new(call.target.connect().await?);
-    let mut request =
-        format!("GET {} HTTP/1.1\r\nHost: {}\r\n", call.target.path, call.target.authority).into_bytes();
-    for (name, value) in &call.headers {
+    let (mut stream, head) = upgrade(&call.target, &call.headers).await?;
+    let message = Frame { opcode: Opcode::Text, payload: call.data.clone().into_bytes() };
+    websocket::write(&mut stream, &message, Some([1, 2, 3, 4])).await?;
+    let answer = websocket::read(&mut stream).await?;
+    let close = Frame { opcode: Opcode::Close, payload: Vec::new() };
+    websocket::write(&mut stream, &close, Some([1, 2, 3, 4])).await?;
+    websocket::read(&mut stream).await?;
+    Ok(Answer {
+        status: Some(101),
+        headers: headers(&head),
+        body: String::from_utf8_lossy(&answer.payload).into_owned(),
+    })
+}
+
+/// A WebSocket that is open, and the head of the answer that opened it.
+pub(super) async fn upgrade(
+    target: &Target,
+    headers: &HeaderMap,
+) -> Result<(BufReader<TcpStream>, String), EchoError> {
+    let mut stream = BufReader::new(target.connect().await?);
+    let mut request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority).into_bytes();
+    for (name, value) in headers {
         write!(request, "{name}: ")?;
         request.extend_from_slice(value.as_bytes());
         request.extend_from_slice(b"\r\n");
@@ -38,19 +56,8 @@ pub(super) async fn websocket(call: &Call) -> Result<Answer, EchoError> {
         let status = head.lines().next().unwrap_or_default();
         return Err(EchoError::Protocol(format!("no upgrade to WebSocket: {status}")));
     }
-    let message = Frame { opcode: Opcode::Text, payload: call.data.clone().into_bytes() };
-    websocket::write(&mut stream, &message, Some([1, 2, 3, 4])).await?;
-    let answer = websocket::read(&mut stream).await?;
-    let close = Frame { opcode: Opcode::Close, payload: Vec::new() };
-    websocket::write(&mut stream, &close, Some([1, 2, 3, 4])).await?;
-    websocket::read(&mut stream).await?;
-    Ok(Answer {
-        status: Some(101),
-        headers: headers(&head),
-        body: String::from_utf8_lossy(&answer.payload).into_owned(),
-    })
+    Ok((stream, head))
 }
-
 /// The headers of an answer's head; a line that is none is left out.
 fn headers(head: &str) -> HeaderMap {
     let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));

@@ -4,15 +4,15 @@ use gamut_controller_api::{self as api, Pod, RetryBudget, Transport};
 
 use super::*;
 
-fn client() -> IpAddr {
+pub(super) fn client() -> IpAddr {
     IpAddr::from([10, 0, 0, 1])
 }
 
-fn uid(pod: u8) -> Uid {
+pub(super) fn uid(pod: u8) -> Uid {
     Uid([pod; 16])
 }
 
-fn endpoint(pod: u8) -> api::Endpoint {
+pub(super) fn endpoint(pod: u8) -> api::Endpoint {
     api::Endpoint {
         address: SocketAddr::from(([10, 1, 0, pod], 8080)),
         pod: Some(Pod {
@@ -33,7 +33,7 @@ fn terminating(pod: u8) -> api::Endpoint {
     api::Endpoint { ready: false, terminating: true, ..endpoint(pod) }
 }
 
-fn set(endpoints: Vec<api::Endpoint>) -> EndpointSet {
+pub(super) fn set(endpoints: Vec<api::Endpoint>) -> EndpointSet {
     EndpointSet {
         id: "service/shop/web:80".parse().unwrap(),
         protocol: AppProtocol::Detect,
@@ -51,13 +51,17 @@ fn cluster(endpoints: Vec<api::Endpoint>) -> Arc<Cluster> {
     cluster
 }
 
-fn pod_of(picked: &Picked) -> u8 {
+pub(super) fn pod_of(picked: &Picked) -> u8 {
     picked.pod_uid().unwrap().0[0]
 }
 
 /// Picks and ends `requests` requests one after the other, each taking as long as its pod takes; says how
 /// many each pod got.
-async fn serve(cluster: &Cluster, requests: usize, latency: impl Fn(u8) -> Duration) -> HashMap<u8, usize> {
+pub(super) async fn serve(
+    cluster: &Cluster,
+    requests: usize,
+    latency: impl Fn(u8) -> Duration,
+) -> HashMap<u8, usize> {
     let mut served = HashMap::new();
     for _ in 0..requests {
         let picked = cluster.pick(client(), &[]).unwrap();

@@ -24,7 +24,10 @@ impl View {
     }
 
     pub(super) fn cluster(&mut self, id: &BackendId) -> &Arc<Cluster> {
-        self.clusters.entry(id.clone()).or_insert_with(|| Cluster::new(id.clone()))
+        let Self { clusters, limits, telemetry, .. } = self;
+        clusters
+            .entry(id.clone())
+            .or_insert_with(|| Cluster::with(id.clone(), limits.balance, telemetry.endpoints(id)))
     }
 
     /// Takes new session keys in and rebuilds what uses them.

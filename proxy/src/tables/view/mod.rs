@@ -41,22 +41,24 @@ use gamut_route::{BackendId, RouteTable, ServicePort, Uid};
 
 use super::{Destination, Entry, NoAnswer, Refusal, ServiceHandle};
 use crate::{
-    balance::{Cluster, PodTarget},
+    balance::{self, Cluster, PodTarget},
     telemetry::Telemetry,
 };
 
-/// How much a view holds.
+/// How much a view holds, and how its endpoints are chosen among.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many addresses, those that aren't the mesh's included.
     pub addresses: usize,
     /// How long an address may go unused before it leaves.
     pub idle: Duration,
+    /// What all clusters are told.
+    pub balance: balance::Settings,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { addresses: 4096, idle: Duration::from_secs(600) }
+        Self { addresses: 4096, idle: Duration::from_secs(600), balance: balance::Settings::default() }
     }
 }
 

@@ -323,7 +323,7 @@ mod idle {
 
     impl Foreign {
         fn new() -> Self {
-            let mut view = limited(Limits { idle: IDLE, addresses: 3 });
+            let mut view = limited(Limits { idle: IDLE, addresses: 3, ..Limits::default() });
             view.connect();
             let start = Instant::now();
             view.ask(address(BANK), start).unwrap();
@@ -399,7 +399,7 @@ mod idle {
 
     #[test]
     fn when_all_are_needed_there_is_no_room_for_more() {
-        let mut view = limited(Limits { idle: IDLE, addresses: 1 });
+        let mut view = limited(Limits { idle: IDLE, addresses: 1, ..Limits::default() });
         view.connect();
         view.ask(address(WEB), Instant::now()).unwrap();
         let all = [leads_to(WEB, "web"), table(split("web", &[("web-v1", 1)])), endpoints("web-v1", &[1])];

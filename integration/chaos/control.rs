@@ -1,0 +1,114 @@
+//! What happens to the control plane while traffic flows: the controller, the CA, certificates.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    harness::{Mesh, PATIENCE, app, service, statuses},
+    scenario::{EVERYBODY, Oracle, RETRIED, Scenario, shop, web},
+};
+
+/// Nothing is to be noticed.
+const NOTHING: Oracle = Oracle {
+    says: "nothing fails and nothing breaks: the data path doesn't need the control plane",
+    may_fail: &[],
+    fails_closed: None,
+    may_break: &[],
+    longest_gap: Duration::from_secs(5),
+};
+
+#[test]
+fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
+    let mut run = Scenario::begin("controller killed, hung, back", &shop(web(3), RETRIED), &[], EVERYBODY);
+    loop {
+        run.mesh.signal("KILL", run.mesh.component("controller"));
+        run.mix.answered(100);
+        run.mesh.settle();
+        let hung = run.mesh.component("controller");
+        run.mesh.signal("STOP", hung);
+        run.mix.go_on(Duration::from_secs(2));
+        run.mesh.signal("CONT", hung);
+        run.mesh.settle();
+        run.mix.answered(100);
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&NOTHING);
+}
+
+/// The serial number of the client's certificate.
+fn serial(mesh: &Mesh) -> Option<String> {
+    let status = mesh.pods("client").remove(0).proxy?;
+    Some(status["certificate"]["serial"].as_str()?.to_owned())
+}
+
+#[test]
+fn certificates_are_renewed_without_anybodys_notice() {
+    let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
+    let mut run = Scenario::begin("leaf renewal", &shop(web(3), RETRIED), &leaves, EVERYBODY);
+    let mut renewals = 0;
+    while renewals < 2 || !run.is_enough() {
+        let before = serial(&run.mesh);
+        let deadline = Instant::now() + PATIENCE;
+        while serial(&run.mesh) == before {
+            assert!(Instant::now() < deadline, "the certificate isn't renewed");
+            run.mix.answered(20);
+        }
+        renewals += 1;
+    }
+    run.end(&NOTHING);
+}
+
+#[test]
+fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
+    // Renewed between 10 and 14 s, so that 5 s without a CA leave room.
+    let leaves = [("GAMUT_CA_LEAF_LIFETIME", "20s")];
+    let mut run = Scenario::begin("CA away within the margin", &shop(web(3), RETRIED), &leaves, EVERYBODY);
+    loop {
+        let hung = run.mesh.component("ca");
+        run.mesh.signal("STOP", hung);
+        run.mix.go_on(Duration::from_secs(5));
+        run.mesh.signal("CONT", hung);
+        run.mix.go_on(Duration::from_secs(2));
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&NOTHING);
+}
+
+#[test]
+fn without_a_certificate_new_connections_fail_closed_until_there_is_one() {
+    let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
+    let mut manifests = shop(web(2), RETRIED);
+    // Somebody whom nobody has called yet: there is no connection that was made in time.
+    manifests.extend([app("other").in_namespace("shop"), service("shop", "other")]);
+    let mut run = Scenario::begin("CA away for too long", &manifests, &leaves, &["h1=4"]);
+    let ask = |run: &Scenario| {
+        let output = run.mesh.try_to_ask("shop/deploy/client", &["http://other/"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let hung = run.mesh.component("ca");
+    run.mesh.signal("STOP", hung);
+    // No certificate is younger than the CA's last moment, and nobody has called `other` yet: its connections can't be old ones.
+    run.mix.go_on(Duration::from_secs(12));
+    let answer = ask(&run);
+    assert!(statuses(&answer) == [503] && answer.contains("no-certificate"), "{answer}");
+    run.mesh.signal("CONT", hung);
+    let begin = Instant::now();
+    while statuses(&ask(&run)) != [200] {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it doesn't recover");
+        run.mix.go_on(Duration::from_millis(200));
+    }
+    while !run.is_enough() {
+        run.mix.answered(100);
+    }
+    run.end(&Oracle {
+        says: "new connections are refused with 503 no-certificate once the leaf has ended, and are made again within 30 s of the CA's return; \
+               requests on connections that were made in time go on; nothing fails for another reason",
+        may_fail: &[],
+        fails_closed: Some("no-certificate"),
+        may_break: &[],
+        longest_gap: Duration::from_secs(5),
+    });
+}

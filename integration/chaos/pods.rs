@@ -1,0 +1,185 @@
+//! What happens to the pods that are called.
+
+use std::time::{Duration, Instant};
+
+use gamut_local::control::PodReport;
+
+use crate::{
+    harness::{Mesh, PATIENCE},
+    scenario::{EVERYBODY, Oracle, RETRIED, STREAMS, Scenario, shop, web},
+};
+
+/// How soon a backend that can't be reached any more is ejected by the sidecars that call it, where attempts have a limit of 2 s.
+const FOUND_WITHIN: Duration = Duration::from_secs(30);
+
+fn container(pod: &PodReport, role: &str) -> Option<i32> {
+    pod.containers.iter().find(|container| container.role == role).and_then(|container| container.pid)
+}
+
+/// The same container of another process, running again.
+fn until_replaced(mesh: &Mesh, pod: &str, role: &str, pid: Option<i32>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        mesh.settle();
+        let pods = mesh.pods("web");
+        let now = pods.iter().find(|report| report.name == pod).and_then(|report| container(report, role));
+        if now.is_some() && now != pid {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{pod}: {role} isn't started again");
+    }
+}
+
+#[test]
+fn a_rolling_restart_costs_no_request() {
+    let mut run = Scenario::begin("rolling restart", &shop(web(3), RETRIED), &[], EVERYBODY);
+    let mut versions = ["web", "web2", "web3", "web4"].into_iter().cycle();
+    let mut version = versions.next().unwrap();
+    loop {
+        let next = versions.next().unwrap();
+        run.mesh.edit("all.yaml", &format!("value: {version}}}"), &format!("value: {next}}}"));
+        version = next;
+        run.mesh.settle();
+        run.mix.answered(100);
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&Oracle {
+        says: "no request fails, POST included; streams end with their pods, with an error",
+        may_fail: &[],
+        fails_closed: None,
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+    });
+}
+
+#[test]
+fn scaling_up_and_down_costs_no_request() {
+    let mut run = Scenario::begin("scale 1 -> 5 -> 1", &shop(web(1), RETRIED), &[], EVERYBODY);
+    loop {
+        for (from, to) in [(1, 5), (5, 1)] {
+            let replicas =
+                |number| format!("  replicas: {number}\n  selector: {{matchLabels: {{app: web}}}}");
+            run.mesh.edit("all.yaml", &replicas(from), &replicas(to));
+            run.mesh.settle();
+            run.mix.answered(100);
+        }
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&Oracle {
+        says: "no request fails, POST included; streams end with their pods, with an error",
+        may_fail: &[],
+        fails_closed: None,
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+    });
+}
+
+#[test]
+fn an_app_killed_costs_no_idempotent_request() {
+    let mut run = Scenario::begin("app killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
+    loop {
+        let victim = run.mesh.pods("web").remove(0);
+        let pid = container(&victim, "app");
+        run.mesh.signal("KILL", pid);
+        until_replaced(&run.mesh, &victim.name, "app", pid);
+        run.mix.answered(200);
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&Oracle {
+        says: "GETs whose answer hasn't begun are tried elsewhere (retry stanza), and none fails; POSTs that the app may have seen fail; \
+               answers and streams that have begun end with an error, never as if they were whole",
+        may_fail: &["post", "grpc", "websocket", "tcp"],
+        fails_closed: None,
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+    });
+}
+
+#[test]
+fn a_sidecar_killed_costs_no_idempotent_request() {
+    let mut run = Scenario::begin("sidecar killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
+    loop {
+        let victim = run.mesh.pods("web").remove(0);
+        let pid = container(&victim, "sidecar");
+        run.mesh.signal("KILL", pid);
+        until_replaced(&run.mesh, &victim.name, "sidecar", pid);
+        run.mix.answered(200);
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&Oracle {
+        says: "GETs whose answer hasn't begun are tried elsewhere (retry stanza), and none fails; POSTs on the way fail; answers and streams \
+               that have begun end with an error",
+        may_fail: &["post", "grpc", "websocket", "tcp"],
+        fails_closed: None,
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+    });
+}
+
+/// The addresses of the client's pod, as nftables has them.
+fn cut(mesh: &Mesh, pod: &str) {
+    let addresses = &mesh.pods("client")[0].ips;
+    let rules: String = addresses
+        .iter()
+        .map(|ip| {
+            let family = if ip.contains(':') { "ip6" } else { "ip" };
+            format!("add rule inet chaos in {family} saddr {ip} drop\n")
+        })
+        .collect();
+    let table = "add table inet chaos\nadd chain inet chaos in { type filter hook input priority -300; }\n";
+    nft(mesh, pod, &format!("{table}{rules}"));
+}
+
+fn nft(mesh: &Mesh, pod: &str, commands: &str) {
+    let done = mesh.exec(&format!("shop/pod/{pod}"), &["nft", commands]);
+    assert!(done.status.success(), "nft in {pod}: {done:?}");
+}
+
+#[test]
+fn a_backend_that_is_cut_off_is_found_and_left_aside_and_comes_back() {
+    let rule = "backendRefs: [{name: web, port: 80}]\ntimeouts: {request: 20s, backendRequest: 2s}\nretry: {attempts: 3, backoff: 10ms}";
+    let mut run = Scenario::begin(
+        "one of three backends cut off",
+        &shop(web(3), rule),
+        &[],
+        &["h1=8", "h2=2", "post=1"],
+    );
+    loop {
+        let victim = run.mesh.pods("web").remove(0).name;
+        cut(&run.mesh, &victim);
+        let begin = Instant::now();
+        let is_ejected = |run: &mut Scenario| {
+            run.mix.answered(20);
+            let client = run.mesh.pods("client").remove(0).proxy.unwrap_or_default();
+            client["endpoints"].to_string().contains(&format!("\"pod\":\"{victim}\""))
+        };
+        while !is_ejected(&mut run) {
+            assert!(begin.elapsed() < FOUND_WITHIN, "{victim} is cut off and still called");
+        }
+        run.mix.answered(200);
+        nft(&run.mesh, &victim, "delete table inet chaos");
+        let begin = Instant::now();
+        while is_ejected(&mut run) {
+            assert!(begin.elapsed() < PATIENCE, "{victim} is well and not called");
+        }
+        if run.is_enough() {
+            break;
+        }
+    }
+    run.end(&Oracle {
+        says: "attempts have 2 s: GETs that meet the backend are tried elsewhere after that, and none fails; POSTs fail with 504; the backend is \
+               ejected within 30 s, and called again when it is well",
+        may_fail: &["post"],
+        fails_closed: None,
+        may_break: &[],
+        longest_gap: Duration::from_secs(5),
+    });
+}

@@ -1,0 +1,118 @@
+//! What people and controllers change while traffic flows.
+
+use std::time::Duration;
+
+use crate::{
+    harness::{app, service_with},
+    scenario::{EVERYBODY, Oracle, Scenario, shop, web},
+};
+
+/// Without a `retry` stanza: nothing of this may need one.
+const BOTH: &str = "backendRefs: [{name: web, port: 80, weight: 50}, {name: web2, port: 80, weight: 50}]";
+
+const NOTHING: Oracle = Oracle {
+    says: "nothing fails and nothing breaks, without a retry stanza",
+    may_fail: &[],
+    fails_closed: None,
+    may_break: &[],
+    longest_gap: Duration::from_secs(5),
+};
+
+fn web2() -> Vec<String> {
+    let ports = "[{name: http, port: 80, targetPort: 8080}]";
+    vec![app("web2").replicas(2).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")]
+}
+
+#[test]
+fn weights_that_change_five_times_a_second_cost_nothing() {
+    let manifests = [shop(web(2), BOTH), web2()].concat();
+    let mut run = Scenario::begin("weights flipped every 200 ms", &manifests, &[], EVERYBODY);
+    let weights = |web: u32| {
+        format!("[{{name: web, port: 80, weight: {web}}}, {{name: web2, port: 80, weight: {}}}]", 100 - web)
+    };
+    let mut from = 50;
+    let mut flips = 0;
+    while flips < 25 || !run.is_enough() {
+        let to = [0, 100, 10, 90][flips % 4];
+        run.mesh.edit("all.yaml", &weights(from), &weights(to));
+        from = to;
+        flips += 1;
+        run.mix.go_on(Duration::from_millis(200));
+    }
+    run.end(&NOTHING);
+}
+
+#[test]
+fn a_service_that_is_made_and_shifted_to_at_once_costs_nothing() {
+    let to = |service: &str| format!("backendRefs: [{{name: {service}, port: 80}}]");
+    let manifests = [shop(web(2), &to("web")), vec![app("web2").replicas(2).in_namespace("shop")]].concat();
+    let mut run = Scenario::begin("a Service added and shifted to at once", &manifests, &[], EVERYBODY);
+    let mut current = "web".to_owned();
+    let mut number = 0;
+    while number < 5 || !run.is_enough() {
+        number += 1;
+        let next = format!("web-{number}");
+        let ports = "[{name: http, port: 80, targetPort: 8080}]";
+        run.mesh.save(&format!("{next}.yaml"), &service_with("shop", &next, "web2", ports, ""));
+        // Its EndpointSlice is there; no sidecar has heard of it. (Before that it is a Service without endpoints, as on a cluster.)
+        run.mesh.settle();
+        run.mesh.edit("all.yaml", &to(&current), &to(&next));
+        run.mix.answered(100);
+        std::fs::remove_file(run.mesh.directory().join(format!("{current}.yaml"))).unwrap_or_default();
+        current = next;
+    }
+    run.end(&NOTHING);
+}
+
+#[test]
+fn a_thousand_endpoint_changes_a_minute_cost_nothing() {
+    let manifests = shop(web(3), "backendRefs: [{name: web, port: 80}, {name: by-hand, port: 80}]");
+    let slice = |addresses: &[&str]| {
+        let endpoints: Vec<String> = addresses
+            .iter()
+            .map(|address| format!("{{addresses: [{address}], conditions: {{ready: true}}}}"))
+            .collect();
+        format!(
+            "---
+apiVersion: v1
+kind: Service
+metadata: {{name: by-hand, namespace: shop}}
+spec:
+  ports: [{{name: http, port: 80, targetPort: 8080}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: by-hand-1, namespace: shop, labels: {{kubernetes.io/service-name: by-hand}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{}]
+",
+            endpoints.join(", ")
+        )
+    };
+    let manifests = [manifests, vec![slice(&[])]].concat();
+    // Half of the requests would go to a backend without endpoints: it gets them before anybody calls.
+    let mut run =
+        Scenario::begin_with("1,000 endpoint changes a minute", &manifests, &[], EVERYBODY, |mesh| {
+            let pods = mesh.pods("web");
+            let addresses: Vec<&str> = pods.iter().map(|pod| pod.ips[0].as_str()).collect();
+            mesh.edit("all.yaml", &slice(&[]), &slice(&addresses));
+            mesh.settle();
+            addresses.iter().map(|address| (*address).to_owned()).collect::<Vec<String>>()
+        });
+    let addresses: Vec<String> = run.prepared.clone();
+    let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let mut before = slice(&all);
+    let mut changes = 0_usize;
+    while changes < 100 || !run.is_enough() {
+        let without = changes % all.len();
+        let others: Vec<&str> =
+            all.iter().enumerate().filter(|(i, _)| *i != without).map(|(_, a)| *a).collect();
+        let next = slice(&others);
+        run.mesh.edit("all.yaml", &before, &next);
+        before = next;
+        changes += 1;
+        run.mix.go_on(Duration::from_millis(60));
+    }
+    run.end(&NOTHING);
+}
