@@ -3,10 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../integration/docs/families.rs"]
-mod families;
-#[path = "../../integration/docs/generated.rs"]
-mod generated;
 mod plane;
 
 use std::{net::SocketAddr, time::Duration};
@@ -20,7 +16,6 @@ use gamut_proxy::{
     admin::{Background, ProxyStatus, Shown},
     drain,
     tables::{Destination, NoAnswer, SubscriptionState},
-    telemetry::{Answered, Direction, Protocol, SessionOutcome},
 };
 use gamut_route::{RouteTable, ServicePort, Uid};
 use plane::{Plane, RunningController, Sidecar, WEB, endpoints, get, route, service, system, uid};
@@ -211,30 +206,6 @@ async fn the_pages_of_a_sidecar_say_how_it_stands() {
     let (_, page) = get(metrics, "/metrics").await;
     assert!(page.contains("\ngamut_controller_connected 1\n"), "{page}");
     assert_eq!(get(metrics, "/status").await.0, 404, "the metrics port is open to the cluster");
-    controller.stop().await;
-}
-
-#[tokio::test]
-async fn the_reference_has_every_metric_of_a_sidecar_with_its_labels() {
-    let (_plane, controller, sidecar) = canary().await;
-    let web = ServicePort::new("shop", "web", 80);
-    let answered = Answered {
-        protocol: Protocol::Http,
-        status: 200,
-        grpc_status: None,
-        elapsed: Duration::from_millis(1),
-        own: None,
-    };
-    // One sample of each family that has none until something happens.
-    sidecar.telemetry.route(None, &web, None).answered(None, answered);
-    sidecar.telemetry.session(None, &web, "route/x").count(SessionOutcome::Started);
-    sidecar.telemetry.own_answer(Direction::Outbound, "no-route");
-    drop(sidecar.telemetry.inbound(8080).tcp(None));
-
-    let background = Background::start().unwrap();
-    let (_, metrics) = pages(&sidecar, &background).await;
-    let (_, scrape) = get(metrics, "/metrics").await;
-    generated::holds("docs/reference/metrics.md", "sidecar", &families::table(&scrape));
     controller.stop().await;
 }
 

@@ -12,6 +12,7 @@
 //!
 //! The subscription runs here too ([`Background::spawn`]): opening a large table takes time that no request should wait.
 
+mod metrics;
 mod server;
 mod status;
 

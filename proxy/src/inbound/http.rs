@@ -21,7 +21,7 @@ use crate::{
         server,
         upgrade::Offer,
     },
-    telemetry::{Answered, Direction, InboundCounters, Protocol},
+    telemetry::{Answered, Direction, InboundCounters, Method, Protocol},
 };
 
 /// Serves one peer's connection until it ends; what it carries for `version` is the same to the app.
@@ -83,6 +83,7 @@ impl Connection {
         let begin = Instant::now();
         self.inbound.0.drain.arrived();
         let grpc = is_grpc(request.headers());
+        let method = request.method().into();
         let (mut response, own) = match self.forward(request).await {
             Ok(response) => (response, None),
             Err(Own { answer, seen }) => {
@@ -102,7 +103,8 @@ impl Connection {
         let status = response.status().as_u16();
         // A trailers-only answer has gRPC's status in its head.
         let grpc_status = grpc_status(response.headers());
-        let count = Count { connection: Arc::clone(&self), begin, protocol, status, grpc_status, own };
+        let count =
+            Count { connection: Arc::clone(&self), begin, method, protocol, status, grpc_status, own };
         response.map(|body| body.guarded(count))
     }
 
@@ -176,6 +178,7 @@ impl Own {
 struct Count {
     connection: Arc<Connection>,
     begin: Instant,
+    method: Method,
     protocol: Protocol,
     status: u16,
     grpc_status: Option<u16>,
@@ -191,6 +194,7 @@ impl Guard for Count {
 impl Drop for Count {
     fn drop(&mut self) {
         let answered = Answered {
+            method: self.method,
             protocol: self.protocol,
             status: self.status,
             grpc_status: self.grpc_status,

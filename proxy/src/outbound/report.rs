@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gamut_route::{path::PathError, table::RuleOrigin};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::time::Instant;
 
 use super::{
@@ -14,13 +14,14 @@ use super::{
 use crate::{
     balance::Picked,
     http::{Answer, Body, Guard, Reason, answer, headers::BadRequest},
-    telemetry::{Answered, BackendCounters, Direction, Protocol, Telemetry},
+    telemetry::{Answered, BackendCounters, Direction, Method, Protocol, Telemetry},
 };
 
 /// A request, as far as reports go.
 #[derive(Clone, Copy)]
 pub(super) struct Call {
     begin: Instant,
+    method: Method,
     grpc: bool,
 }
 
@@ -40,8 +41,9 @@ pub(super) struct Count {
 
 impl Call {
     /// A request whose head has just come.
-    pub(super) fn begin(headers: &HeaderMap) -> Self {
-        Self { begin: Instant::now(), grpc: answer::is_grpc(headers) }
+    pub(super) fn begin<B>(request: &Request<B>) -> Self {
+        let grpc = answer::is_grpc(request.headers());
+        Self { begin: Instant::now(), method: request.method().into(), grpc }
     }
 
     /// When the head came.
@@ -73,6 +75,7 @@ impl Call {
 
     fn answered(self, response: &Response<Body>) -> Answered {
         Answered {
+            method: self.method,
             protocol: if self.grpc { Protocol::Grpc } else { Protocol::Http },
             status: response.status().as_u16(),
             // A trailers-only answer has it in its head.

@@ -109,7 +109,7 @@ impl Connection {
 
     /// Answers a request, by a backend or by itself.
     pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let call = Call::begin(request.headers());
+        let call = Call::begin(&request);
         let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
         let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.

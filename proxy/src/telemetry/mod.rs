@@ -10,18 +10,21 @@
 //! exceeds the bound is counted under `other`. Counters outlive the tables that registered them, so that a changed
 //! weight doesn't set a graph back to zero.
 //!
-//! `istio_*` metrics carry the label set that existing dashboards read; `gamut_*` metrics are our own.
+//! `istio_*` metrics carry the label set that existing dashboards read, `http_*` metrics the names of OpenTelemetry's
+//! semantic conventions; `gamut_*` metrics are our own. docs/reference/metrics.md lists them, and a test compares.
 
 mod family;
 mod histogram;
 mod inbound;
 mod render;
 mod requests;
+mod semantic;
 mod sessions;
 mod tcp;
 #[cfg(test)]
 mod tests;
-pub mod text;
+#[cfg(test)]
+pub(crate) use self::tests::exercised;
 
 use std::{
     collections::HashMap,
@@ -40,7 +43,7 @@ pub(crate) use self::render::rule_text;
 pub use self::{
     histogram::Histogram,
     inbound::InboundCounters,
-    requests::{Answered, BackendCounters, Protocol, RouteKey, StatusClasses},
+    requests::{Answered, BackendCounters, Method, Protocol, RouteKey, StatusClasses},
     sessions::{SessionCounters, SessionKey, SessionOutcome},
     tcp::TcpConnection,
 };

@@ -6,7 +6,9 @@ use gamut_controller_api::{Endpoint, Pod, Transport};
 use gamut_identity::SpiffeId;
 use gamut_route::{BackendId, ServicePort, Uid, table::RuleOrigin};
 
-use super::{text::Page, *};
+use gamut_metrics::Page;
+
+use super::*;
 
 fn telemetry() -> Telemetry {
     Telemetry::new(Workload {
@@ -47,7 +49,7 @@ fn endpoint(workload: &str) -> Endpoint {
 
 fn http(status: u16) -> Answered {
     let elapsed = Duration::from_millis(3);
-    Answered { protocol: Protocol::Http, status, grpc_status: None, elapsed, own: None }
+    Answered { method: Method::Get, protocol: Protocol::Http, status, grpc_status: None, elapsed, own: None }
 }
 
 fn grpc(code: u16) -> Answered {
@@ -211,4 +213,47 @@ fn connections_bytes_sessions_and_own_answers_are_counted() {
     assert_eq!(value(&telemetry, "istio_tcp_connections_closed_total", &[]), 0);
     drop((open, tcp));
     assert_eq!(value(&telemetry, "gamut_connections_closed_total", &outbound), 2);
+}
+
+#[test]
+fn durations_have_opentelemetrys_names_and_a_method_nobody_knows_is_other() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    counters.answered(Some(&endpoint("web-v2")), http(200));
+    let odd = http::Method::from_bytes(b"BREW").unwrap();
+    counters.answered(Some(&endpoint("web-v2")), Answered { method: (&odd).into(), ..http(418) });
+    let count = |labels: &[&str]| value(&telemetry, "http_client_request_duration_seconds_count", labels);
+    let service =
+        [r#"server_address="web.shop.svc.cluster.local""#, r#"server_port="80""#, r#"rule="canary""#];
+    assert_eq!(count(&[&service[..], &[r#"http_request_method="GET""#, r#"error_type="""#]].concat()), 1);
+    assert_eq!(count(&[r#"http_request_method="_OTHER""#, r#"error_type="418""#]), 1);
+    let buckets =
+        |le: &str| value(&telemetry, "http_client_request_duration_seconds_bucket", &[le, r#"_code="200""#]);
+    assert_eq!((buckets(r#"le="0.001""#), buckets(r#"le="0.005""#)), (0, 1));
+    // Both are one series to Istio's names, whose method isn't told.
+    assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 2);
+}
+
+#[test]
+fn a_backend_that_answers_with_every_status_there_is_fills_no_page() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(None, &web(), &backend("web"));
+    for status in 100..600 {
+        counters.answered(Some(&endpoint("web")), http(status));
+    }
+    let counts = samples(&telemetry, "http_client_request_duration_seconds_count", &[]);
+    assert_eq!(counts.len(), 33);
+    assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 500);
+}
+
+/// Counters of which each has counted something.
+pub(crate) fn exercised() -> Telemetry {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    counters.answered(Some(&endpoint("web-v2")), http(200));
+    telemetry.inbound(8080).answered(None, http(200));
+    drop(counters.tcp(&endpoint("web-v2")));
+    telemetry.own_answer(Direction::Outbound, "no-route");
+    telemetry.session(Some(&origin(None)), &web(), "route/x").count(SessionOutcome::Kept);
+    telemetry
 }
