@@ -71,6 +71,9 @@ pub(crate) fn proxy_container(settings: &Settings, originals: &Originals, config
         value("GAMUT_DRAIN_TIME", &settings.drain_time),
     ];
     env.extend(optional("GAMUT_OPAQUE_PORTS", &settings.opaque_ports));
+    env.extend(optional("GAMUT_ACCESS_LOG", &settings.access_log));
+    env.extend(optional("GAMUT_TRACES_TO", &config.traces_to));
+    env.extend(optional("GAMUT_TRACES_SHARE", &config.traces_share));
     env.extend(logging(settings, config));
     if !originals.is_empty() {
         let originals: serde_json::Map<_, _> = originals.clone().into_iter().collect();

@@ -147,4 +147,54 @@ mod tests {
             ]
         );
     }
+
+    /// The metrics that PromQL names, each with the labels that are selected in braces after it.
+    fn named(text: &str) -> Vec<(String, Vec<String>)> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut named = Vec::new();
+        let mut rest = text;
+        while let Some(start) = rest.find(is_name) {
+            let word = &rest[start..];
+            let end = word.find(|c| !is_name(c)).unwrap_or(word.len());
+            let (word, after) = word.split_at(end);
+            rest = after;
+            let ours = ["gamut_", "istio_", "http_client_", "http_server_"];
+            if !ours.iter().any(|prefix| word.starts_with(prefix)) {
+                continue;
+            }
+            let selector = after.strip_prefix('{').and_then(|after| after.split_once('}'));
+            let labels = selector.map_or("", |(labels, _)| labels).split(',');
+            let label = |matcher: &str| matcher.trim().split(|c| !is_name(c)).next().map(str::to_owned);
+            named.push((
+                word.to_owned(),
+                labels.filter_map(label).filter(|label| !label.is_empty()).collect(),
+            ));
+        }
+        named
+    }
+
+    #[test]
+    fn alerts_and_dashboard_name_only_metrics_and_labels_that_are_documented() {
+        let document = include_str!("../../docs/reference/metrics.md");
+        let sections = ["Sidecar", "Controller", "CA", "Injector"];
+        let documented: Vec<Family> = sections.iter().flat_map(|section| rows(document, section)).collect();
+        for (file, text) in [
+            ("rules.yaml", include_str!("../../charts/gamut/files/rules.yaml")),
+            ("dashboard.json", include_str!("../../charts/gamut/files/dashboard.json")),
+        ] {
+            let named = named(text);
+            assert!(named.len() > 8, "{file}: {named:?}");
+            for (name, labels) in named {
+                let histogram = name.trim_end_matches("_bucket").trim_end_matches("_count");
+                let family = documented.iter().find(|family| family.name == name || family.name == histogram);
+                let family = family.unwrap_or_else(|| panic!("{file} names {name}, which isn't documented"));
+                // What Prometheus adds itself.
+                let added = ["instance", "job", "pod", "le"];
+                let unknown = labels
+                    .iter()
+                    .find(|label| !family.labels.contains(*label) && !added.contains(&label.as_str()));
+                assert_eq!(unknown, None, "{file}: a label of {name}");
+            }
+        }
+    }
 }

@@ -9,7 +9,10 @@ use gamut_identity::MeshArgs;
 use gamut_route::Uid;
 use thiserror::Error;
 
-use crate::probes::Probes;
+use crate::{
+    probes::Probes,
+    record::{access_log::AccessLog, otlp::Collector},
+};
 
 /// The ports that a sidecar takes in its pod. An app can't use them.
 pub mod ports {
@@ -65,6 +68,18 @@ pub struct ProxyArgs {
     /// How long requests in flight may take to end after SIGTERM, such as "30s"
     #[arg(long, env = "GAMUT_DRAIN_TIME", default_value = "30s", value_parser = duration)]
     pub drain_time: Duration,
+    /// Which requests get a line on standard output: off, all, errors, or a share such as 1/100
+    #[arg(long, env = "GAMUT_ACCESS_LOG", default_value = "off")]
+    pub access_log: AccessLog,
+    /// The form of these lines; that of the log itself
+    #[arg(long, env = "GAMUT_LOG_FORMAT", default_value = "text", hide = true)]
+    pub log_format: String,
+    /// Where spans go, as grpc://HOST:PORT or http://HOST:PORT/PATH (OTLP)
+    #[arg(long, env = "GAMUT_TRACES_TO")]
+    pub traces_to: Option<Collector>,
+    /// The share of traces that begin here and are exported: 0 to 1
+    #[arg(long, env = "GAMUT_TRACES_SHARE", default_value = "0.01", value_parser = share)]
+    pub traces_share: f64,
 }
 
 /// A set of ports, written `80,443,8000-8010`. May be empty.
@@ -77,6 +92,9 @@ pub enum SettingError {
     /// Not a list of ports.
     #[error("{0:?} is neither a port from 1 to 65535 nor a range of them such as 8000-8010")]
     Port(String),
+    /// Not a share.
+    #[error("{0:?} is not a number from 0 to 1")]
+    Share(String),
     /// Not a duration.
     #[error("{0:?} is not a duration such as 30s, 1m30s or 500ms")]
     Duration(String),
@@ -171,6 +189,11 @@ pub fn duration(text: &str) -> Result<Duration, SettingError> {
     Err(error())
 }
 
+fn share(text: &str) -> Result<f64, SettingError> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| SettingError::Share(text.to_owned()))
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -206,12 +229,15 @@ mod tests {
         assert_eq!(args.mesh.trust_domain, "cluster.local");
         assert_eq!(args.drain_time, Duration::from_secs(30));
         assert_eq!(args.opaque_ports, Ports::default());
+        assert_eq!((args.access_log, args.traces_to), (AccessLog::Off, None));
     }
 
     #[test]
     fn a_mistake_names_its_flag_and_value() {
         let error = parse(&["--pod-ips=10.0.0.7", "--opaque-ports=3306,http"]).unwrap_err();
         assert!(error.contains("--opaque-ports") && error.contains("\"http\""), "{error}");
+        let error = parse(&["--pod-ips=10.0.0.7", "--traces-share=2"]).unwrap_err();
+        assert!(error.contains("--traces-share") && error.contains("0 to 1"), "{error}");
         let error = parse(&[]).unwrap_err();
         assert!(error.contains("--pod-ips"), "{error}");
     }

@@ -15,7 +15,9 @@ use gamut_identity::{Identity, grpc};
 use gamut_proxy::{
     admin::{Background, ProxyStatus, Shown},
     drain,
+    record::{self, Hub},
     tables::{Destination, NoAnswer, SubscriptionState},
+    telemetry::Workload,
 };
 use gamut_route::{RouteTable, ServicePort, Uid};
 use plane::{Plane, RunningController, Sidecar, WEB, endpoints, get, route, service, system, uid};
@@ -181,6 +183,7 @@ async fn pages(sidecar: &Sidecar, background: &Background) -> (SocketAddr, Socke
         identity: sidecar.identity.clone(),
         tables: sidecar.tables.clone(),
         telemetry: sidecar.telemetry.clone(),
+        taps: Hub::new(record::Settings::default(), &Workload::default()).unwrap().1,
         drain: drain::Control::new().notice(),
     };
     let any = "127.0.0.1:0".parse().unwrap();
@@ -200,6 +203,9 @@ async fn the_pages_of_a_sidecar_say_how_it_stands() {
     assert!(status.certificate.is_some_and(|certificate| certificate.not_after > certificate.not_before));
     assert!(status.tables.iter().any(|table| table.key == "RouteTable shop/web:80 for shop"));
     assert!(status.backends.iter().any(|backend| backend.backend == "service/shop/web-v1:80"));
+
+    let (code, _) = get(metrics, "/tap").await;
+    assert_eq!(code, 404, "requests are nobody's business but the pod's");
 
     let (_, dump) = get(admin, "/config_dump").await;
     assert!(dump.contains("\"httproute/shop/web\""), "{dump}");

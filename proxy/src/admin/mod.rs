@@ -6,6 +6,7 @@
 //! | `127.0.0.1:15000` | `/ready` | 200 once traffic is taken, else 503 and what is missing |
 //! | | `/status` | [`ProxyStatus`] as JSON |
 //! | | `/config_dump` | every table in force as JSON; no keys |
+//! | | `/tap?after=N` | what was requested since ([`Tapped`](crate::record::tap::Tapped)) as JSON; waits for it a little |
 //! | | `/metrics` | as below |
 //! | | `POST /drain` | begins the draining ([`crate::drain`]); what `gamut drain` sends |
 //! | `[::]:15020` | `/metrics` | Prometheus text |
@@ -22,7 +23,7 @@ use gamut_identity::Identity;
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
 pub use self::status::{BackendStatus, CertificateStatus, ProxyStatus, Readiness, SessionStatus, readiness};
-use crate::{drain::Notice, tables::Tables, telemetry::Telemetry};
+use crate::{drain::Notice, record::tap::Taps, tables::Tables, telemetry::Telemetry};
 
 /// The admin thread and its runtime. Dropping it ends the runtime and all that was spawned on it.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Shown {
     pub tables: Tables,
     /// What was counted.
     pub telemetry: Telemetry,
+    /// The newest requests.
+    pub taps: Taps,
     /// What `POST /drain` begins.
     pub drain: Notice,
 }

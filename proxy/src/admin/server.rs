@@ -79,12 +79,16 @@ async fn answer(request: &Request<Incoming>, pages: Pages, shown: &Shown) -> Ans
         ("/status", Pages::All) => {
             json(&ProxyStatus::collect(&shown.identity, &shown.tables, &shown.telemetry).await)
         }
+        ("/tap", Pages::All) => {
+            let after = request.uri().query().and_then(|query| query.strip_prefix("after=")?.parse().ok());
+            json(&shown.taps.after(after).await)
+        }
         ("/config_dump", Pages::All) => match shown.tables.dump().await {
             Some(dump) => json(&dump),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is shutting down\n"),
         },
         (_, Pages::All) => {
-            text(StatusCode::NOT_FOUND, "there are /ready, /status, /config_dump and /metrics\n")
+            text(StatusCode::NOT_FOUND, "there are /ready, /status, /config_dump, /tap and /metrics\n")
         }
         (_, Pages::Metrics) => text(StatusCode::NOT_FOUND, "there is only /metrics\n"),
     }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
 use gamut_identity::Peer;
 use hyper::{body::Incoming, service::service_fn};
 use tokio::{
@@ -21,6 +22,7 @@ use crate::{
         server,
         upgrade::Offer,
     },
+    record::{Begun, End},
     telemetry::{Answered, Direction, InboundCounters, Method, Protocol},
 };
 
@@ -79,8 +81,13 @@ struct Own {
 }
 
 impl Connection {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let begin = Instant::now();
+        let mut record =
+            self.inbound.0.telemetry.recorder().begin(Direction::Inbound, &mut request).map(|begun| {
+                let peer = self.peer.id.to_string();
+                Box::new((begun, End { endpoint: Some(self.app.address()), peer, ..End::default() }))
+            });
         self.inbound.0.drain.arrived();
         let grpc = is_grpc(request.headers());
         let method = request.method().into();
@@ -90,6 +97,9 @@ impl Connection {
                 let reason = answer.reason().as_str();
                 self.inbound.0.telemetry.own_answer(Direction::Inbound, reason);
                 tracing::debug!(destination = self.authority, peer = %self.peer.id, ?seen, "{answer}");
+                if let Some(record) = &mut record {
+                    record.1.why = answer.to_string();
+                }
                 (answer.to_sidecar(grpc, seen), Some(reason))
             }
         };
@@ -103,8 +113,16 @@ impl Connection {
         let status = response.status().as_u16();
         // A trailers-only answer has gRPC's status in its head.
         let grpc_status = grpc_status(response.headers());
-        let count =
-            Count { connection: Arc::clone(&self), begin, method, protocol, status, grpc_status, own };
+        let count = Count {
+            connection: Arc::clone(&self),
+            begin,
+            method,
+            protocol,
+            status,
+            grpc_status,
+            own,
+            record,
+        };
         response.map(|body| body.guarded(count))
     }
 
@@ -183,9 +201,16 @@ struct Count {
     status: u16,
     grpc_status: Option<u16>,
     own: Option<&'static str>,
+    record: Option<Box<(Box<Begun>, End)>>,
 }
 
 impl Guard for Count {
+    fn data(&mut self, data: &Bytes) {
+        if let Some(record) = &mut self.record {
+            record.1.bytes += data.len() as u64;
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         self.grpc_status = grpc_status(trailers).or(self.grpc_status);
     }
@@ -202,6 +227,9 @@ impl Drop for Count {
             own: self.own,
         };
         self.connection.counters.answered(Some(&self.connection.peer.id), answered);
+        if let Some((begun, end)) = self.record.take().map(|record| *record) {
+            begun.end(&answered, end);
+        }
     }
 }
 

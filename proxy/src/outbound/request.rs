@@ -78,6 +78,7 @@ struct Route<'s> {
 
 /// What is kept of a request for the edits of its answer.
 struct Exchange<'s> {
+    service: &'s Service,
     rule: &'s Rule,
     backend: &'s Backend,
     target: &'s Target,
@@ -109,7 +110,7 @@ impl Connection {
 
     /// Answers a request, by a backend or by itself.
     pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let call = Call::begin(&request);
+        let call = Call::begin(&self.outbound.0.telemetry, &mut request);
         let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
         let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.
@@ -120,7 +121,7 @@ impl Connection {
         });
         let wishes = match normalized {
             Ok(wishes) => wishes,
-            Err(own) => return call.own(&self.outbound.0.telemetry, &own),
+            Err(own) => return call.own(&self.outbound.0.telemetry, &service, &own),
         };
         let mut plan = self.plan(&service, &head);
         // A table that was replaced since it was loaded may lead to a backend that has been emptied since: then
@@ -135,15 +136,15 @@ impl Connection {
         }
         let answered = match plan {
             Ok(Plan::Answer(rule, response)) => {
-                call.count(&rule.counters, &response, Reason::Rule.as_str());
+                call.ruled(&service, rule, &response);
                 return response;
             }
             Ok(Plan::Forward(route)) => {
-                self.forward(route, call, wishes, head, Body::from(body), offer).await
+                self.forward((&service, route), call.clone(), wishes, head, Body::from(body), offer).await
             }
             Err(own) => Err(own),
         };
-        answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &own))
+        answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &service, &own))
     }
 
     /// What a table makes of a request in normal form. Nothing of the request is changed or sent.
@@ -161,7 +162,7 @@ impl Connection {
     /// Carries out what was planned.
     async fn forward<'s>(
         &self,
-        Route { rule, matched, choice }: Route<'s>,
+        (service, Route { rule, matched, choice }): (&'s Service, Route<'s>),
         call: Call,
         wishes: Wishes,
         mut head: Parts,
@@ -176,7 +177,8 @@ impl Connection {
         let body = mirror(&self.outbound, mirrors, (self.client, self.version), &self.authority, &head, body);
 
         let deadline = rule.timeouts.request.map(|limit| call.began() + limit);
-        let exchange = Exchange { rule, backend, target, sessions, origin, wishes, offer, call, deadline };
+        let exchange =
+            Exchange { service, rule, backend, target, sessions, origin, wishes, offer, call, deadline };
         let delivered = self.deliver(&exchange, picked, head, body).await;
         let delivered = delivered.map_err(|failure| Own::failed(rule.origin.as_ref(), backend, failure))?;
         exchange.finish(delivered)
@@ -263,19 +265,21 @@ impl<'s> Exchange<'s> {
         if let Some(cors) = &self.rule.filters.cors {
             cors.finish(self.origin, &mut head.headers);
         }
-        self.sessions.settle(self.target, picked.pod_uid(), SystemTime::now(), &mut head.headers);
+        let session =
+            self.sessions.settle(self.target, picked.pod_uid(), SystemTime::now(), &mut head.headers);
 
+        let way = (self.service, self.rule, self.backend, self.target);
         let mut response = Response::from_parts(head, body);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(offer) = self.offer.filter(|_| self.wishes.upgrade.is_some()) else {
                 return Err(Own::failed(self.rule.origin.as_ref(), self.backend, Failure::unasked_upgrade()));
             };
             let busy = picked.again();
-            drop(self.call.counting(self.backend, picked, &response));
+            drop(self.call.counting(way, picked, session, &response));
             offer.accept(&mut response, busy);
             return Ok(response);
         }
-        let count = self.call.counting(self.backend, picked, &response);
+        let count = self.call.counting(way, picked, session, &response);
         let until = self.deadline.into_iter().chain(until).min();
         Ok(response.map(|body| match until {
             Some(until) => body.guarded_until(Box::pin(sleep_until(until)), count),

@@ -38,6 +38,8 @@ use std::{
 
 use gamut_route::{BackendId, ServicePort, table::RuleOrigin};
 
+use serde::{Deserialize, Serialize};
+
 use self::family::Family;
 pub(crate) use self::render::rule_text;
 pub use self::{
@@ -47,6 +49,7 @@ pub use self::{
     sessions::{SessionCounters, SessionKey, SessionOutcome},
     tcp::TcpConnection,
 };
+use crate::record::Recorder;
 
 /// The most routes, rules and backends that are counted apart.
 const MAX_ROUTES: usize = 8192;
@@ -69,7 +72,8 @@ pub struct Workload {
 }
 
 /// Which way a connection goes, seen from the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From our app.
     Outbound,
@@ -83,6 +87,7 @@ pub struct Telemetry(Arc<Registry>);
 
 struct Registry {
     own: Workload,
+    recorder: Recorder,
     routes: Mutex<HashMap<RouteKey, Arc<BackendCounters>>>,
     sessions: Mutex<HashMap<SessionKey, Arc<SessionCounters>>>,
     ports: Family<u16, Arc<InboundCounters>>,
@@ -107,10 +112,16 @@ pub struct OpenConnection {
 }
 
 impl Telemetry {
-    /// Counters at zero.
+    /// Counters at zero, and no records.
     pub fn new(own: Workload) -> Self {
+        Self::recording(own, Recorder::off())
+    }
+
+    /// Counters at zero. Single requests are told to the recorder.
+    pub fn recording(own: Workload, recorder: Recorder) -> Self {
         Self(Arc::new(Registry {
             own,
+            recorder,
             routes: Mutex::default(),
             sessions: Mutex::default(),
             ports: Family::new(MAX_PORTS, 0, |_| Arc::default()),
@@ -118,6 +129,11 @@ impl Telemetry {
             outbound: Connections::default(),
             inbound: Connections::default(),
         }))
+    }
+
+    /// Who is told about single requests.
+    pub fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     /// The counters of what a rule sends to a backend. `origin` is none where a Service has no routes.
@@ -202,7 +218,8 @@ impl Drop for OpenConnection {
 }
 
 impl Direction {
-    fn as_str(self) -> &'static str {
+    /// As metrics and records name it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",

@@ -152,6 +152,13 @@ impl Telemetry {
             let closed = self.0.connections(direction).closed.load(Ordering::Relaxed);
             page.sample("gamut_connections_closed_total", &[("direction", direction.as_str())], closed);
         }
+        const LOST: &str = "gamut_records_lost_total";
+        page.family(
+            LOST,
+            Kind::Counter,
+            "Lines of the access log and spans that were dropped, because they came faster than they are taken.",
+        );
+        page.sample(LOST, &[], self.recorder().lost());
         const DETECT: &str = "gamut_detect_timeouts_total";
         page.family(
             DETECT,

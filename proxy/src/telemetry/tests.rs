@@ -257,3 +257,45 @@ pub(crate) fn exercised() -> Telemetry {
     telemetry.session(Some(&origin(None)), &web(), "route/x").count(SessionOutcome::Kept);
     telemetry
 }
+
+/// Sums what a query's selector `name{labels}` selects.
+fn selected(telemetry: &Telemetry, name: &str, labels: &[&str]) -> u64 {
+    let values = samples(telemetry, name, labels);
+    values.iter().map(|sample| sample.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Flagger judges a canary by what its pods say (`reporter="destination"`), by success and by the quantile of durations:
+/// `pkg/metrics/observers/istio.go`, which is also what it takes for routes of the Gateway API.
+#[test]
+fn flaggers_queries_select_what_the_canarys_pods_answered() {
+    let canary = Telemetry::new(Workload { name: "web-canary".to_owned(), ..telemetry().0.own.clone() });
+    let caller = SpiffeId::new("cluster.local", "shop", "client").unwrap();
+    for status in [200, 200, 200, 503] {
+        canary.inbound(8080).answered(Some(&caller), http(status));
+    }
+    let target = [
+        r#"reporter="destination""#,
+        r#"destination_workload_namespace="shop""#,
+        r#"destination_workload="web-canary""#,
+    ];
+    let failed = selected(&canary, "istio_requests_total", &[&target[..], &[r#"response_code="5"#]].concat());
+    assert_eq!((selected(&canary, "istio_requests_total", &target), failed), (4, 1));
+    let within = |le: &str| {
+        let bucket = [&target[..], &[le]].concat();
+        selected(&canary, "istio_request_duration_milliseconds_bucket", &bucket)
+    };
+    assert_eq!((within(r#"le="1""#), within(r#"le="5""#), within(r#"le="+Inf""#)), (0, 4, 4));
+}
+
+/// Argo Rollouts' documented analysis asks the callers' side about the canary's Service, by its name in DNS.
+#[test]
+fn argo_rollouts_query_selects_what_callers_got_from_the_canarys_service() {
+    let client = telemetry();
+    for (service, statuses) in [("web-stable", [200, 200]), ("web-canary", [200, 500])] {
+        let counters = client.backend(Some(&origin(None)), &web(), &backend(service));
+        statuses.map(|status| counters.answered(Some(&endpoint(service)), http(status)));
+    }
+    let target = [r#"reporter="source""#, r#"destination_service="web-canary.shop.svc.cluster.local""#];
+    let failed = selected(&client, "istio_requests_total", &[&target[..], &[r#"response_code="5"#]].concat());
+    assert_eq!((selected(&client, "istio_requests_total", &target), failed), (2, 1));
+}
