@@ -293,7 +293,9 @@ fn argo_rollouts_query_selects_what_callers_got_from_the_canarys_service() {
     let client = telemetry();
     for (service, statuses) in [("web-stable", [200, 200]), ("web-canary", [200, 500])] {
         let counters = client.backend(Some(&origin(None)), &web(), &backend(service));
-        statuses.map(|status| counters.answered(Some(&endpoint(service)), http(status)));
+        for status in statuses {
+            counters.answered(Some(&endpoint(service)), http(status));
+        }
     }
     let target = [r#"reporter="source""#, r#"destination_service="web-canary.shop.svc.cluster.local""#];
     let failed = selected(&client, "istio_requests_total", &[&target[..], &[r#"response_code="5"#]].concat());
