@@ -72,10 +72,9 @@ impl Pages {
             (&Method::GET | &Method::HEAD, "/status") if local => {
                 match serde_json::to_string_pretty(&self.reporter.status()) {
                     Ok(json) => (StatusCode::OK, "application/json", json + "\n"),
-                    Err(error) => text(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        &format!("this can't be shown: {error}\n"),
-                    ),
+                    Err(error) => {
+                        text(StatusCode::INTERNAL_SERVER_ERROR, &format!("this can't be shown: {error}\n"))
+                    }
                 }
             }
             (&Method::GET | &Method::HEAD, "/status") => {
