@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
     sync::{
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
 };
@@ -92,10 +92,7 @@ fn write(records: &Receiver<Box<Record>>, json: bool, mut to: impl Write) {
             if writeln!(to, "{line}").is_err() {
                 return;
             }
-            next = match records.try_recv() {
-                Ok(record) => Some(record),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-            };
+            next = records.try_recv().ok();
         }
         if to.flush().is_err() {
             return;
