@@ -23,6 +23,7 @@ pub mod issue;
 mod kubernetes;
 mod limit;
 pub mod local_issuer;
+mod metrics;
 mod rotation;
 pub mod serve;
 mod service;

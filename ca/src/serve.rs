@@ -30,6 +30,7 @@ use crate::{
     config::CaArgs,
     current::Current,
     kubernetes::{self, ClusterTokens, Keeper, SecretError, SecretStore},
+    metrics::Metrics,
     service::Service,
     status::{Problems, Reporter},
     store::{FileStore, StoreError},
@@ -48,7 +49,7 @@ pub struct Ca {
     admin: TcpListener,
     identity: Identity,
     service: Service<Tokens>,
-    reporter: Reporter,
+    pages: admin::Pages,
     /// What goes on beside serving; it ends with this.
     tasks: JoinSet<()>,
 }
@@ -151,8 +152,15 @@ impl Ca {
         let identity =
             InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
         identity.ready().await;
-        let service = Service::new(authority, tokens, clock);
-        Ok(Self { grpc, admin, identity, service, reporter, tasks })
+        let metrics = Arc::new(Metrics::default());
+        let pages = admin::Pages {
+            reporter,
+            metrics: metrics.clone(),
+            authority: authority.clone(),
+            identity: identity.clone(),
+        };
+        let service = Service::new(authority, tokens, clock, metrics);
+        Ok(Self { grpc, admin, identity, service, pages, tasks })
     }
 
     /// Where it listens: gRPC, admin.
@@ -168,7 +176,7 @@ impl Ca {
     /// # Errors
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
-        let Self { grpc, admin, identity, service, reporter, tasks: _tasks } = self;
+        let Self { grpc, admin, identity, service, pages, tasks: _tasks } = self;
         info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
         let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
@@ -181,7 +189,7 @@ impl Ca {
             .serve_with_incoming_shutdown(connections, stop);
         tokio::select! {
             ended = server => Ok(ended?),
-            never = admin::serve(admin, reporter) => match never {},
+            never = admin::serve(admin, pages) => match never {},
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The one call, from its token to its answer: authenticate, limit, issue, write the audit line.
 
-use std::time::Instant;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use gamut_ca_api::{
     CertificateAuthority, token_of,
@@ -17,6 +20,7 @@ use crate::{
     current::Current,
     issue::{Leaf, Refused},
     limit::Limits,
+    metrics::{Metrics, Refusal},
 };
 
 /// Where the audit log goes: one line for each certificate and for each refusal.
@@ -27,19 +31,28 @@ pub(crate) struct Service<T> {
     tokens: T,
     limits: Limits,
     clock: Clock,
+    metrics: Arc<Metrics>,
 }
 
 impl<T: TokenReview> Service<T> {
-    pub(crate) fn new(authority: Current, tokens: T, clock: Clock) -> Self {
-        Self { authority, tokens, limits: Limits::default(), clock }
+    pub(crate) fn new(authority: Current, tokens: T, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Self { authority, tokens, limits: Limits::default(), clock, metrics }
     }
 
     async fn workload(&self, request: &Request<IssueRequest>) -> Result<Workload, Status> {
-        let token = token_of(request.metadata())
-            .ok_or_else(|| Status::unauthenticated("the call carries no `authorization: Bearer` token"))?;
+        let token = token_of(request.metadata()).ok_or_else(|| {
+            self.metrics.refused(Refusal::Token);
+            Status::unauthenticated("the call carries no `authorization: Bearer` token")
+        })?;
         self.tokens.review(token).await.map_err(|rejected| match rejected {
-            Rejected::Unavailable(_) => Status::unavailable(rejected.to_string()),
-            _ => Status::unauthenticated(rejected.to_string()),
+            Rejected::Unavailable(_) => {
+                self.metrics.refused(Refusal::Review);
+                Status::unavailable(rejected.to_string())
+            }
+            _ => {
+                self.metrics.refused(Refusal::Token);
+                Status::unauthenticated(rejected.to_string())
+            }
         })
     }
 
@@ -50,11 +63,14 @@ impl<T: TokenReview> Service<T> {
         workload: &Workload,
     ) -> Result<Leaf, Status> {
         self.limits.admit(workload.pod, Instant::now()).map_err(|wait| {
+            self.metrics.refused(Refusal::Limit);
             let wait = wait.as_secs().max(1);
             Status::resource_exhausted(format!("pod {} asks too often; again in {wait} s", workload.name))
         })?;
         let csr = CertificateSigningRequestDer::from(request.csr.as_ref());
         authority.issue(&csr, &workload.id, Some(workload.pod), self.clock.now()).map_err(|refused| {
+            let signing = matches!(refused, Refused::Sign(_));
+            self.metrics.refused(if signing { Refusal::Sign } else { Refusal::Request });
             match refused {
                 Refused::Sign(_) => Status::internal(refused.to_string()),
                 Refused::NotOwn { .. } | Refused::Ca => Status::permission_denied(refused.to_string()),
@@ -81,6 +97,7 @@ impl<T: TokenReview> CertificateAuthority for Service<T> {
         match self.leaf(&authority, request.into_inner(), &workload) {
             Ok(leaf) => {
                 let until = jiff::Timestamp::try_from(leaf.not_after).unwrap_or_default();
+                self.metrics.issued.fetch_add(1, Relaxed);
                 info!(target: AUDIT, serial = leaf.serial, %id, %pod, %uid, %until, from, "issued");
                 let bytes = |der: &CertificateDer<'_>| der.to_vec().into();
                 Ok(Response::new(IssueResponse {

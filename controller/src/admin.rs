@@ -1,12 +1,13 @@
-//! `/ready`, and on loopback `/status`.
+//! `/ready`, `/metrics`, and on loopback `/status`.
 //!
-//! On a cluster the port is open to the pod's network, for the kubelet's probes. What sidecars talk to is nobody else's business: `/status` is
+//! On a cluster the port is open to the pod's network, for the kubelet's probes and for scrapes. What sidecars talk to is nobody else's business: `/status` is
 //! for callers from the pod itself, as port forwards are.
 
 use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use gamut_identity::Identity;
+use gamut_metrics::Page;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, time::sleep};
 use tracing::{debug, warn};
 
-use crate::engine::Handle;
+use crate::{engine::Handle, metrics};
 
 /// How long a client may take over a request's head.
 const HEAD: Duration = Duration::from_secs(5);
@@ -53,11 +54,14 @@ pub(crate) async fn serve(listener: TcpListener, engine: Handle, identity: Ident
 async fn answer(request: &Request<Incoming>, local: bool, engine: &Handle, identity: &Identity) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/ready") => ready(engine, identity),
+        (&Method::GET | &Method::HEAD, "/metrics") => metrics(engine, identity).await,
         (&Method::GET | &Method::HEAD, "/status") if local => status(engine).await,
         (&Method::GET | &Method::HEAD, "/status") => {
             text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward\n")
         }
-        (&Method::GET | &Method::HEAD, _) => text(StatusCode::NOT_FOUND, "there are /ready and /status\n"),
+        (&Method::GET | &Method::HEAD, _) => {
+            text(StatusCode::NOT_FOUND, "there are /ready, /metrics and /status\n")
+        }
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"),
     }
 }
@@ -72,6 +76,16 @@ fn ready(engine: &Handle, identity: &Identity) -> Answer {
         return text(StatusCode::OK, "ready\n");
     }
     text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: waiting for {}\n", missing.join(" and ")))
+}
+
+async fn metrics(engine: &Handle, identity: &Identity) -> Answer {
+    let mut page = Page::default();
+    page.build(env!("CARGO_PKG_VERSION"));
+    identity.render_metrics(&mut page);
+    if let Some(status) = engine.status().await {
+        metrics::render(&mut page, &status);
+    }
+    with_type(StatusCode::OK, Page::CONTENT_TYPE, page.finish())
 }
 
 async fn status(engine: &Handle) -> Answer {

@@ -25,6 +25,7 @@ mod config;
 pub mod engine;
 pub mod gateway;
 pub mod index;
+mod metrics;
 mod process;
 pub mod serve;
 pub mod source;

@@ -15,6 +15,7 @@ mod handle;
 mod issuer;
 mod listen;
 mod mesh;
+pub mod metrics;
 mod peer;
 mod pod_name;
 mod roots;

@@ -21,6 +21,10 @@ pub struct Config {
     pub log_level: String,
     /// `text` or `json`.
     pub log_format: String,
+    /// Where sidecars send spans, `grpc://HOST:PORT` or `http://HOST:PORT/PATH`; nowhere if `None`.
+    pub traces_to: Option<String>,
+    /// The share of traces beginning at sidecars that is exported, 0 to 1; sidecars' own default if `None`.
+    pub traces_share: Option<String>,
     /// How long what is in flight may take to end when a pod goes; a duration like `30s`.
     pub drain_time: String,
     /// How long a service account token is good, in seconds; the kubelet replaces it at 80 %.
@@ -62,6 +66,8 @@ impl Default for Config {
             system_namespace: "gamut-system".to_owned(),
             log_level: "info".to_owned(),
             log_format: "text".to_owned(),
+            traces_to: None,
+            traces_share: None,
             drain_time: "30s".to_owned(),
             token_lifetime: 3600,
             resources: Resources {

@@ -20,6 +20,8 @@ pub const OPAQUE_PORTS: &str = "gamut.mesh/opaque-ports";
 pub const PLAINTEXT_PORTS: &str = "gamut.mesh/plaintext-ports";
 /// What the sidecar logs.
 pub const LOG_LEVEL: &str = "gamut.mesh/log-level";
+/// Which requests the sidecar logs.
+pub const ACCESS_LOG: &str = "gamut.mesh/access-log";
 /// The sidecar's image.
 pub const IMAGE: &str = "gamut.mesh/image";
 /// Whether plaintext from outside the mesh is served.
@@ -52,6 +54,7 @@ pub const POD_ANNOTATIONS: &[&str] = &[
     OPAQUE_PORTS,
     PLAINTEXT_PORTS,
     LOG_LEVEL,
+    ACCESS_LOG,
     IMAGE,
     MTLS,
     DRAIN_TIME,

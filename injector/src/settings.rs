@@ -10,9 +10,9 @@ use thiserror::Error;
 use crate::{
     config::{Config, Resources},
     names::{
-        APP_STOP_DELAY, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, EJECT_AFTER, IMAGE, LOG_LEVEL, MAX_CONNECTING,
-        MAX_REQUESTS, MEMORY_LIMIT, MEMORY_REQUEST, MTLS, OPAQUE_PORTS, PLAINTEXT_PORTS, POD_ANNOTATIONS,
-        PREFIX, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
+        ACCESS_LOG, APP_STOP_DELAY, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, EJECT_AFTER, IMAGE, LOG_LEVEL,
+        MAX_CONNECTING, MAX_REQUESTS, MEMORY_LIMIT, MEMORY_REQUEST, MTLS, OPAQUE_PORTS, PLAINTEXT_PORTS,
+        POD_ANNOTATIONS, PREFIX, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
     },
     values::{self, Expected},
 };
@@ -25,6 +25,7 @@ const GRACE_PERIOD: i64 = 30;
 pub(crate) struct Settings {
     pub(crate) image: String,
     pub(crate) log_level: String,
+    pub(crate) access_log: Option<String>,
     pub(crate) drain_time: String,
     pub(crate) skip_outbound_ports: Option<String>,
     pub(crate) skip_inbound_ports: Option<String>,
@@ -111,6 +112,7 @@ impl Settings {
         let settings = Self {
             image: read.parsed(IMAGE, values::image)?.unwrap_or_else(|| config.image.clone()),
             log_level: read.parsed(LOG_LEVEL, values::log_level)?.unwrap_or_else(|| config.log_level.clone()),
+            access_log: read.parsed(ACCESS_LOG, values::access_log)?,
             drain_time: drain.as_ref().unwrap_or(&config.drain_time).clone(),
             skip_outbound_ports: read.parsed(SKIP_OUTBOUND_PORTS, values::ports)?,
             skip_inbound_ports: read.parsed(SKIP_INBOUND_PORTS, values::ports)?,
@@ -228,6 +230,8 @@ mod tests {
             (OPAQUE_PORTS, "9010-9000"),
             (OPAQUE_PORTS, "1-2-3"),
             (PLAINTEXT_PORTS, "65536"),
+            (ACCESS_LOG, "on"),
+            (ACCESS_LOG, "1/0"),
             (LOG_LEVEL, "loud"),
             (LOG_LEVEL, "gamut_proxy=loud"),
             (LOG_LEVEL, ""),
@@ -265,6 +269,8 @@ mod tests {
     #[test]
     fn every_kind_of_good_value_is_taken() {
         for (annotation, value) in [
+            (ACCESS_LOG, "errors"),
+            (ACCESS_LOG, "1/100"),
             (LOG_LEVEL, "debug"),
             (LOG_LEVEL, "warn,gamut_proxy::outbound=trace"),
             (IMAGE, "registry.example:5000/gamut@sha256:0123abcd"),

@@ -59,6 +59,42 @@ pub fn log_level(text: &str) -> Result<String, Expected> {
     }
 }
 
+/// Which requests are logged.
+///
+/// # Errors
+/// What it should be.
+pub fn access_log(text: &str) -> Result<String, Expected> {
+    let is_share =
+        |text: &str| text.strip_prefix("1/").is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n > 0));
+    match matches!(text, "off" | "all" | "errors") || is_share(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Expected("off, all, errors or a share such as 1/100")),
+    }
+}
+
+/// Where spans go: OTLP over gRPC or HTTP.
+///
+/// # Errors
+/// What it should be.
+pub fn collector(text: &str) -> Result<String, Expected> {
+    let expected = Expected("a collector's address such as grpc://collector.observability:4317");
+    let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://")).ok_or(expected)?;
+    let host = rest.split('/').next().unwrap_or_default();
+    let has_port =
+        host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok());
+    let fits = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b".:-_/[]".contains(&c));
+    if has_port && fits { Ok(text.to_owned()) } else { Err(expected) }
+}
+
+/// A share of 0 to 1.
+///
+/// # Errors
+/// What it should be.
+pub fn share(text: &str) -> Result<String, Expected> {
+    let is_share = text.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share));
+    if is_share { Ok(text.to_owned()) } else { Err(Expected("a number from 0 to 1")) }
+}
+
 /// A duration as the Gateway API writes it.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::{
     balance::{self, settings::EjectAfter},
     probes::Probes,
+    record::{access_log::AccessLog, otlp::Collector},
 };
 
 /// The ports that a sidecar takes in its pod. An app can't use them.
@@ -80,6 +81,18 @@ pub struct ProxyArgs {
     /// How many connections to a backend may be under way without being open yet
     #[arg(long, env = "GAMUT_MAX_CONNECTING", default_value_t = balance::Settings::default().max_connecting, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connecting: u32,
+    /// Which requests get a line on standard output: off, all, errors, or a share such as 1/100
+    #[arg(long, env = "GAMUT_ACCESS_LOG", default_value = "off")]
+    pub access_log: AccessLog,
+    /// The form of these lines; that of the log itself
+    #[arg(long, env = "GAMUT_LOG_FORMAT", default_value = "text", hide = true)]
+    pub log_format: String,
+    /// Where spans go, as grpc://HOST:PORT or http://HOST:PORT/PATH (OTLP)
+    #[arg(long, env = "GAMUT_TRACES_TO")]
+    pub traces_to: Option<Collector>,
+    /// The share of traces that begin here and are exported: 0 to 1
+    #[arg(long, env = "GAMUT_TRACES_SHARE", default_value = "0.01", value_parser = share)]
+    pub traces_share: f64,
 }
 
 /// A set of ports, written `80,443,8000-8010`. May be empty.
@@ -95,6 +108,9 @@ pub enum SettingError {
     /// Neither a number of failures nor `never`.
     #[error("{0:?} is neither a number from 1 nor never")]
     EjectAfter(String),
+    /// Not a share.
+    #[error("{0:?} is not a number from 0 to 1")]
+    Share(String),
     /// Not a duration.
     #[error("{0:?} is not a duration such as 30s, 1m30s or 500ms")]
     Duration(String),
@@ -201,6 +217,11 @@ pub fn duration(text: &str) -> Result<Duration, SettingError> {
     Err(error())
 }
 
+fn share(text: &str) -> Result<f64, SettingError> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| SettingError::Share(text.to_owned()))
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -237,6 +258,7 @@ mod tests {
         assert_eq!(args.drain_time, Duration::from_secs(30));
         assert_eq!(args.opaque_ports, Ports::default());
         assert_eq!(args.balance(), balance::Settings::default());
+        assert_eq!((args.access_log, args.traces_to), (AccessLog::Off, None));
     }
 
     #[test]
@@ -245,6 +267,8 @@ mod tests {
         assert!(error.contains("--opaque-ports") && error.contains("\"http\""), "{error}");
         let error = parse(&["--pod-ips=10.0.0.7", "--eject-after=0"]).unwrap_err();
         assert!(error.contains("--eject-after") && error.contains("never"), "{error}");
+        let error = parse(&["--pod-ips=10.0.0.7", "--traces-share=2"]).unwrap_err();
+        assert!(error.contains("--traces-share") && error.contains("0 to 1"), "{error}");
         let error = parse(&[]).unwrap_err();
         assert!(error.contains("--pod-ips"), "{error}");
     }

@@ -16,7 +16,7 @@
 //! | [`tables`] | what the controller says, and when it may be used |
 //! | [`probes`] | the kubelet's probes, which know no mTLS |
 //! | [`drain`] | going away without losing a request |
-//! | [`admin`], [`telemetry`] | what a person or a scraper sees, off the data path's thread |
+//! | [`admin`], [`telemetry`], [`record`] | what a person or a scraper sees, off the data path's thread |
 
 pub mod admin;
 pub mod balance;
@@ -27,6 +27,7 @@ pub mod http;
 pub mod inbound;
 pub mod outbound;
 pub mod probes;
+pub mod record;
 pub mod redirect;
 mod run;
 pub mod tables;

@@ -33,6 +33,7 @@ use crate::{
     inbound::{self, Inbound},
     outbound::{self, Connector, Outbound},
     probes::ProbePort,
+    record::{self, Hub, tap::Taps, trace::Sampling},
     tables::{self, Subscription, Tables},
     tcp,
     telemetry::{Telemetry, Workload},
@@ -89,11 +90,12 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
     let background = Background::start().map_err(system("start the admin thread"))?;
     let control = Control::new();
 
-    let (identity, tables, telemetry) = connect(&args, &background).await?;
+    let (identity, tables, telemetry, taps) = connect(&args, &background).await?;
     let shown = Shown {
         identity: identity.clone(),
         tables: tables.clone(),
         telemetry: telemetry.clone(),
+        taps,
         drain: control.notice(),
     };
     let admin = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ports::ADMIN);
@@ -125,14 +127,22 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
 async fn connect(
     args: &ProxyArgs,
     background: &Background,
-) -> Result<(Identity, Tables, Telemetry), RunError> {
+) -> Result<(Identity, Tables, Telemetry, Taps), RunError> {
     let id = args.mesh.id(&args.pod_namespace, &args.service_account)?;
     let issuer = args.mesh.ca_client(Clock::system())?;
-    let telemetry = Telemetry::new(Workload {
+    let own = Workload {
         name: workload(&args.pod_name).to_owned(),
         namespace: args.pod_namespace.clone(),
         principal: id.to_string(),
-    });
+    };
+    let records = record::Settings {
+        access_log: args.access_log,
+        json: args.log_format == "json",
+        spans: args.traces_to.clone().map(|collector| (collector, Sampling(args.traces_share))),
+    };
+    let (recorder, taps, hub) = Hub::new(records, &own).map_err(system("start the access log's thread"))?;
+    background.spawn(hub.run());
+    let telemetry = Telemetry::recording(own, recorder);
     // The certificate worker belongs to the runtime that starts it.
     let starting = background.spawn(async move { Identity::start(id, issuer, Clock::system()) });
     let identity = starting.await.map_err(|error| RunError::Admin(io::Error::other(error)))?;
@@ -147,7 +157,7 @@ async fn connect(
     };
     let (tables, subscription) = Subscription::new(settings, identity.clone(), telemetry.clone());
     background.spawn(subscription.run());
-    Ok((identity, tables, telemetry))
+    Ok((identity, tables, telemetry, taps))
 }
 
 /// Starts the data path on this thread.

@@ -270,3 +270,33 @@ async fn the_time_limit_of_a_request_holds_to_its_answers_end() {
     let answer = read_rest(&mut client).await;
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_tap_sees_what_was_asked_who_answered_and_why_nobody_did() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (app, mut heads) = reporting().await;
+    let mut table = table(vec![rule(&[(WEB, 1)])]);
+    table.http.matches[0].when.path = PathMatch::Prefix("/v1".to_owned());
+    let caller = Caller::with(table, &[(WEB, vec![app.endpoint("web-0")])]).await;
+    let mut last = None;
+    for (path, status) in [("/v1/cart?token=1", 200), ("/v2", 404)] {
+        let request = Request::get(path).header("host", "web").header("traceparent", TRACE);
+        let asking = async { read(caller.send(request.body(Body::Empty).unwrap()).await).await };
+        let (tapped, (response, _)) = tokio::join!(caller.taps.after(last), asking);
+        assert_eq!(response.status(), status);
+        let [record] = tapped.records.as_slice() else { panic!("{tapped:?}") };
+        assert_eq!((record.method.as_str(), record.host.as_str(), record.status), ("GET", "web", status));
+        assert_eq!((record.parent.as_str(), record.trace_id.as_str()), (WEB, &TRACE[3..35]));
+        if status == 200 {
+            assert_eq!((record.path.as_str(), record.bytes), ("/v1/cart", 2));
+            assert_eq!(record.backend, "service/shop/web:80");
+            assert!(record.endpoint.is_some() && record.pod.ends_with("/web-0"), "{record:?}");
+            // Nobody exports spans: the context goes on as it came.
+            assert_eq!(heads.recv().await.unwrap().headers["traceparent"], TRACE);
+        } else {
+            assert_eq!((record.reason.as_str(), record.bytes), ("no-route", 0));
+            assert!(record.why.contains("no rule for shop/web:80"), "{record:?}");
+        }
+        last = Some(tapped.last);
+    }
+}

@@ -445,7 +445,7 @@ async fn however_many_users_the_sidecar_has_one_set_of_counters() {
 
 /// An app that sets a cookie, or a header, of the session's own name.
 async fn app_that_sets(name: &'static str, value: &'static str) -> App {
-    App::start(move |_: http::Request<hyper::body::Incoming>| async move {
+    App::start(move |_| async move {
         Response::builder().header(name, value).body(Body::from("v2-a".to_owned())).unwrap()
     })
     .await

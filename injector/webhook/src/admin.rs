@@ -1,10 +1,13 @@
-//! The admin port: `/ready`, `/healthz`, `/metrics` and `/status`, over plain HTTP.
+//! The admin port: `/ready`, `/healthz`, `/metrics`, and on loopback `/status`, over plain HTTP.
+//!
+//! On a cluster the port is open to the pod's network, for scrapes. Which pods lack a sidecar is nobody else's business.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gamut_identity::Identity;
 use gamut_injector::INJECT;
+use gamut_metrics::Page;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -15,7 +18,7 @@ use tracing::{debug, warn};
 
 use crate::{
     follow::Problems,
-    metrics::{Gauge, Metrics},
+    metrics::Metrics,
     namespaces::{Known, Namespaces},
     pod_security,
     reconcile::Report,
@@ -44,8 +47,8 @@ impl Admin {
     pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
         let admin = Arc::new(self);
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!("can't accept a connection on the admin port: {error}");
                     sleep(ACCEPT_PAUSE).await;
@@ -53,8 +56,9 @@ impl Admin {
                 }
             };
             let admin = admin.clone();
+            let local = from.ip().to_canonical().is_loopback();
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = admin.answer(&request);
+                let answer = admin.answer(&request, local);
                 async move { Ok::<_, Infallible>(answer) }
             });
             tokio::spawn(async move {
@@ -67,15 +71,16 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>, local: bool) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
         }
         match request.uri().path() {
             "/ready" => ready(&self.webhook.missing(&self.identity)),
             "/healthz" => text(StatusCode::OK, "ok"),
-            "/metrics" => {
-                with_type(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.page(&self.gauges()))
+            "/metrics" => with_type(StatusCode::OK, Page::CONTENT_TYPE, self.metrics()),
+            "/status" if !local => {
+                text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward")
             }
             "/status" => match serde_json::to_string_pretty(&self.status()) {
                 Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
@@ -105,34 +110,13 @@ impl Admin {
         }
     }
 
-    fn gauges(&self) -> Vec<Gauge> {
-        let expiry = self.identity.certificate().map(|certificate| {
-            let until = Timestamp::try_from(certificate.not_after()).unwrap_or_default();
-            (String::new(), until.as_second() as f64)
-        });
+    fn metrics(&self) -> String {
+        let mut page = Page::default();
+        page.build(env!("CARGO_PKG_VERSION"));
+        self.identity.render_metrics(&mut page);
         let is_written = matches!(*self.ca_bundle.borrow(), CaBundle::Written { .. });
-        let report = self.without_sidecar.borrow();
-        let without_sidecar = report.counts.iter().map(|((namespace, cause), count)| {
-            // A namespace's name needs no escaping.
-            (format!("{{namespace=\"{namespace}\",cause=\"{}\"}}", cause.label()), *count as f64)
-        });
-        vec![
-            Gauge {
-                name: "gamut_injector_pods_without_sidecar",
-                help: "Pods that should have a sidecar and don't.",
-                values: without_sidecar.collect(),
-            },
-            Gauge {
-                name: "gamut_injector_certificate_expiry_timestamp_seconds",
-                help: "When the serving certificate ends.",
-                values: expiry.into_iter().collect(),
-            },
-            Gauge {
-                name: "gamut_injector_ca_bundle_written",
-                help: "Whether the webhook configuration's caBundle holds the published roots.",
-                values: vec![(String::new(), f64::from(u8::from(is_written)))],
-            },
-        ]
+        self.metrics.render(&mut page, &self.without_sidecar.borrow().counts, is_written);
+        page.finish()
     }
 }
 

@@ -54,6 +54,12 @@ pub struct InjectorArgs {
     /// How sidecars log
     #[arg(long, env = "GAMUT_SIDECAR_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub sidecar_log_format: LogFormat,
+    /// Where sidecars send spans (OTLP), as grpc://HOST:PORT or http://HOST:PORT/PATH; nowhere if not given
+    #[arg(long, env = "GAMUT_SIDECAR_TRACES_TO", value_parser = values::collector, value_name = "ADDRESS")]
+    pub traces_to: Option<String>,
+    /// The share of traces that begin at a sidecar and are exported, 0 to 1
+    #[arg(long, env = "GAMUT_SIDECAR_TRACES_SHARE", value_parser = values::share, value_name = "SHARE")]
+    pub traces_share: Option<String>,
     /// How long what is in flight may take when a pod ends, such as 30s
     #[arg(long, env = "GAMUT_SIDECAR_DRAIN_TIME", default_value_t = Config::default().drain_time, value_parser = values::duration, value_name = "DURATION")]
     pub drain_time: String,
@@ -110,6 +116,8 @@ impl InjectorArgs {
                 LogFormat::Text => "text".to_owned(),
                 LogFormat::Json => "json".to_owned(),
             },
+            traces_to: self.traces_to.clone(),
+            traces_share: self.traces_share.clone(),
             drain_time: self.drain_time.clone(),
             token_lifetime: self.token_seconds,
             resources: Resources {

@@ -1,9 +1,13 @@
-//! Counters, and the page of them (Prometheus text format).
+//! Counters, and the page of them.
 
 use std::{
-    fmt::Write as _,
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+use gamut_metrics::{Kind, Page};
+
+use crate::status::Cause;
 
 /// What was answered, since the start.
 #[derive(Debug, Default)]
@@ -18,20 +22,19 @@ pub(crate) struct Metrics {
     pub(crate) failed: AtomicU64,
 }
 
-/// A gauge, or a family of them by their labels.
-pub(crate) struct Gauge {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    /// Labels as they are written, such as `{namespace="shop"}`, and a value each.
-    pub(crate) values: Vec<(String, f64)>,
-}
-
 impl Metrics {
-    /// The page.
-    pub(crate) fn page(&self, gauges: &[Gauge]) -> String {
-        let mut page = String::from(
-            "# HELP gamut_injector_reviews_total Pods and other requests that the API server sent, by what became of them.\n\
-             # TYPE gamut_injector_reviews_total counter\n",
+    /// Writes all of it. `without_sidecar`: pods by namespace and cause.
+    pub(crate) fn render(
+        &self,
+        page: &mut Page,
+        without_sidecar: &BTreeMap<(String, Cause), usize>,
+        ca_bundle_written: bool,
+    ) {
+        const REVIEWS: &str = "gamut_injector_reviews_total";
+        page.family(
+            REVIEWS,
+            Kind::Counter,
+            "Pods and other requests that the API server sent, by what became of them: injected, skipped, refused, failed.",
         );
         let outcomes = [
             ("injected", &self.injected),
@@ -40,19 +43,36 @@ impl Metrics {
             ("failed", &self.failed),
         ];
         for (outcome, count) in outcomes {
-            // Writing to a String doesn't fail.
-            let _ = writeln!(
-                page,
-                "gamut_injector_reviews_total{{outcome=\"{outcome}\"}} {}",
-                count.load(Relaxed)
-            );
+            page.sample(REVIEWS, &[("outcome", outcome)], count.load(Relaxed));
         }
-        for Gauge { name, help, values } in gauges {
-            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
-            for (labels, value) in values {
-                let _ = writeln!(page, "{name}{labels} {value}");
-            }
+        const WITHOUT: &str = "gamut_injector_pods_without_sidecar";
+        page.family(WITHOUT, Kind::Gauge, "Pods that should have a sidecar and don't.");
+        for ((namespace, cause), count) in without_sidecar {
+            page.sample(WITHOUT, &[("namespace", namespace), ("cause", cause.label())], count);
         }
-        page
+        const WRITTEN: &str = "gamut_injector_ca_bundle_written";
+        page.family(
+            WRITTEN,
+            Kind::Gauge,
+            "1 while the webhook configuration's caBundle holds the published roots.",
+        );
+        page.sample(WRITTEN, &[], u8::from(ca_bundle_written));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented_as_it_is_served() {
+        let mut page = Page::default();
+        page.build(env!("CARGO_PKG_VERSION"));
+        let without_sidecar = BTreeMap::from([(("shop".to_owned(), Cause::HostNetwork), 1)]);
+        Metrics::default().render(&mut page, &without_sidecar, true);
+        gamut_identity::metrics::render(&mut page, Some(std::time::UNIX_EPOCH), 0);
+        let document = include_str!("../../../docs/reference/metrics.md");
+        let differences = gamut_metrics::differences(document, "Injector", &page.finish());
+        assert!(differences.is_empty(), "docs/reference/metrics.md:\n{}", differences.join("\n"));
     }
 }

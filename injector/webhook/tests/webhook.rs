@@ -4,10 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-#[path = "../../../integration/docs/families.rs"]
-mod families;
-#[path = "../../../integration/docs/generated.rs"]
-mod generated;
 
 use std::time::{Duration, SystemTime};
 
@@ -243,7 +239,6 @@ async fn a_pod_without_its_sidecar_is_told_about_once() {
         metrics.contains("pods_without_sidecar{namespace=\"shop\",cause=\"host_network\"} 1\n"),
         "{metrics}"
     );
-    generated::holds("docs/reference/metrics.md", "injector", &families::table(&metrics));
 }
 
 #[tokio::test]

@@ -6,12 +6,14 @@
 //! | `127.0.0.1:15000` | `/ready` | 200 once traffic is taken, else 503 and what is missing |
 //! | | `/status` | [`ProxyStatus`] as JSON |
 //! | | `/config_dump` | every table in force as JSON; no keys |
+//! | | `/tap?after=N` | what was requested since ([`Tapped`](crate::record::tap::Tapped)) as JSON; waits for it a little |
 //! | | `/metrics` | as below |
 //! | | `POST /drain` | begins the draining ([`crate::drain`]); what `gamut drain` sends |
 //! | `[::]:15020` | `/metrics` | Prometheus text |
 //!
 //! The subscription runs here too ([`Background::spawn`]): opening a large table takes time that no request should wait.
 
+mod metrics;
 mod server;
 mod status;
 
@@ -24,7 +26,7 @@ pub use self::status::{
     BackendStatus, CertificateStatus, EjectedStatus, EndpointsStatus, ProxyStatus, Readiness, SessionStatus,
     readiness,
 };
-use crate::{drain::Notice, tables::Tables, telemetry::Telemetry};
+use crate::{drain::Notice, record::tap::Taps, tables::Tables, telemetry::Telemetry};
 
 /// The admin thread and its runtime. Dropping it ends the runtime and all that was spawned on it.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Shown {
     pub tables: Tables,
     /// What was counted.
     pub telemetry: Telemetry,
+    /// The newest requests.
+    pub taps: Taps,
     /// What `POST /drain` begins.
     pub drain: Notice,
 }

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use gamut_metrics::Page;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -19,13 +20,9 @@ use tracing::{debug, warn};
 
 use super::{
     Shown,
-    status::{ProxyStatus, readiness, seconds},
+    metrics::metrics,
+    status::{ProxyStatus, readiness},
 };
-use crate::{
-    tables::{SubscriptionState, TableState},
-    telemetry::text::{Kind, Page},
-};
-
 /// How long a client may take over a request's head.
 const HEAD: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted, as when out of file descriptors.
@@ -82,12 +79,16 @@ async fn answer(request: &Request<Incoming>, pages: Pages, shown: &Shown) -> Ans
         ("/status", Pages::All) => {
             json(&ProxyStatus::collect(&shown.identity, &shown.tables, &shown.telemetry).await)
         }
+        ("/tap", Pages::All) => {
+            let after = request.uri().query().and_then(|query| query.strip_prefix("after=")?.parse().ok());
+            json(&shown.taps.after(after).await)
+        }
         ("/config_dump", Pages::All) => match shown.tables.dump().await {
             Some(dump) => json(&dump),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is shutting down\n"),
         },
         (_, Pages::All) => {
-            text(StatusCode::NOT_FOUND, "there are /ready, /status, /config_dump and /metrics\n")
+            text(StatusCode::NOT_FOUND, "there are /ready, /status, /config_dump, /tap and /metrics\n")
         }
         (_, Pages::Metrics) => text(StatusCode::NOT_FOUND, "there is only /metrics\n"),
     }
@@ -102,34 +103,6 @@ fn ready(shown: &Shown) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE,
         format!("not ready: waiting for {}\n", readiness.waiting_for.join(", ")),
     )
-}
-
-/// The counters, and what only a look at the others tells: certificates and tables.
-async fn metrics(shown: &Shown) -> String {
-    let mut page = Page::default();
-    shown.telemetry.render(&mut page);
-    if let Some(certificate) = shown.identity.certificate() {
-        const NOT_AFTER: &str = "gamut_certificate_not_after_seconds";
-        page.family(NOT_AFTER, Kind::Gauge, "When the certificate ends, in seconds since 1970.");
-        page.sample(NOT_AFTER, &[], seconds(certificate.not_after()));
-    }
-    let failures = shown.identity.status().borrow().failures;
-    const FAILURES: &str = "gamut_certificate_failures";
-    page.family(FAILURES, Kind::Gauge, "Tries to get a certificate that failed since the last that didn't.");
-    page.sample(FAILURES, &[], failures);
-
-    let Some(status) = shown.tables.status().await else { return page.finish() };
-    const CONNECTED: &str = "gamut_controller_connected";
-    page.family(CONNECTED, Kind::Gauge, "1 while subscribed to the controller, 0 while it is away.");
-    let connected = matches!(status.controller, SubscriptionState::Connected { .. });
-    page.sample(CONNECTED, &[], u8::from(connected));
-    const TABLES: &str = "gamut_tables";
-    page.family(TABLES, Kind::Gauge, "Subscribed resources by state.");
-    let count = |is: fn(&TableState) -> bool| status.tables.iter().filter(|table| is(&table.state)).count();
-    page.sample(TABLES, &[("state", "active")], count(|state| matches!(state, TableState::Active)));
-    page.sample(TABLES, &[("state", "pending")], count(|state| matches!(state, TableState::Pending { .. })));
-    page.sample(TABLES, &[("state", "refused")], count(|state| matches!(state, TableState::Refused { .. })));
-    page.finish()
 }
 
 fn json(value: &impl Serialize) -> Answer {

@@ -203,6 +203,11 @@ impl<'a> Answer<'a> {
         self
     }
 
+    /// The rule that it happened under.
+    pub fn rule(&self) -> Option<&'a RuleOrigin> {
+        self.rule
+    }
+
     /// The answer to the app behind this sidecar, or to a caller outside the mesh.
     pub fn to_app(&self, grpc: bool) -> Response<Body> {
         self.response(grpc, ANSWER, HeaderValue::from_static(self.reason.as_str()))

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
 use gamut_identity::Peer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,8 +20,9 @@ use crate::{
         headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
         server,
     },
+    record::{Begun, End},
     tcp::BreakOff,
-    telemetry::{Answered, Direction, InboundCounters, Protocol},
+    telemetry::{Answered, Direction, InboundCounters, Method, Protocol},
 };
 
 /// Serves one peer's connection until it ends; what it carries for `version` is the same to the app.
@@ -78,16 +80,25 @@ struct Own {
 }
 
 impl Connection {
-    async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, mut request: Request<Body>) -> Response<Body> {
         let begin = Instant::now();
+        let mut record =
+            self.inbound.0.telemetry.recorder().begin(Direction::Inbound, &mut request).map(|begun| {
+                let peer = self.peer.id.to_string();
+                Box::new((begun, End { endpoint: Some(self.app.address()), peer, ..End::default() }))
+            });
         self.inbound.0.drain.arrived();
         let grpc = is_grpc(request.headers());
+        let method = request.method().into();
         let (mut response, own) = match self.forward(request).await {
             Ok(response) => (response, None),
             Err(Own { answer, seen }) => {
                 let reason = answer.reason().as_str();
                 self.inbound.0.telemetry.own_answer(Direction::Inbound, reason);
                 tracing::debug!(destination = self.authority, peer = %self.peer.id, ?seen, "{answer}");
+                if let Some(record) = &mut record {
+                    record.1.why = answer.to_string();
+                }
                 (answer.to_sidecar(grpc, seen), Some(reason))
             }
         };
@@ -101,7 +112,16 @@ impl Connection {
         let status = response.status().as_u16();
         // A trailers-only answer has gRPC's status in its head.
         let grpc_status = grpc_status(response.headers());
-        let count = Count { connection: Arc::clone(&self), begin, protocol, status, grpc_status, own };
+        let count = Count {
+            connection: Arc::clone(&self),
+            begin,
+            method,
+            protocol,
+            status,
+            grpc_status,
+            own,
+            record,
+        };
         response.map(|body| body.guarded(count))
     }
 
@@ -172,13 +192,21 @@ impl Own {
 struct Count {
     connection: Arc<Connection>,
     begin: Instant,
+    method: Method,
     protocol: Protocol,
     status: u16,
     grpc_status: Option<u16>,
     own: Option<&'static str>,
+    record: Option<Box<(Box<Begun>, End)>>,
 }
 
 impl Guard for Count {
+    fn data(&mut self, data: &Bytes) {
+        if let Some(record) = &mut self.record {
+            record.1.bytes += data.len() as u64;
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         self.grpc_status = grpc_status(trailers).or(self.grpc_status);
     }
@@ -187,6 +215,7 @@ impl Guard for Count {
 impl Drop for Count {
     fn drop(&mut self) {
         let answered = Answered {
+            method: self.method,
             protocol: self.protocol,
             status: self.status,
             grpc_status: self.grpc_status,
@@ -194,6 +223,9 @@ impl Drop for Count {
             own: self.own,
         };
         self.connection.counters.answered(Some(&self.connection.peer.id), answered);
+        if let Some((begun, end)) = self.record.take().map(|record| *record) {
+            begun.end(&answered, end);
+        }
     }
 }
 

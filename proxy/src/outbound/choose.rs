@@ -93,20 +93,22 @@ fn resume<'s>(
 
 impl Sessions<'_> {
     /// Tells the client where it is now, for each session that doesn't say so already. `served` is who
-    /// answered, which a retry may have changed.
+    /// answered, which a retry may have changed. Returns what became of the rule's session, or else the backend's.
     pub(super) fn settle(
         &self,
         target: &Target,
         served: Option<Uid>,
         now: SystemTime,
         response: &mut HeaderMap,
-    ) {
+    ) -> Option<SessionOutcome> {
         // An endpoint that is no pod can't be told from its successor: no session.
-        let Some(pod) = served else { return };
+        let pod = served?;
         let placement = Placement { backend: target.uid, pod };
+        let mut first = None;
         for (sticky, brought) in self.0.iter().flatten() {
             let outcome = outcome(brought, &placement);
             sticky.counters.count(outcome);
+            first = first.or(Some(outcome));
             if outcome == SessionOutcome::Kept {
                 continue;
             }
@@ -115,6 +117,7 @@ impl Sessions<'_> {
                 tracing::warn!(%error, "a session could not be started");
             }
         }
+        first
     }
 }
 

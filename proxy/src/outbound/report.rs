@@ -2,26 +2,32 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use gamut_controller_api::Transport;
 use gamut_route::{path::PathError, table::RuleOrigin};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::time::Instant;
 
 use super::{
     choose::NoChoice,
     send::Failure,
-    service::{Backend, Rule, Service},
+    service::{Backend, Rule, Service, Target},
 };
 use crate::{
     balance::Picked,
     http::{Answer, Body, Guard, Reason, answer, headers::BadRequest},
-    telemetry::{Answered, BackendCounters, Direction, Protocol, Telemetry},
+    record::{Begun, End},
+    telemetry::{Answered, BackendCounters, Direction, Method, Protocol, SessionOutcome, Telemetry},
 };
 
 /// A request, as far as reports go.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Call {
     begin: Instant,
+    method: Method,
     grpc: bool,
+    /// `None` while nobody wants records.
+    record: Option<Box<Begun>>,
 }
 
 /// An answer in place of a backend's, and where it is counted.
@@ -36,12 +42,16 @@ pub(super) struct Count {
     counters: Arc<BackendCounters>,
     answered: Answered,
     begin: Instant,
+    record: Option<Box<(Box<Begun>, End)>>,
 }
 
 impl Call {
     /// A request whose head has just come.
-    pub(super) fn begin(headers: &HeaderMap) -> Self {
-        Self { begin: Instant::now(), grpc: answer::is_grpc(headers) }
+    pub(super) fn begin<B>(telemetry: &Telemetry, request: &mut Request<B>) -> Self {
+        let grpc = answer::is_grpc(request.headers());
+        let method = request.method().into();
+        let record = telemetry.recorder().begin(Direction::Outbound, request);
+        Self { begin: Instant::now(), method, grpc, record }
     }
 
     /// When the head came.
@@ -50,29 +60,74 @@ impl Call {
     }
 
     /// Counts and makes an answer of the proxy's own.
-    pub(super) fn own(self, telemetry: &Telemetry, own: &Own<'_>) -> Response<Body> {
+    pub(super) fn own(self, telemetry: &Telemetry, service: &Service, own: &Own<'_>) -> Response<Body> {
         let reason = own.answer.reason();
         telemetry.own_answer(Direction::Outbound, reason.as_str());
         tracing::debug!("{}", own.answer);
         let response = own.answer.to_app(self.grpc);
-        self.count(own.counters, &response, reason.as_str());
+        let end = || End {
+            parent: Some(service.parent().clone()),
+            origin: own.answer.rule().cloned(),
+            why: own.answer.to_string(),
+            ..End::default()
+        };
+        self.count(own.counters, &response, reason.as_str(), end);
         response
     }
 
     /// Counts an answer that the rule itself is: a redirect, or to a CORS preflight.
-    pub(super) fn count(self, counters: &BackendCounters, response: &Response<Body>, own: &'static str) {
-        let answered = Answered { elapsed: self.begin.elapsed(), own: Some(own), ..self.answered(response) };
+    pub(super) fn ruled(self, service: &Service, rule: &Rule, response: &Response<Body>) {
+        let end =
+            || End { parent: Some(service.parent().clone()), origin: rule.origin.clone(), ..End::default() };
+        self.count(&rule.counters, response, Reason::Rule.as_str(), end);
+    }
+
+    fn count(
+        self,
+        counters: &BackendCounters,
+        response: &Response<Body>,
+        own: &'static str,
+        end: impl FnOnce() -> End,
+    ) {
+        let answered = Answered { own: Some(own), ..self.answered(response) };
         counters.answered(None, answered);
+        if let Some(record) = self.record {
+            record.end(&answered, end());
+        }
     }
 
-    /// Counts `response` to its end.
-    pub(super) fn counting(self, backend: &Backend, picked: Picked, response: &Response<Body>) -> Count {
-        let counters = Arc::clone(&backend.counters);
-        Count { picked, counters, answered: self.answered(response), begin: self.begin }
+    /// Counts `response` to its end. `session`: what became of it.
+    pub(super) fn counting(
+        self,
+        (service, rule, backend, target): (&Service, &Rule, &Backend, &Target),
+        picked: Picked,
+        session: Option<SessionOutcome>,
+        response: &Response<Body>,
+    ) -> Count {
+        let (counters, answered) = (Arc::clone(&backend.counters), self.answered(response));
+        let record = self.record.map(|begun| {
+            let pod = picked.said.pod.as_ref();
+            let end = End {
+                parent: Some(service.parent().clone()),
+                origin: rule.origin.clone(),
+                backend: target.cluster.id().to_string(),
+                endpoint: Some(picked.address()),
+                pod: pod.map_or(String::new(), |pod| format!("{}/{}", pod.namespace, pod.name)),
+                peer: match &picked.said.transport {
+                    Transport::Mesh(id) => id.to_string(),
+                    Transport::Plaintext => String::new(),
+                },
+                session,
+                ..End::default()
+            };
+            Box::new((begun, end))
+        });
+        Count { picked, counters, answered, begin: self.begin, record }
     }
 
-    fn answered(self, response: &Response<Body>) -> Answered {
+    fn answered(&self, response: &Response<Body>) -> Answered {
         Answered {
+            method: self.method,
             protocol: if self.grpc { Protocol::Grpc } else { Protocol::Http },
             status: response.status().as_u16(),
             // A trailers-only answer has it in its head.
@@ -135,6 +190,12 @@ impl<'s> Own<'s> {
 }
 
 impl Guard for Count {
+    fn data(&mut self, data: &Bytes) {
+        if let Some(record) = &mut self.record {
+            record.1.bytes += data.len() as u64;
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         self.answered.grpc_status = grpc_status(trailers).or(self.answered.grpc_status);
     }
@@ -144,6 +205,9 @@ impl Drop for Count {
     fn drop(&mut self) {
         self.answered.elapsed = self.begin.elapsed();
         self.counters.answered(Some(&self.picked.said), self.answered);
+        if let Some((begun, end)) = self.record.take().map(|record| *record) {
+            begun.end(&self.answered, end);
+        }
     }
 }
 

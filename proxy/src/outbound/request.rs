@@ -77,6 +77,7 @@ struct Route<'s> {
 
 /// What is kept of a request for the edits of its answer.
 struct Exchange<'s> {
+    service: &'s Service,
     rule: &'s Rule,
     backend: &'s Backend,
     target: &'s Target,
@@ -106,8 +107,8 @@ impl Connection {
     }
 
     /// Answers a request, by a backend or by itself.
-    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let call = Call::begin(request.headers());
+    pub(super) async fn answer(&self, mut request: Request<Body>) -> Response<Body> {
+        let call = Call::begin(&self.outbound.0.telemetry, &mut request);
         let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.
         let mut service = self.service.load_full();
@@ -117,7 +118,7 @@ impl Connection {
         });
         let wishes = match normalized {
             Ok(wishes) => wishes,
-            Err(own) => return call.own(&self.outbound.0.telemetry, &own),
+            Err(own) => return call.own(&self.outbound.0.telemetry, &service, &own),
         };
         let mut plan = self.plan(&service, &head);
         // A table that was replaced since it was loaded may lead to a backend that has been emptied since: then
@@ -132,13 +133,15 @@ impl Connection {
         }
         let answered = match plan {
             Ok(Plan::Answer(rule, response)) => {
-                call.count(&rule.counters, &response, Reason::Rule.as_str());
+                call.ruled(&service, rule, &response);
                 return response;
             }
-            Ok(Plan::Forward(route)) => self.forward(route, call, wishes, head, body).await,
+            Ok(Plan::Forward(route)) => {
+                self.forward((&service, route), call.clone(), wishes, head, body).await
+            }
             Err(own) => Err(own),
         };
-        answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &own))
+        answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &service, &own))
     }
 
     /// What a table makes of a request in normal form. Nothing of the request is changed or sent.
@@ -156,7 +159,7 @@ impl Connection {
     /// Carries out what was planned.
     async fn forward<'s>(
         &self,
-        Route { rule, matched, choice }: Route<'s>,
+        (service, Route { rule, matched, choice }): (&'s Service, Route<'s>),
         call: Call,
         wishes: Wishes,
         mut head: Parts,
@@ -170,7 +173,7 @@ impl Connection {
         let body = mirror(&self.outbound, mirrors, (self.client, self.version), &self.authority, &head, body);
 
         let deadline = rule.timeouts.request.map(|limit| call.began() + limit);
-        let exchange = Exchange { rule, backend, target, sessions, origin, wishes, call, deadline };
+        let exchange = Exchange { service, rule, backend, target, sessions, origin, wishes, call, deadline };
         let delivered = self.deliver(&exchange, picked, head, body).await;
         let delivered = delivered.map_err(|failure| Own::failed(rule.origin.as_ref(), backend, failure))?;
         exchange.finish(delivered)
@@ -256,19 +259,21 @@ impl<'s> Exchange<'s> {
         if let Some(cors) = &self.rule.filters.cors {
             cors.finish(self.origin, &mut head.headers);
         }
-        self.sessions.settle(self.target, picked.pod_uid(), SystemTime::now(), &mut head.headers);
+        let session =
+            self.sessions.settle(self.target, picked.pod_uid(), SystemTime::now(), &mut head.headers);
 
+        let way = (self.service, self.rule, self.backend, self.target);
         let mut response = Response::from_parts(head, body);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if self.wishes.upgrade.is_none() {
                 return Err(Own::failed(self.rule.origin.as_ref(), self.backend, Failure::unasked_upgrade()));
             }
             let busy = picked.again();
-            drop(self.call.counting(self.backend, picked, &response));
+            drop(self.call.counting(way, picked, session, &response));
             upgrade::hold(&mut response, busy);
             return Ok(response);
         }
-        let count = self.call.counting(self.backend, picked, &response);
+        let count = self.call.counting(way, picked, session, &response);
         let until = self.deadline.into_iter().chain(until).min();
         Ok(response.map(|body| match until {
             Some(until) => body.guarded_until(Box::pin(sleep_until(until)), count),

@@ -36,6 +36,14 @@ impl Histogram {
         self.sum_micros.fetch_add(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Adds what another holds.
+    pub(super) fn absorb(&self, other: &Self) {
+        for (bucket, more) in self.buckets.iter().zip(&other.buckets) {
+            bucket.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.sum_micros.fetch_add(other.sum_micros.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// How many were at or below each bound, and last, how many there are.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = u64> {
         self.buckets.iter().scan(0, |total, bucket| {

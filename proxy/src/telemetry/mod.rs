@@ -10,7 +10,8 @@
 //! exceeds the bound is counted under `other`. Counters outlive the tables that registered them, so that a changed
 //! weight doesn't set a graph back to zero.
 //!
-//! `istio_*` metrics carry the label set that existing dashboards read; `gamut_*` metrics are our own.
+//! `istio_*` metrics carry the label set that existing dashboards read, `http_*` metrics the names of OpenTelemetry's
+//! semantic conventions; `gamut_*` metrics are our own. docs/reference/metrics.md lists them, and a test compares.
 
 mod endpoints;
 mod family;
@@ -18,11 +19,13 @@ mod histogram;
 mod inbound;
 mod render;
 mod requests;
+mod semantic;
 mod sessions;
 mod tcp;
 #[cfg(test)]
 mod tests;
-pub mod text;
+#[cfg(test)]
+pub(crate) use self::tests::exercised;
 
 use std::{
     collections::HashMap,
@@ -36,16 +39,19 @@ use std::{
 
 use gamut_route::{BackendId, ServicePort, table::RuleOrigin};
 
+use serde::{Deserialize, Serialize};
+
 use self::family::Family;
 pub(crate) use self::render::rule_text;
 pub use self::{
     endpoints::{EjectedEndpoint, EndpointCounters, Limit},
     histogram::Histogram,
     inbound::InboundCounters,
-    requests::{Answered, BackendCounters, Protocol, RouteKey, StatusClasses},
+    requests::{Answered, BackendCounters, Method, Protocol, RouteKey, StatusClasses},
     sessions::{SessionCounters, SessionKey, SessionOutcome},
     tcp::TcpConnection,
 };
+use crate::record::Recorder;
 
 /// The most routes, rules and backends that are counted apart.
 const MAX_ROUTES: usize = 8192;
@@ -68,7 +74,8 @@ pub struct Workload {
 }
 
 /// Which way a connection goes, seen from the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From our app.
     Outbound,
@@ -82,6 +89,7 @@ pub struct Telemetry(Arc<Registry>);
 
 struct Registry {
     own: Workload,
+    recorder: Recorder,
     routes: Mutex<HashMap<RouteKey, Arc<BackendCounters>>>,
     sessions: Mutex<HashMap<SessionKey, Arc<SessionCounters>>>,
     endpoints: Mutex<HashMap<BackendId, Arc<EndpointCounters>>>,
@@ -107,10 +115,16 @@ pub struct OpenConnection {
 }
 
 impl Telemetry {
-    /// Counters at zero.
+    /// Counters at zero, and no records.
     pub fn new(own: Workload) -> Self {
+        Self::recording(own, Recorder::off())
+    }
+
+    /// Counters at zero. Single requests are told to the recorder.
+    pub fn recording(own: Workload, recorder: Recorder) -> Self {
         Self(Arc::new(Registry {
             own,
+            recorder,
             routes: Mutex::default(),
             sessions: Mutex::default(),
             endpoints: Mutex::default(),
@@ -119,6 +133,11 @@ impl Telemetry {
             outbound: Connections::default(),
             inbound: Connections::default(),
         }))
+    }
+
+    /// Who is told about single requests.
+    pub fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     /// The counters of what a rule sends to a backend. `origin` is none where a Service has no routes.
@@ -213,7 +232,8 @@ impl Drop for OpenConnection {
 }
 
 impl Direction {
-    fn as_str(self) -> &'static str {
+    /// As metrics and records name it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",

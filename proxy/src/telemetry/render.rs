@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use gamut_metrics::{Kind, Page};
 use gamut_route::BackendId;
 use tokio::time::Instant;
 
@@ -12,7 +13,6 @@ use super::{
     inbound::{Caller, CallerLabels, InboundCounters},
     requests::{BackendCounters, Labels, Protocol, RouteKey},
     tcp::TcpCounters,
-    text::{Kind, Page},
 };
 
 /// The labels that `istio_*` metrics have in common, in the order of their documentation. What a sidecar can't know is
@@ -29,6 +29,7 @@ impl Telemetry {
         self.0.ports.each(|port, counters| ports.push((*port, counters.clone())));
         self.requests(page, &routes, &ports);
         self.durations(page, &routes, &ports);
+        self.semantic(page, &routes, &ports);
         self.tcp(page, &routes, &ports);
         render_routes(page, &routes);
         self.render_endpoints(page);
@@ -60,7 +61,7 @@ impl Telemetry {
             let mut labels = common.to_vec();
             labels.push(("request_protocol", protocol_name(protocol)));
             labels.push(("response_flags", own.unwrap_or("-")));
-            histogram(page, NAME, &labels, &series.duration);
+            histogram(page, NAME, &labels, &series.duration(), 1.0);
         });
     }
 
@@ -199,6 +200,13 @@ impl Telemetry {
             let closed = self.0.connections(direction).closed.load(Ordering::Relaxed);
             page.sample("gamut_connections_closed_total", &[("direction", direction.as_str())], closed);
         }
+        const LOST: &str = "gamut_records_lost_total";
+        page.family(
+            LOST,
+            Kind::Counter,
+            "Lines of the access log and spans that were dropped, because they came faster than they are taken.",
+        );
+        page.sample(LOST, &[], self.recorder().lost());
         const DETECT: &str = "gamut_detect_timeouts_total";
         page.family(
             DETECT,
@@ -236,10 +244,10 @@ impl Telemetry {
     }
 }
 
-type Routes = std::sync::Arc<BackendCounters>;
+pub(super) type Routes = std::sync::Arc<BackendCounters>;
 /// One of its counters.
 type Count = fn(&BackendCounters) -> u64;
-type Ports = std::sync::Arc<InboundCounters>;
+pub(super) type Ports = std::sync::Arc<InboundCounters>;
 
 /// One side of a request.
 struct Party<'a> {
@@ -249,22 +257,22 @@ struct Party<'a> {
 }
 
 /// The Service that a request went to: the backend's, or the parent's where no backend was reached.
-struct Service {
-    host: String,
+pub(super) struct Service {
+    pub(super) host: String,
     name: String,
     namespace: String,
 }
 
 /// A caller's labels in their printed form.
-struct CallerText {
+pub(super) struct CallerText {
     namespace: String,
-    principal: String,
+    pub(super) principal: String,
     mesh: bool,
     service: Service,
 }
 
 impl Service {
-    fn of(key: &RouteKey) -> Self {
+    pub(super) fn of(key: &RouteKey) -> Self {
         let name = match &key.backend {
             Some(BackendId::Service(port)) => &port.service,
             Some(BackendId::XBackend(name)) => name,
@@ -284,7 +292,7 @@ impl Service {
 }
 
 impl CallerText {
-    fn of(labels: &CallerLabels) -> Self {
+    pub(super) fn of(labels: &CallerLabels) -> Self {
         let (namespace, principal, mesh) = match &labels.caller {
             Caller::Mesh(id) => (id.namespace().to_owned(), id.to_string(), true),
             Caller::Plaintext => ("unknown".to_owned(), "unknown".to_owned(), false),
@@ -363,7 +371,7 @@ fn render_routes(page: &mut Page, routes: &[(RouteKey, Routes)]) {
 }
 
 /// A rule's labels in their printed form.
-struct RouteText {
+pub(super) struct RouteText {
     route: String,
     rule: String,
     parent: String,
@@ -371,13 +379,13 @@ struct RouteText {
 }
 
 impl RouteText {
-    fn of(key: &RouteKey) -> Self {
+    pub(super) fn of(key: &RouteKey) -> Self {
         let (route, rule) = rule_text(key.origin.as_ref());
         let backend = key.backend.as_ref().map_or(String::new(), ToString::to_string);
         Self { route, rule, parent: key.parent.to_string(), backend }
     }
 
-    fn labels(&self) -> [(&'static str, &str); 4] {
+    pub(super) fn labels(&self) -> [(&'static str, &str); 4] {
         [("route", &self.route), ("rule", &self.rule), ("parent", &self.parent), ("backend", &self.backend)]
     }
 }
@@ -396,15 +404,22 @@ fn protocol_name(protocol: Option<Protocol>) -> &'static str {
     }
 }
 
-fn histogram(page: &mut Page, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+/// Writes a histogram whose bounds and sum are `unit` milliseconds each.
+pub(super) fn histogram(
+    page: &mut Page,
+    name: &str,
+    labels: &[(&str, &str)],
+    histogram: &Histogram,
+    unit: f64,
+) {
     let (bucket, mut count) = (format!("{name}_bucket"), 0);
-    let bounds = BOUNDS_MS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    let bounds = BOUNDS_MS.iter().map(|bound| (bound / unit).to_string()).chain(["+Inf".to_owned()]);
     for (bound, cumulative) in bounds.zip(histogram.cumulative()) {
         let mut labels = labels.to_vec();
         labels.push(("le", &bound));
         page.sample(&bucket, &labels, cumulative);
         count = cumulative;
     }
-    page.sample(&format!("{name}_sum"), labels, histogram.sum_ms());
+    page.sample(&format!("{name}_sum"), labels, histogram.sum_ms() / unit);
     page.sample(&format!("{name}_count"), labels, count);
 }

@@ -21,6 +21,9 @@ use super::{
 /// The most workloads behind one backend, and reasons of own answers, that are counted apart.
 const MAX_WORKLOADS: usize = 32;
 
+/// The most pairs of method and status in one series whose latencies are told apart.
+const MAX_EXCHANGES: usize = 32;
+
 /// gRPC has the codes 0 to 16; the last place is for any other.
 const GRPC_CODES: usize = 18;
 
@@ -44,9 +47,36 @@ pub enum Protocol {
     Grpc,
 }
 
+/// A request's method. What RFC 9110 and RFC 5789 don't have is one, so that nobody can fill a page with methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// CONNECT.
+    Connect,
+    /// DELETE.
+    Delete,
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// OPTIONS.
+    Options,
+    /// PATCH.
+    Patch,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// TRACE.
+    Trace,
+    /// Any other.
+    Other,
+}
+
 /// An answer, as far as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
+    /// The request's method.
+    pub method: Method,
     /// What was spoken.
     pub protocol: Protocol,
     /// The HTTP status.
@@ -95,12 +125,19 @@ pub(super) struct Labels {
 }
 
 /// Requests with one set of labels.
-#[derive(Debug, Default)]
 pub(super) struct Series {
     /// By hundreds; a block is made when the first of its hundred is counted.
     statuses: [OnceLock<Box<[AtomicU64; 100]>>; 5],
     grpc: OnceLock<Box<[AtomicU64; GRPC_CODES]>>,
-    pub(super) duration: Histogram,
+    /// By method and status; a status of 0 is any beyond [`MAX_EXCHANGES`].
+    durations: Family<(Method, u16), Histogram>,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        let durations = Family::new(MAX_EXCHANGES, (Method::Other, 0), |_| Histogram::default());
+        Self { statuses: Default::default(), grpc: OnceLock::new(), durations }
+    }
 }
 
 impl Default for BackendCounters {
@@ -189,6 +226,8 @@ impl BackendCounters {
 
 impl Series {
     pub(super) fn add(&self, answered: &Answered) {
+        // An upstream may answer with any three digits; what is no class of RFC 9110 counts as 500 does.
+        let status = if (100..600).contains(&answered.status) { answered.status } else { 500 };
         match (answered.protocol, answered.grpc_status) {
             (Protocol::Grpc, Some(code)) => {
                 let codes = self.grpc.get_or_init(|| Box::new([const { AtomicU64::new(0) }; GRPC_CODES]));
@@ -197,8 +236,6 @@ impl Series {
                 }
             }
             _ => {
-                // An upstream may answer with any three digits; what is no class of RFC 9110 counts as 500 does.
-                let status = if (100..600).contains(&answered.status) { answered.status } else { 500 };
                 let (hundreds, rest) = (usize::from(status / 100), usize::from(status % 100));
                 let block = self.statuses.get(hundreds.wrapping_sub(1));
                 let block =
@@ -208,7 +245,24 @@ impl Series {
                 }
             }
         }
-        self.duration.observe(answered.elapsed);
+        let exchange = (answered.method, status);
+        self.durations.with(
+            |known| *known == exchange,
+            || exchange,
+            |duration| duration.observe(answered.elapsed),
+        );
+    }
+
+    /// How long all of them took.
+    pub(super) fn duration(&self) -> Histogram {
+        let all = Histogram::default();
+        self.durations.each(|_, duration| all.absorb(duration));
+        all
+    }
+
+    /// Calls `f` with every pair of method and status, and how long its requests took.
+    pub(super) fn each_duration(&self, mut f: impl FnMut(Method, u16, &Histogram)) {
+        self.durations.each(|(method, status), duration| f(*method, *status, duration));
     }
 
     /// Calls `f` with every status that was counted and how often. gRPC answers count as the HTTP 200 that they are,
@@ -235,6 +289,41 @@ impl Series {
                 0 => {}
                 count => f(200, Some(code), count),
             }
+        }
+    }
+}
+
+impl Method {
+    /// As metrics and traces name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Patch => "PATCH",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Trace => "TRACE",
+            Self::Other => "_OTHER",
+        }
+    }
+}
+
+impl From<&http::Method> for Method {
+    fn from(method: &http::Method) -> Self {
+        match method.as_str() {
+            "CONNECT" => Self::Connect,
+            "DELETE" => Self::Delete,
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "OPTIONS" => Self::Options,
+            "PATCH" => Self::Patch,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "TRACE" => Self::Trace,
+            _ => Self::Other,
         }
     }
 }

@@ -18,6 +18,7 @@ pub struct SessionKey {
 
 /// What became of a request's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SessionOutcome {
     /// The request brought a token and went to the pod that it names.
     Kept,

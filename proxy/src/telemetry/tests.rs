@@ -6,7 +6,9 @@ use gamut_controller_api::{Endpoint, Pod, Transport};
 use gamut_identity::SpiffeId;
 use gamut_route::{BackendId, ServicePort, Uid, table::RuleOrigin};
 
-use super::{text::Page, *};
+use gamut_metrics::Page;
+
+use super::*;
 
 fn telemetry() -> Telemetry {
     Telemetry::new(Workload {
@@ -47,7 +49,7 @@ fn endpoint(workload: &str) -> Endpoint {
 
 fn http(status: u16) -> Answered {
     let elapsed = Duration::from_millis(3);
-    Answered { protocol: Protocol::Http, status, grpc_status: None, elapsed, own: None }
+    Answered { method: Method::Get, protocol: Protocol::Http, status, grpc_status: None, elapsed, own: None }
 }
 
 fn grpc(code: u16) -> Answered {
@@ -211,4 +213,91 @@ fn connections_bytes_sessions_and_own_answers_are_counted() {
     assert_eq!(value(&telemetry, "istio_tcp_connections_closed_total", &[]), 0);
     drop((open, tcp));
     assert_eq!(value(&telemetry, "gamut_connections_closed_total", &outbound), 2);
+}
+
+#[test]
+fn durations_have_opentelemetrys_names_and_a_method_nobody_knows_is_other() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    counters.answered(Some(&endpoint("web-v2")), http(200));
+    let odd = http::Method::from_bytes(b"BREW").unwrap();
+    counters.answered(Some(&endpoint("web-v2")), Answered { method: (&odd).into(), ..http(418) });
+    let count = |labels: &[&str]| value(&telemetry, "http_client_request_duration_seconds_count", labels);
+    let service =
+        [r#"server_address="web.shop.svc.cluster.local""#, r#"server_port="80""#, r#"rule="canary""#];
+    assert_eq!(count(&[&service[..], &[r#"http_request_method="GET""#, r#"error_type="""#]].concat()), 1);
+    assert_eq!(count(&[r#"http_request_method="_OTHER""#, r#"error_type="418""#]), 1);
+    let buckets =
+        |le: &str| value(&telemetry, "http_client_request_duration_seconds_bucket", &[le, r#"_code="200""#]);
+    assert_eq!((buckets(r#"le="0.001""#), buckets(r#"le="0.005""#)), (0, 1));
+    // Both are one series to Istio's names, whose method isn't told.
+    assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 2);
+}
+
+#[test]
+fn a_backend_that_answers_with_every_status_there_is_fills_no_page() {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(None, &web(), &backend("web"));
+    for status in 100..600 {
+        counters.answered(Some(&endpoint("web")), http(status));
+    }
+    let counts = samples(&telemetry, "http_client_request_duration_seconds_count", &[]);
+    assert_eq!(counts.len(), 33);
+    assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 500);
+}
+
+/// Counters of which each has counted something.
+pub(crate) fn exercised() -> Telemetry {
+    let telemetry = telemetry();
+    let counters = telemetry.backend(Some(&origin(Some("canary"))), &web(), &backend("web-v2"));
+    counters.answered(Some(&endpoint("web-v2")), http(200));
+    telemetry.inbound(8080).answered(None, http(200));
+    drop(counters.tcp(&endpoint("web-v2")));
+    telemetry.own_answer(Direction::Outbound, "no-route");
+    telemetry.session(Some(&origin(None)), &web(), "route/x").count(SessionOutcome::Kept);
+    telemetry
+}
+
+/// Sums what a query's selector `name{labels}` selects.
+fn selected(telemetry: &Telemetry, name: &str, labels: &[&str]) -> u64 {
+    let values = samples(telemetry, name, labels);
+    values.iter().map(|sample| sample.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Flagger judges a canary by what its pods say (`reporter="destination"`), by success and by the quantile of durations:
+/// `pkg/metrics/observers/istio.go`, which is also what it takes for routes of the Gateway API.
+#[test]
+fn flaggers_queries_select_what_the_canarys_pods_answered() {
+    let canary = Telemetry::new(Workload { name: "web-canary".to_owned(), ..telemetry().0.own.clone() });
+    let caller = SpiffeId::new("cluster.local", "shop", "client").unwrap();
+    for status in [200, 200, 200, 503] {
+        canary.inbound(8080).answered(Some(&caller), http(status));
+    }
+    let target = [
+        r#"reporter="destination""#,
+        r#"destination_workload_namespace="shop""#,
+        r#"destination_workload="web-canary""#,
+    ];
+    let failed = selected(&canary, "istio_requests_total", &[&target[..], &[r#"response_code="5"#]].concat());
+    assert_eq!((selected(&canary, "istio_requests_total", &target), failed), (4, 1));
+    let within = |le: &str| {
+        let bucket = [&target[..], &[le]].concat();
+        selected(&canary, "istio_request_duration_milliseconds_bucket", &bucket)
+    };
+    assert_eq!((within(r#"le="1""#), within(r#"le="5""#), within(r#"le="+Inf""#)), (0, 4, 4));
+}
+
+/// Argo Rollouts' documented analysis asks the callers' side about the canary's Service, by its name in DNS.
+#[test]
+fn argo_rollouts_query_selects_what_callers_got_from_the_canarys_service() {
+    let client = telemetry();
+    for (service, statuses) in [("web-stable", [200, 200]), ("web-canary", [200, 500])] {
+        let counters = client.backend(Some(&origin(None)), &web(), &backend(service));
+        for status in statuses {
+            counters.answered(Some(&endpoint(service)), http(status));
+        }
+    }
+    let target = [r#"reporter="source""#, r#"destination_service="web-canary.shop.svc.cluster.local""#];
+    let failed = selected(&client, "istio_requests_total", &[&target[..], &[r#"response_code="5"#]].concat());
+    assert_eq!((selected(&client, "istio_requests_total", &target), failed), (2, 1));
 }

@@ -24,6 +24,7 @@ use gamut_proxy::{
     http::{Body, HttpVersion, server},
     inbound::{Inbound, Settings as InboundSettings},
     outbound::{Connector, Outbound, Service, Settings},
+    record::{self, Hub, tap::Taps},
     tables::{self, Parts, ServiceHandle, Subscription},
     telemetry::{EndpointCounters, Telemetry, Workload},
 };
@@ -52,6 +53,8 @@ pub(crate) const KEY: (u8, [u8; 32]) = (1, [7; 32]);
 pub(crate) struct Caller {
     pub(crate) outbound: Outbound,
     pub(crate) telemetry: Telemetry,
+    /// Who asks it sees requests one by one.
+    pub(crate) taps: Taps,
     pub(crate) identity: Identity,
     /// Kept, for without it the process would be ending.
     control: Control,
@@ -100,7 +103,9 @@ impl Caller {
         endpoints: &[(&str, Vec<Endpoint>)],
         settings: balance::Settings,
     ) -> Self {
-        let telemetry = Telemetry::new(Workload::default());
+        let (recorder, taps, hub) = Hub::new(record::Settings::default(), &Workload::default()).unwrap();
+        tokio::spawn(hub.run());
+        let telemetry = Telemetry::recording(Workload::default(), recorder);
         let control = Control::new();
         let policy = gamut_controller_api::InboundPolicy {
             mode: gamut_controller_api::MtlsMode::Strict,
@@ -146,7 +151,7 @@ impl Caller {
                 tokio::spawn(async move { outbound.to_service(stream, client.ip(), SERVICE, service).await });
             }
         });
-        Self { outbound, telemetry, identity, control, handle, clusters, keys, entrance }
+        Self { outbound, telemetry, taps, identity, control, handle, clusters, keys, entrance }
     }
 
     /// A connection of the app to the Service.

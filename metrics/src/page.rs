@@ -1,4 +1,4 @@
-//! Prometheus' text format, written by hand: it is a page of rules, and a registry would want to own the counters.
+//! A page being written.
 
 use std::fmt::{Display, Write};
 
@@ -17,17 +17,30 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 impl Page {
     /// The media type of a page.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
+    /// Says which version of the mesh writes the page.
+    pub fn build(&mut self, version: &str) {
+        const NAME: &str = "gamut_build_info";
+        self.family(NAME, Kind::Gauge, "Always 1; the label is the process's version.");
+        self.sample(NAME, &[("version", version)], 1);
+    }
+
     /// Begins a family.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+        let kind = kind.as_str();
         // Writing to a String can't fail.
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
