@@ -14,12 +14,21 @@ use gamut_route::{
 };
 use http::{HeaderMap, HeaderValue, header};
 
+mod http1;
+
+pub use http1::{http1_chunked, http1_request, http1_response};
+
 const SCOPE: &str = "route/0b8f6f3e/canary";
 const COOKIE: &str = "stay";
 
 /// A target's name and what it does with an input.
-pub const TARGETS: [(&str, fn(&[u8])); 2] =
-    [("session_token", session_token), ("session_request", session_request)];
+pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+    ("session_token", session_token),
+    ("session_request", session_request),
+    ("http1_request", http1::http1_request),
+    ("http1_response", http1::http1_response),
+    ("http1_chunked", http1::http1_chunked),
+];
 
 /// A text that claims to be a token. The key is not in the seeds and differs from run to run, so that whatever
 /// opens was honoured without having been sealed.

@@ -224,6 +224,11 @@ pub struct Prefixed<IO> {
 }
 
 impl<IO> Prefixed<IO> {
+    /// A stream of which `prefix` was read.
+    pub fn new(prefix: Bytes, io: IO) -> Self {
+        Self { prefix, io }
+    }
+
     /// A stream of which nothing was read.
     pub fn nothing(io: IO) -> Self {
         Self { prefix: Bytes::new(), io }

@@ -13,11 +13,10 @@
 mod check;
 mod insecure;
 
-use std::{collections::BTreeMap, convert::Infallible, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 
-use ::http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
+use ::http::{Method, Request, Response, StatusCode, header, header::HeaderValue, request::Parts};
 use gamut_identity::Identity;
-use hyper::{body::Incoming, service::service_fn};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -165,18 +164,18 @@ impl ProbePort {
     }
 
     async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = move |request: Request<Body>| {
             let port = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(port.answer(&request).await) }
-        });
+            async move { port.answer(&request.into_parts().0).await }
+        };
         if let Err(error) = server::serve(stream, HttpVersion::H1, service, std::future::pending()).await {
             tracing::debug!(%error, "a prober's connection broke");
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    async fn answer(&self, request: &Parts) -> Response<Body> {
+        let path = request.uri.path();
+        if !matches!(request.method, Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "probes are GET requests");
         }
         if path == "/ready" {
@@ -190,7 +189,7 @@ impl ProbePort {
         let Some((check, timeout)) = self.probes.get(path) else {
             return text(StatusCode::NOT_FOUND, "the injector wrote no probe of this path");
         };
-        match check::run(check, self.pod, timeout, request.headers().get(header::USER_AGENT)).await {
+        match check::run(check, self.pod, timeout, request.headers.get(header::USER_AGENT)).await {
             Ok(()) => text(StatusCode::OK, "the app's probe succeeded"),
             Err(failure) => {
                 tracing::debug!(path, %failure, "the app's probe failed");

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
@@ -61,11 +60,6 @@ impl<IO: BreakOff> BreakOff for tokio_rustls::server::TlsStream<IO> {
 
 /// In memory there is one kind of end only.
 impl BreakOff for DuplexStream {
-    fn break_off(&self) {}
-}
-
-/// hyper doesn't show the socket of a connection that it has upgraded.
-impl BreakOff for TokioIo<hyper::upgrade::Upgraded> {
     fn break_off(&self) {}
 }
 

@@ -160,7 +160,7 @@ async fn a_stream_that_the_client_resets_is_reset_upstream() {
 
 #[tokio::test]
 async fn http_1_reaches_a_backend_that_speaks_http_2_alone() {
-    let app = App::speaking(HttpVersion::H2, |request: Request<hyper::body::Incoming>| async move {
+    let app = App::speaking(HttpVersion::H2, |request: Request<Body>| async move {
         Response::new(Body::from(format!("{:?} {}", request.version(), request.uri())))
     })
     .await;
@@ -172,7 +172,7 @@ async fn http_1_reaches_a_backend_that_speaks_http_2_alone() {
 
 #[tokio::test]
 async fn cookie_crumbs_and_authority_are_what_an_http_1_reader_expects() {
-    let app = App::speaking(HttpVersion::H2, |request: Request<hyper::body::Incoming>| async move {
+    let app = App::speaking(HttpVersion::H2, |request: Request<Body>| async move {
         let cookies = request.headers().get_all("cookie").iter().count();
         assert!(!request.headers().contains_key("host"));
         Response::new(Body::from(format!("{cookies} {}", request.headers()["cookie"].to_str().unwrap())))

@@ -53,9 +53,9 @@ async fn caller_of(pod: &Pod, table: RouteTable, endpoints: Vec<Endpoint>) -> Ca
 async fn http_1_http_2_and_bodies_pass_over_mtls() {
     let pod = Pod::new(MtlsMode::Strict).await;
     for version in [HttpVersion::H1, HttpVersion::H2] {
-        let app = App::speaking(version, |request: Request<hyper::body::Incoming>| async move {
+        let app = App::speaking(version, |request: Request<Body>| async move {
             assert!(request.headers().keys().all(|name| !name.as_str().starts_with("gamut-")));
-            Response::new(Body::from(request.into_body()))
+            Response::new(request.into_body())
         })
         .await;
         let entrance = sidecar(&pod, app.address).await;
@@ -143,10 +143,7 @@ async fn what_the_app_did_not_process_is_taken_elsewhere_and_no_copy_of_it_is_lo
 #[tokio::test]
 async fn so_is_a_body_that_is_short_enough_to_be_kept_whether_its_length_is_said_or_not() {
     let pod = Pod::new(MtlsMode::Strict).await;
-    let app = App::start(|request: Request<hyper::body::Incoming>| async move {
-        Response::new(Body::from(request.into_body()))
-    })
-    .await;
+    let app = App::start(|request: Request<Body>| async move { Response::new(request.into_body()) }).await;
     let gone = sidecar(&pod, nobody().await).await;
     let here = sidecar(&pod, app.address).await;
     let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];

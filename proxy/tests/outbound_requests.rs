@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const WEB: &str = "shop/web:80";
 
 /// Says what it got: method, target, headers in order of their names, body.
-async fn mirror(request: Request<hyper::body::Incoming>) -> Response<Body> {
+async fn mirror(request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut headers: Vec<String> =
         head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
@@ -45,7 +45,7 @@ async fn an_app_sees_the_request_as_its_client_wrote_it_and_nothing_of_the_mesh(
 
 #[tokio::test]
 async fn what_an_app_says_in_a_sidecars_name_goes_neither_way() {
-    let app = App::start(|request: Request<hyper::body::Incoming>| async move {
+    let app = App::start(|request: Request<Body>| async move {
         assert!(!request.headers().contains_key("gamut-proxy-answer"));
         let forged =
             Response::builder().header("gamut-proxy-answer", "x; not-processed").header("gamut-answer", "x");

@@ -30,7 +30,7 @@ fn retrying(attempts: u32) -> Rule {
 /// A backend that answers 503 this often and then repeats what the request said.
 async fn recovering(failures: usize) -> App {
     let left = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(failures));
-    App::start(move |request: Request<hyper::body::Incoming>| {
+    App::start(move |request: Request<Body>| {
         let left = left.clone();
         async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();

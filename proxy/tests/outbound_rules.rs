@@ -32,7 +32,7 @@ fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderE
 /// A backend that reports the heads of its requests.
 async fn reporting() -> (App, mpsc::UnboundedReceiver<http::request::Parts>) {
     let (sender, heads) = mpsc::unbounded_channel();
-    let app = App::start(move |request: Request<hyper::body::Incoming>| {
+    let app = App::start(move |request: Request<Body>| {
         sender.send(request.into_parts().0).unwrap();
         async {
             Response::builder()
@@ -138,7 +138,7 @@ async fn cors_answers_preflights_and_marks_answers() {
 async fn a_mirror_gets_the_whole_request_and_its_answer_matters_to_nobody() {
     let app = App::named("web").await;
     let (sender, mut copies) = mpsc::unbounded_channel();
-    let shadow = App::start(move |request: Request<hyper::body::Incoming>| {
+    let shadow = App::start(move |request: Request<Body>| {
         let sender = sender.clone();
         async move {
             let (head, body) = request.into_parts();
@@ -248,12 +248,12 @@ async fn a_length_that_contradicts_the_chunks_is_not_passed_on() {
 
 #[tokio::test]
 async fn the_time_limit_of_a_request_holds_to_its_answers_end() {
-    let slow = App::start(|request: Request<hyper::body::Incoming>| async move {
+    let slow = App::start(|request: Request<Body>| async move {
         if request.uri().path() == "/never" {
             std::future::pending::<()>().await;
         }
         // A body that never ends: the client's own, which it never finishes.
-        Response::new(Body::from(request.into_body()))
+        Response::new(request.into_body())
     })
     .await;
     let timeouts = Timeouts { request: Some(Duration::from_millis(200)), backend_request: None };

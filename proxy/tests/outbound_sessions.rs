@@ -366,7 +366,7 @@ async fn a_session_that_is_too_old_is_none() {
 
 #[tokio::test]
 async fn the_token_goes_on_to_the_app_beside_the_other_cookies() {
-    let app = App::start(|request: http::Request<hyper::body::Incoming>| async move {
+    let app = App::start(|request: http::Request<Body>| async move {
         let cookies = request.headers()["cookie"].to_str().unwrap().to_owned();
         Response::new(Body::from(cookies))
     })
@@ -422,7 +422,7 @@ async fn however_many_users_the_sidecar_has_one_set_of_counters() {
 
 /// An app that sets a cookie, or a header, of the session's own name.
 async fn app_that_sets(name: &'static str, value: &'static str) -> App {
-    App::start(move |_: http::Request<hyper::body::Incoming>| async move {
+    App::start(move |_: http::Request<Body>| async move {
         Response::builder().header(name, value).body(Body::from("v2-a".to_owned())).unwrap()
     })
     .await

@@ -1,10 +1,8 @@
 //! The one body type of requests and responses, in both directions.
 //!
-//! It streams: a frame is read from where it comes from when hyper can write it to where it goes, and not
-//! before.
+//! It streams: a frame is read from where it comes from when it can be written to where it goes, and not before.
 
 use std::{
-    error::Error,
     fmt,
     pin::Pin,
     task::{Context, Poll},
@@ -13,16 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::Sleep;
 
 use super::{
-    answer,
-    expect::Awaiting,
-    h1::{Driven, Upgraded},
-    replay::Replay,
-    tap::Copy,
+    answer, error::HttpError, h1::Driven, relay::Relayed, replay::Replay, tap::Copy, upgrade::Upgraded,
 };
 
 /// A message's body. Dropping it before its end cancels the message: the connection it is read from is closed
@@ -34,27 +27,39 @@ pub enum Body {
     Empty,
     /// These bytes, all at once.
     Full(Bytes),
-    /// As hyper reads it from a connection that a task of its own polls.
-    Incoming(Incoming),
+    /// An HTTP/1.1 request's, read from its client's connection.
+    Received(gamut_http1::server::Incoming),
+    /// HTTP/2's, as hyper reads it from a connection that a task of its own polls.
+    Incoming(hyper::body::Incoming),
     /// An HTTP/1.1 answer, read from a connection that this body polls and afterwards gives back to its pool.
-    Driven(Box<Driven>),
+    Driven(Driven),
+    /// An HTTP/1.1 answer that came before its request was sent (see [`super::relay`]).
+    Relayed(Box<Relayed>),
     /// The connection behind a 101, for [`super::upgrade`]. As a message's body it is empty.
     Upgraded(Box<Upgraded>),
     /// A request body that can be sent again (see [`super::replay`]).
     Replay(Box<Replay>),
-    /// A request body that waits for `100 Continue` (see [`super::expect`]).
-    Awaiting(Box<Awaiting>),
     /// A copy of a request body, for a mirror (see [`super::tap`]).
     Copy(Box<Copy>),
     /// Another body with something that must last as long as it, and perhaps a deadline.
-    Guarded(Box<Guarded>),
+    Guarded(Box<dyn Layer>),
+}
+
+/// A body around a body: [`Guarded`], whatever its guard is. One allocation holds both.
+pub trait Layer: Send + Sync {
+    /// As [`http_body::Body::poll_frame`].
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll;
+    /// As [`http_body::Body::is_end_stream`].
+    fn is_end_stream(&self) -> bool;
+    /// As [`http_body::Body::size_hint`].
+    fn size_hint(&self) -> SizeHint;
 }
 
 /// A body with what lasts as long as it.
-pub struct Guarded {
+struct Guarded<G> {
     body: Body,
     deadline: Option<Pin<Box<Sleep>>>,
-    guard: Option<Box<dyn Guard>>,
+    guard: Option<G>,
     /// How the body broke off, to be told at the next poll.
     broken: Option<BodyError>,
 }
@@ -77,7 +82,7 @@ pub trait Guard: Send + Sync + 'static {
 pub enum BodyError {
     /// The connection it came from failed, or what came was no HTTP.
     #[error("the message's body broke off: {0}")]
-    Connection(#[from] hyper::Error),
+    Connection(HttpError),
     /// The rule's time for the whole answer was over.
     #[error("the answer took longer than the route's timeouts allow")]
     TimedOut,
@@ -92,22 +97,22 @@ pub enum BodyError {
 impl BodyError {
     /// Whether a request's body ended at its client: it went away, or what it sent was no body. Then the endpoint that
     /// was to get it isn't to blame for the answer that never came.
-    fn is_clients(&self) -> bool {
+    pub(super) fn is_clients(&self) -> bool {
         match self {
             Self::Connection(_) | Self::Broken => true,
             Self::TimedOut | Self::Lost => false,
         }
     }
+}
 
-    /// Whether it was the client's fault that hyper couldn't send a request to its end over HTTP/1.1.
-    pub(super) fn is_behind(error: &hyper::Error) -> bool {
-        let cause = error.source().and_then(|cause| cause.downcast_ref::<Self>());
-        error.is_user() && cause.is_some_and(Self::is_clients)
+impl<E: Into<HttpError>> From<E> for BodyError {
+    fn from(error: E) -> Self {
+        Self::Connection(error.into())
     }
 }
 
 /// What polling a body gives.
-pub(super) type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+pub type FramePoll = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl Body {
     /// Keeps `guard` for as long as this body lasts.
@@ -121,25 +126,16 @@ impl Body {
         self.guard(Some(deadline), guard)
     }
 
-    /// Takes one layer off that [`Self::guarded`] or an expectation has put around the body.
-    pub(super) fn unwrapped(self) -> Self {
-        match self {
-            Self::Guarded(guarded) => guarded.body,
-            Self::Awaiting(awaiting) => awaiting.into_body(),
-            bare => bare,
-        }
-    }
-
     fn guard(self, deadline: Option<Pin<Box<Sleep>>>, guard: impl Guard) -> Self {
         // hyper doesn't poll a body that is over from the start, so there would be no later end to wait for.
         if http_body::Body::is_end_stream(&self) {
             return self;
         }
-        Self::Guarded(Box::new(Guarded { body: self, deadline, guard: Some(Box::new(guard)), broken: None }))
+        Self::Guarded(Box::new(Guarded { body: self, deadline, guard: Some(guard), broken: None }))
     }
 }
 
-impl Guarded {
+impl<G: Guard> Layer for Guarded<G> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
@@ -168,6 +164,16 @@ impl Guarded {
         }
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && http_body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
+impl<G> Guarded<G> {
     /// Tells of the end only when polled again: hyper sends what it has been given before that, and forgets
     /// it with an error.
     fn break_off(&mut self, error: BodyError, cx: &Context<'_>) -> FramePoll {
@@ -197,13 +203,16 @@ impl http_body::Body for Body {
                 *this = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Self::Received(received) => Pin::new(received)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Self::Incoming(incoming) => Pin::new(incoming)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Self::Driven(driven) => driven.poll_frame(cx),
+            Self::Relayed(relayed) => relayed.poll_frame(cx),
             Self::Replay(replay) => replay.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
-            Self::Awaiting(awaiting) => awaiting.poll_frame(cx),
             Self::Guarded(guarded) => guarded.poll_frame(cx),
         }
         .map_ok(without_signals)
@@ -213,12 +222,13 @@ impl http_body::Body for Body {
         match self {
             Self::Empty | Self::Upgraded(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
+            Self::Received(received) => received.is_end_stream(),
             Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Driven(driven) => driven.is_end_stream(),
+            Self::Relayed(relayed) => relayed.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
             Self::Copy(copy) => copy.is_end_stream(),
-            Self::Awaiting(awaiting) => awaiting.body().is_end_stream(),
-            Self::Guarded(guarded) => guarded.broken.is_none() && guarded.body.is_end_stream(),
+            Self::Guarded(guarded) => guarded.is_end_stream(),
         }
     }
 
@@ -226,12 +236,13 @@ impl http_body::Body for Body {
         match self {
             Self::Empty | Self::Upgraded(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Received(received) => received.size_hint(),
             Self::Incoming(incoming) => incoming.size_hint(),
             Self::Driven(driven) => driven.size_hint(),
+            Self::Relayed(relayed) => relayed.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
             Self::Copy(copy) => copy.size_hint(),
-            Self::Awaiting(awaiting) => awaiting.body().size_hint(),
-            Self::Guarded(guarded) => guarded.body.size_hint(),
+            Self::Guarded(guarded) => guarded.size_hint(),
         }
     }
 }
@@ -242,8 +253,14 @@ fn without_signals(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     frame
 }
 
-impl From<Incoming> for Body {
-    fn from(incoming: Incoming) -> Self {
+impl From<gamut_http1::server::Incoming> for Body {
+    fn from(received: gamut_http1::server::Incoming) -> Self {
+        if http_body::Body::is_end_stream(&received) { Self::Empty } else { Self::Received(received) }
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(incoming: hyper::body::Incoming) -> Self {
         if http_body::Body::is_end_stream(&incoming) { Self::Empty } else { Self::Incoming(incoming) }
     }
 }
@@ -265,12 +282,13 @@ impl fmt::Debug for Body {
         f.write_str(match self {
             Self::Empty => "Body::Empty",
             Self::Full(_) => "Body::Full",
+            Self::Received(_) => "Body::Received",
             Self::Incoming(_) => "Body::Incoming",
             Self::Driven(_) => "Body::Driven",
+            Self::Relayed(_) => "Body::Relayed",
             Self::Upgraded(_) => "Body::Upgraded",
             Self::Replay(_) => "Body::Replay",
             Self::Copy(_) => "Body::Copy",
-            Self::Awaiting(_) => "Body::Awaiting",
             Self::Guarded(_) => "Body::Guarded",
         })
     }

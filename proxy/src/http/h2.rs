@@ -12,12 +12,14 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::client::conn::{
+    TrySendError,
+    http2::{self, SendRequest},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
     body::{Body, Guard},
-    h1::NotSent,
     io::Io,
     server,
 };
@@ -45,6 +47,9 @@ pub(super) struct Place {
 }
 
 struct Stream(Arc<AtomicUsize>);
+
+/// A request that got no answer.
+pub(super) type NotSent = TrySendError<Request<Body>>;
 
 impl H2 {
     pub(super) async fn handshake(io: Io) -> hyper::Result<Self> {

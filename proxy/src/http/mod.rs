@@ -11,13 +11,13 @@
 
 pub mod answer;
 pub mod body;
-pub mod expect;
+mod error;
 pub mod h1;
 pub mod h2;
 pub mod headers;
-mod heard;
 pub mod io;
 pub mod pool;
+pub mod relay;
 pub mod replay;
 pub mod server;
 pub mod tap;
@@ -27,6 +27,7 @@ pub mod upgrade;
 
 pub use answer::{Answer, Reason};
 pub use body::{Body, BodyError, Guard};
+pub use error::HttpError;
 pub use headers::HttpVersion;
 pub use io::{DialError, Io};
 pub use pool::{Pool, PoolLimits, SendError};

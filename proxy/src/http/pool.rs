@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use gamut_http1::client::Failed;
 use http::{Request, Response};
 use thiserror::Error;
 use tokio::{
@@ -23,8 +24,9 @@ use tokio::{
 
 use super::{
     body::{Body, BodyError},
-    h1::{H1, NotSent, Unanswered, Upload},
-    h2::{self, H2, Place},
+    error::HttpError,
+    h1::{self, H1},
+    h2::{self, H2, NotSent, Place},
     headers::HttpVersion,
     io::{DialError, Io},
 };
@@ -93,28 +95,28 @@ pub enum SendError {
     #[error("the connection closed before the request was sent: {error}")]
     Unsent {
         /// Why.
-        error: hyper::Error,
+        error: HttpError,
         /// The request.
         request: Box<Request<Body>>,
     },
     /// The peer says that it did nothing about the request (REFUSED_STREAM, GOAWAY).
     #[error("the server did not take the request: {0}")]
-    Refused(hyper::Error),
+    Refused(HttpError),
     /// A connection that had carried other requests ended without a byte of an answer to this one. Most likely the
     /// server closed it as idle when the request was on its way; but it may have died of the request.
     #[error("a kept connection ended without an answer: {0}")]
-    Stale(hyper::Error),
+    Stale(HttpError),
     /// A new connection ended without a byte of an answer.
     #[error("the connection ended without an answer: {0}")]
-    Silent(hyper::Error),
+    Silent(HttpError),
     /// The request's own body broke off before the answer: the client went away, or what it sent was no body. The
     /// server has done nothing wrong.
     #[error("the request's body broke off: {0}")]
-    Client(hyper::Error),
+    Client(HttpError),
     /// The connection broke, or what came back was no HTTP. The server may or may not have done what was
     /// asked.
     #[error("the connection broke before the answer: {0}")]
-    Broken(hyper::Error),
+    Broken(HttpError),
 }
 
 impl PoolLimits {
@@ -160,11 +162,10 @@ impl Pool {
     where
         F: Future<Output = Result<Io, DialError>> + Send + 'static,
     {
-        let upload = Upload::of(&mut request);
         while let Some(connection) = self.take() {
-            match connection.send(request, &upload, self).await {
+            match h1::send(connection, request, self).await {
                 Ok(response) => return Ok(response),
-                Err(unanswered) => match SendError::of_h1(unanswered) {
+                Err(failed) => match SendError::of_h1(failed) {
                     SendError::Unsent { request: unsent, .. } => request = *unsent,
                     error @ SendError::Stale(_) => {
                         // Those that have been idle for longer are no better.
@@ -175,18 +176,10 @@ impl Pool {
                 },
             }
         }
-        let connection = match dial().await {
-            Ok(io) => H1::handshake(io).await.map_err(|error| DialError::Http(Arc::new(error))),
-            Err(error) => Err(error),
-        };
-        let failed = match connection {
-            Ok(connection) => match connection.send(request, &upload, self).await {
-                Ok(response) => return Ok(response),
-                Err(unanswered) => SendError::of_h1(unanswered),
-            },
-            Err(error) => SendError::Dial { error, request: Box::new(request) },
-        };
-        Err(failed.map_request(|request| upload.release(request)))
+        match dial().await {
+            Ok(io) => h1::send(H1::new(io), request, self).await.map_err(SendError::of_h1),
+            Err(error) => Err(SendError::Dial { error, request: Box::new(request) }),
+        }
     }
 
     async fn send_h2<F>(
@@ -200,7 +193,7 @@ impl Pool {
         let mut died = 0;
         loop {
             match self.place(&dial) {
-                Next::Send(place) => match place.send(request).await.map_err(SendError::of) {
+                Next::Send(place) => match place.send(request).await.map_err(SendError::of_h2) {
                     Err(SendError::Unsent { request: unsent, .. }) if died < MAX_DEAD_CONNECTIONS => {
                         died += 1;
                         request = *unsent;
@@ -332,30 +325,24 @@ impl Pool {
 }
 
 impl SendError {
-    fn map_request(mut self, change: impl FnOnce(&mut Request<Body>)) -> Self {
-        match &mut self {
-            Self::Dial { request, .. } | Self::Unsent { request, .. } => change(request),
-            Self::Refused(_) | Self::Stale(_) | Self::Silent(_) | Self::Client(_) | Self::Broken(_) => {}
-        }
-        self
-    }
-
-    fn of_h1(Unanswered { failed, silent, reused }: Unanswered) -> Self {
-        match (Self::of(failed), silent, reused) {
-            (Self::Broken(error), true, true) => Self::Stale(error),
-            (Self::Broken(error), true, false) => Self::Silent(error),
-            (error, _, _) => error,
+    fn of_h1(failed: Failed<Body>) -> Self {
+        match failed {
+            Failed::Unsent { error, request } => Self::Unsent { error: error.into(), request },
+            Failed::Silent { error, reused: true } => Self::Stale(error.into()),
+            Failed::Silent { error, reused: false } => Self::Silent(error.into()),
+            Failed::Broken(error) => Self::Broken(error.into()),
+            Failed::Body(BodyError::Connection(error)) => Self::Client(error),
+            Failed::Body(error) if error.is_clients() => Self::Client(gamut_http1::Error::Source.into()),
+            Failed::Body(_) => Self::Broken(gamut_http1::Error::Source.into()),
         }
     }
 
-    fn of(mut failed: NotSent) -> Self {
+    fn of_h2(mut failed: NotSent) -> Self {
         match failed.take_message() {
-            Some(request) => Self::Unsent { error: failed.into_error(), request: Box::new(request) },
-            None if h2::is_unprocessed(failed.error()) => Self::Refused(failed.into_error()),
-            None if BodyError::is_behind(failed.error()) || h2::is_body_broken(failed.error()) => {
-                Self::Client(failed.into_error())
-            }
-            None => Self::Broken(failed.into_error()),
+            Some(request) => Self::Unsent { error: failed.into_error().into(), request: Box::new(request) },
+            None if h2::is_unprocessed(failed.error()) => Self::Refused(failed.into_error().into()),
+            None if h2::is_body_broken(failed.error()) => Self::Client(failed.into_error().into()),
+            None => Self::Broken(failed.into_error().into()),
         }
     }
 }

@@ -1,21 +1,19 @@
 //! Serving HTTP on one connection of an app or a peer, with the limits that all of the proxy's HTTP has.
 
-use std::{future::Future, pin::pin};
+use std::{convert::Infallible, future::Future, pin::pin};
 
+use gamut_http1::server::Ended;
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::Service,
-};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{body::Body, headers::HttpVersion};
+use super::{body::Body, error::HttpError, headers::HttpVersion};
+use crate::tcp::BreakOff;
 
 /// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the
 /// limit is theirs. Beyond: 431.
-pub const MAX_HEADER_BYTES: usize = 64 * 1024;
+pub const MAX_HEADER_BYTES: usize = gamut_http1::MAX_HEAD_BYTES;
 /// How many bytes of one HTTP/2 stream may be on the way unread: 256 KiB.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// How many bytes of all streams of an HTTP/2 connection may be on the way unread: 1 MiB.
@@ -23,56 +21,48 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How many requests one HTTP/2 connection may have open.
 pub const MAX_STREAMS: u32 = 1000;
 
-/// Serves requests until the connection ends. When `drain` is ready, the client is told to take its next
-/// requests elsewhere (GOAWAY, `connection: close`), and what is open is served to its end. Dropping the
-/// future cancels what is open.
+/// Serves requests until the connection ends, or what an upgrade has made of it. When `drain` is ready, the client is
+/// told to take its next requests elsewhere (GOAWAY, `connection: close`), and what is open is served to its end.
+/// Dropping the future cancels what is open.
 ///
-/// Errors are the client's doing (it went away, or it doesn't speak HTTP), and hyper has answered them where
-/// they can be answered.
+/// Errors are the client's doing (it went away, or it doesn't speak HTTP), and have been answered where they can be.
 ///
 /// # Errors
 /// How the connection ended, if not well.
-pub async fn serve<IO, S>(
+pub async fn serve<IO, S, F>(
     io: IO,
     version: HttpVersion,
     service: S,
     drain: impl Future<Output = ()>,
-) -> hyper::Result<()>
+) -> Result<(), HttpError>
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = std::convert::Infallible>,
-    S::Future: Send + 'static,
+    IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
+    S: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let io = TokioIo::new(io);
-    let drain = pin!(drain);
     match version {
         HttpVersion::H1 => {
-            let mut connection = pin!(h1().serve_connection(io, service).with_upgrades());
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = drain => connection.as_mut().graceful_shutdown(),
+            let answer = move |request: Request<_>| service(request.map(Body::from));
+            match gamut_http1::server::serve(io, answer, drain).await? {
+                Ended::Upgraded { io, read, body: Body::Upgraded(upstream) } => upstream.join(io, read).await,
+                Ended::Upgraded { .. } | Ended::Closed => {}
             }
-            connection.await
+            Ok(())
         }
         HttpVersion::H2 => {
-            let mut connection = pin!(h2().serve_connection(io, service));
+            let answer = move |request: Request<_>| {
+                let answering = service(request.map(Body::from));
+                async move { Ok::<_, Infallible>(answering.await) }
+            };
+            let drain = pin!(drain);
+            let mut connection = pin!(h2().serve_connection(TokioIo::new(io), service_fn(answer)));
             tokio::select! {
-                ended = connection.as_mut() => return ended,
+                ended = connection.as_mut() => return Ok(ended?),
                 () = drain => connection.as_mut().graceful_shutdown(),
             }
-            connection.await
+            Ok(connection.await?)
         }
     }
-}
-
-/// Header names are sent in lower case, as HTTP/2 has them: RFC 9110 section 5.1 makes case meaningless, and
-/// keeping it costs an allocation per header.
-fn h1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // Dates are the app's. No time-out for the next request's head: it would close connections that clients
-    // lawfully keep.
-    builder.max_header_size(MAX_HEADER_BYTES).auto_date_header(false);
-    builder
 }
 
 /// Against floods, the h2 crate's limits on resets, on pending accepts and on CONTINUATION frames stay as

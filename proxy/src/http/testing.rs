@@ -1,14 +1,12 @@
 //! What tests of bodies and connections need: a body that really comes over a connection, part by part, and a server's
 //! eye for what it is sent.
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc,
 };
 
-use super::Body;
+use super::{Body, HttpVersion};
 
 /// A client in the middle of a chunked POST.
 pub(crate) struct Uploading(DuplexStream);
@@ -22,19 +20,17 @@ impl Uploading {
             .await
             .unwrap();
         let (sender, mut requests) = mpsc::channel(1);
-        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let service = move |request: http::Request<Body>| {
             let sender = sender.clone();
             async move {
                 sender.send(request.into_body()).await.unwrap();
                 // Answered never: the body is what the test is about.
-                std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>().await
+                std::future::pending::<http::Response<Body>>().await
             }
-        });
-        tokio::spawn(
-            async move { http1::Builder::new().serve_connection(TokioIo::new(server), service).await },
-        );
+        };
+        tokio::spawn(super::server::serve(server, HttpVersion::H1, service, std::future::pending()));
         let body = requests.recv().await.unwrap();
-        (Self(client), Body::from(body))
+        (Self(client), body)
     }
 
     pub(crate) async fn say(&mut self, part: &[u8]) {

@@ -1,46 +1,45 @@
 //! WebSocket and other upgrades: after a 101 from upstream, and only then, both connections become one byte
 //! stream.
 //!
-//! Whatever either side sent right behind its head is not lost: hyper hands it over with the connection.
+//! Whatever either side sent right behind its head is not lost: it was read with the head, and goes first.
 
-use std::io;
+use bytes::Bytes;
+use http::Response;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use http::{Request, Response};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use super::{body::Body, io::Io};
+use crate::{
+    detect::Prefixed,
+    tcp::{self, BreakOff},
+};
 
-use super::{body::Body, h1::Upgraded};
-use crate::tcp;
+/// The connection behind the 101 of an upstream, on its way to the client's.
+pub struct Upgraded {
+    upstream: Prefixed<Io>,
+    /// What lasts as long as both have something to say to each other.
+    held: Option<Box<dyn Send + Sync>>,
+}
 
-/// A client's half of a possible upgrade, kept while its request is on the way.
-pub struct Offer(OnUpgrade);
-
-impl Offer {
-    /// Takes the client's half out of a request as hyper's server made it.
-    pub fn of<B>(request: &mut Request<B>) -> Self {
-        Self(hyper::upgrade::on(request))
+impl Upgraded {
+    pub(super) fn new(io: Io, read: Bytes) -> Self {
+        Self { upstream: Prefixed::new(read, io), held: None }
     }
 
-    /// Takes the upstream's half out of its 101, and joins both in a task of its own once the 101 has been
-    /// sent to the client. Each side's end is passed on by itself. `guard` lasts as long as what they have to
-    /// say to each other.
-    pub fn accept(self, answer: &mut Response<Body>, guard: impl Send + 'static) {
-        let Body::Upgraded(upstream) = std::mem::take(answer.body_mut()) else { return };
-        tokio::spawn(async move {
-            let _guard = guard;
-            if let Err(error) = join(self.0, *upstream).await {
-                tracing::debug!(%error, "an upgraded connection broke");
-            }
-        });
+    /// Joins it with the client's connection, of which `read` was read already. Each side's end is passed on by itself.
+    pub(super) async fn join<IO>(self, client: IO, read: Bytes)
+    where
+        IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
+    {
+        let copied = tcp::copy(Prefixed::new(read, client), self.upstream).await;
+        if let Err(error) = copied.end {
+            tracing::debug!(%error, "an upgraded connection broke");
+        }
     }
 }
 
-async fn join(client: OnUpgrade, upstream: Upgraded) -> io::Result<()> {
-    let halves = async { tokio::try_join!(client, upstream.into_stream()) };
-    let (client, (first, upstream)) = halves.await.map_err(io::Error::other)?;
-    let mut client = TokioIo::new(client);
-    client.write_all(&first).await?;
-    client.flush().await?;
-    tcp::copy(client, upstream).await.end
+/// Keeps `guard` for as long as the connections of a 101 are joined.
+pub fn hold(answer: &mut Response<Body>, guard: impl Send + Sync + 'static) {
+    if let Body::Upgraded(upgraded) = answer.body_mut() {
+        upgraded.held = Some(Box::new(guard));
+    }
 }

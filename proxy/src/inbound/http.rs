@@ -1,10 +1,9 @@
 //! HTTP from mesh peers to the app: one request at a time, streamed both ways.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use gamut_identity::Peer;
-use hyper::{body::Incoming, service::service_fn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -19,8 +18,8 @@ use crate::{
         body::Guard,
         headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
         server,
-        upgrade::Offer,
     },
+    tcp::BreakOff,
     telemetry::{Answered, Direction, InboundCounters, Protocol},
 };
 
@@ -32,7 +31,7 @@ pub(super) async fn serve<IO>(
     peer: Peer,
     destination: SocketAddr,
 ) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
 {
     let drain = inbound.0.drain.clone();
     let connection = Arc::new(Connection {
@@ -44,10 +43,10 @@ pub(super) async fn serve<IO>(
         peer,
         version,
     });
-    let service = service_fn(move |request| {
+    let service = move |request| {
         let connection = Arc::clone(&connection);
-        async move { Ok::<_, Infallible>(connection.answer(request).await) }
-    });
+        async move { connection.answer(request).await }
+    };
     let closing = async {
         match version {
             // An idle connection that closes now may do so under a request that is on its way: answers say it.
@@ -79,7 +78,7 @@ struct Own {
 }
 
 impl Connection {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
         let begin = Instant::now();
         self.inbound.0.drain.arrived();
         let grpc = is_grpc(request.headers());
@@ -106,14 +105,13 @@ impl Connection {
         response.map(|body| body.guarded(count))
     }
 
-    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Own> {
+    async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, Own> {
         let destination = self.app.address();
         self.inbound.authorize(&self.peer, destination).map_err(Own::refused)?;
 
-        let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
         let (mut head, body) = request.into_parts();
         let wishes = normalize_request(&mut head).map_err(Own::bad_request)?;
-        let mut request = Request::from_parts(head, Body::from(body));
+        let mut request = Request::from_parts(head, body);
         prepare_request(&mut request, self.version, &wishes, &self.authority).map_err(Own::bad_request)?;
 
         let is_ending = self.inbound.0.drain.has_begun();
@@ -123,12 +121,10 @@ impl Connection {
         normalize_response(&mut head).map_err(Own::bad_answer)?;
         // An app that speaks in a sidecar's name could make its callers send a request twice.
         strip_signals(&mut head.headers);
-        let mut response = Response::from_parts(head, body);
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let offer = offer.filter(|_| wishes.upgrade.is_some()).ok_or_else(Own::unasked_upgrade)?;
-            offer.accept(&mut response, self.inbound.0.drain.in_flight());
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && wishes.upgrade.is_none() {
+            return Err(Own::unasked_upgrade());
         }
-        Ok(response)
+        Ok(Response::from_parts(head, body))
     }
 }
 

@@ -1,9 +1,8 @@
 //! Telling a plaintext HTTP caller, in its own protocol, that it isn't served and what to do about it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use ::http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
+use ::http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
@@ -11,7 +10,10 @@ use tokio::{
 };
 
 use super::admit::Refusal;
-use crate::http::{Answer, Body, HttpVersion, Reason, answer::is_grpc, server};
+use crate::{
+    http::{Answer, Body, HttpVersion, Reason, answer::is_grpc, server},
+    tcp::BreakOff,
+};
 
 /// How long the caller may take for its request and for reading the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers the first request on the connection and closes it.
 pub(super) async fn answer<IO>(io: IO, version: HttpVersion, refusal: &Refusal)
 where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
 {
     let reason = match refusal {
         Refusal::MtlsRequired { .. } => Reason::MtlsRequired,
@@ -27,13 +29,11 @@ where
     };
     let why: Arc<str> = refusal.to_string().into();
     let answered = Arc::new(Notify::new());
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = |request: Request<Body>| {
         answered.notify_one();
         let why = Arc::clone(&why);
-        async move {
-            Ok::<Response<Body>, Infallible>(Answer::new(reason, why).to_app(is_grpc(request.headers())))
-        }
-    });
+        async move { Answer::new(reason, why).to_app(is_grpc(request.headers())) }
+    };
     let serving = server::serve(io, version, service, answered.notified());
     match timeout(PATIENCE, serving).await {
         Ok(Ok(())) | Err(_) => {}

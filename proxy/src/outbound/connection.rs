@@ -1,14 +1,12 @@
 //! What becomes of a connection: who its destination is, and what it speaks.
 
 use std::{
-    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use gamut_route::table::AppProtocol;
-use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
 use super::{Outbound, Service, request::Connection};
@@ -59,10 +57,10 @@ impl Outbound {
             Speaks::Http(version, stream) => {
                 let connection =
                     Arc::new(Connection::new(self.clone(), service, version, client, destination));
-                let answer = service_fn(move |request| {
+                let answer = move |request| {
                     let connection = Arc::clone(&connection);
-                    async move { Ok::<_, Infallible>(connection.answer(request).await) }
-                });
+                    async move { connection.answer(request).await }
+                };
                 // The app is the last to leave its pod, so there is nobody to be told to go elsewhere.
                 if let Err(error) = server::serve(stream, version, answer, std::future::pending()).await {
                     tracing::debug!(%destination, %error, "the app's connection ended badly");

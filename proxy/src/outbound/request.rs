@@ -26,7 +26,6 @@ use gamut_route::{
     path::{self, PathError},
 };
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -44,7 +43,7 @@ use crate::{
         Body, HttpVersion, Reason,
         answer::{adopt, strip_signals},
         headers::{Wishes, normalize_request, normalize_response},
-        upgrade::Offer,
+        upgrade,
     },
     tables::ServiceHandle,
 };
@@ -84,7 +83,6 @@ struct Exchange<'s> {
     sessions: Sessions<'s>,
     origin: Option<AllowedOrigin>,
     wishes: Wishes,
-    offer: Option<Offer>,
     call: Call,
     deadline: Option<Instant>,
 }
@@ -108,9 +106,8 @@ impl Connection {
     }
 
     /// Answers a request, by a backend or by itself.
-    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let call = Call::begin(request.headers());
-        let offer = request.headers().contains_key(header::UPGRADE).then(|| Offer::of(&mut request));
         let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.
         let mut service = self.service.load_full();
@@ -138,9 +135,7 @@ impl Connection {
                 call.count(&rule.counters, &response, Reason::Rule.as_str());
                 return response;
             }
-            Ok(Plan::Forward(route)) => {
-                self.forward(route, call, wishes, head, Body::from(body), offer).await
-            }
+            Ok(Plan::Forward(route)) => self.forward(route, call, wishes, head, body).await,
             Err(own) => Err(own),
         };
         answered.unwrap_or_else(|own| call.own(&self.outbound.0.telemetry, &own))
@@ -166,7 +161,6 @@ impl Connection {
         wishes: Wishes,
         mut head: Parts,
         body: Body,
-        offer: Option<Offer>,
     ) -> Result<Response<Body>, Own<'s>> {
         let Choice { backend, target, picked, sessions } = choice;
         let origin = rule.filters.cors.as_ref().and_then(|cors| cors.allowed_origin(&head.headers));
@@ -176,7 +170,7 @@ impl Connection {
         let body = mirror(&self.outbound, mirrors, (self.client, self.version), &self.authority, &head, body);
 
         let deadline = rule.timeouts.request.map(|limit| call.began() + limit);
-        let exchange = Exchange { rule, backend, target, sessions, origin, wishes, offer, call, deadline };
+        let exchange = Exchange { rule, backend, target, sessions, origin, wishes, call, deadline };
         let delivered = self.deliver(&exchange, picked, head, body).await;
         let delivered = delivered.map_err(|failure| Own::failed(rule.origin.as_ref(), backend, failure))?;
         exchange.finish(delivered)
@@ -267,12 +261,12 @@ impl<'s> Exchange<'s> {
 
         let mut response = Response::from_parts(head, body);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(offer) = self.offer.filter(|_| self.wishes.upgrade.is_some()) else {
+            if self.wishes.upgrade.is_none() {
                 return Err(Own::failed(self.rule.origin.as_ref(), self.backend, Failure::unasked_upgrade()));
-            };
+            }
             let busy = picked.again();
             drop(self.call.counting(self.backend, picked, &response));
-            offer.accept(&mut response, busy);
+            upgrade::hold(&mut response, busy);
             return Ok(response);
         }
         let count = self.call.counting(self.backend, picked, &response);

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -37,7 +36,7 @@ use gamut_route::{
 };
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::{body::Incoming, client::conn, service::service_fn};
+use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -290,7 +289,7 @@ impl App {
     }
 
     /// Answers as `answer` says, on HTTP/1.1.
-    pub(crate) async fn start<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
+    pub(crate) async fn start<F>(answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static) -> Self
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
@@ -299,7 +298,7 @@ impl App {
 
     pub(crate) async fn speaking<F>(
         version: HttpVersion,
-        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
     ) -> Self
     where
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -312,11 +311,10 @@ impl App {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (answer, counted) = (answer.clone(), counted.clone());
-                let service = service_fn(move |request| {
+                let service = move |request| {
                     counted.fetch_add(1, Ordering::SeqCst);
-                    let answering = answer(request);
-                    async move { Ok::<_, Infallible>(answering.await) }
-                });
+                    answer(request)
+                };
                 connections.spawn(server::serve(stream, version, service, std::future::pending()));
             }
         });
