@@ -10,7 +10,7 @@ use std::fmt;
 use gamut_route::table::RuleOrigin;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::body::Body;
+use super::{body::Body, h2::carry};
 
 /// Tells an app that an answer is its sidecar's own, and why.
 pub const ANSWER: HeaderName = HeaderName::from_static("gamut-answer");
@@ -278,6 +278,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 pub fn strip_signals(headers: &mut HeaderMap) {
     headers.remove(PROXY_ANSWER);
     headers.remove(ANSWER);
+    headers.remove(carry::UPGRADE);
 }
 
 /// Reads what a sidecar says about its answer. Only for answers over mesh TLS: anybody can write the header.

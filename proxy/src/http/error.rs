@@ -11,5 +11,8 @@ pub enum HttpError {
     H1(#[from] gamut_http1::Error),
     /// HTTP/2.
     #[error(transparent)]
-    H2(#[from] hyper::Error),
+    H2(#[from] h2::Error),
+    /// HTTP/2 on an app's connection, which hyper serves.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
 }

@@ -171,6 +171,21 @@ pub fn normalize_response(head: &mut response::Parts) -> Result<(), BadAnswer> {
     Ok(())
 }
 
+/// Makes an HTTP/1.1 request in normal form fit for HTTP/2 between sidecars (see [`super::h2::carry`]).
+pub fn prepare_carried(
+    request: &mut Request<Body>,
+    wishes: &Wishes,
+    authority: &str,
+) -> Result<(), BadRequest> {
+    let headers = request.headers_mut();
+    if wishes.trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // Prepared before, for an endpoint without a sidecar.
+    headers.remove(header::TRANSFER_ENCODING);
+    settle_absent_host(headers, authority)
+}
+
 /// Makes a request in normal form fit for the wire. `authority` stands in where an HTTP/1.0 client named no
 /// host.
 pub fn prepare_request(
@@ -192,9 +207,7 @@ fn prepare_h1(request: &mut Request<Body>, wishes: &Wishes, authority: &str) -> 
     *request.version_mut() = Version::HTTP_11;
     let length_unknown = http_body::Body::size_hint(request.body()).exact().is_none();
     let headers = request.headers_mut();
-    if let Entry::Vacant(host) = headers.entry(header::HOST) {
-        host.insert(HeaderValue::from_str(authority).map_err(|_| BadRequest::InvalidHost)?);
-    }
+    settle_absent_host(headers, authority)?;
     if length_unknown && !headers.contains_key(header::CONTENT_LENGTH) {
         // hyper takes a GET's body of unknown length for none, unless it is told.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -202,6 +215,13 @@ fn prepare_h1(request: &mut Request<Body>, wishes: &Wishes, authority: &str) -> 
     if let Some(upgrade) = &wishes.upgrade {
         headers.insert(header::UPGRADE, upgrade.clone());
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    Ok(())
+}
+
+fn settle_absent_host(headers: &mut HeaderMap, authority: &str) -> Result<(), BadRequest> {
+    if let Entry::Vacant(host) = headers.entry(header::HOST) {
+        host.insert(HeaderValue::from_str(authority).map_err(|_| BadRequest::InvalidHost)?);
     }
     Ok(())
 }

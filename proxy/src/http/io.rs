@@ -17,6 +17,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::HttpError;
 use crate::tcp::BreakOff;
 
 /// A connection to an upstream.
@@ -77,7 +78,10 @@ pub enum DialError {
     },
     /// The byte stream is there, but HTTP on it failed before the first request.
     #[error("HTTP could not be started: {0}")]
-    Http(Arc<hyper::Error>),
+    Http(Arc<HttpError>),
+    /// It closed as soon as it was there, and so did those before it.
+    #[error("the connection closed before anything was sent on it")]
+    Closed,
 }
 
 impl DialError {

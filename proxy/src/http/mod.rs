@@ -30,4 +30,4 @@ pub use body::{Body, BodyError, Guard};
 pub use error::HttpError;
 pub use headers::HttpVersion;
 pub use io::{DialError, Io};
-pub use pool::{Pool, PoolLimits, SendError};
+pub use pool::{Carrier, Pool, PoolLimits, SendError};

@@ -1,4 +1,4 @@
-//! The connections to one upstream: idle HTTP/1.1 ones, newest first, and multiplexed HTTP/2 ones.
+//! The connections to one upstream: idle HTTP/1.1 ones, newest first, and HTTP/2 ones that requests share ([`shared`]).
 //!
 //! A pool belongs to one endpoint, so nothing is looked up by address: whoever has the endpoint has its
 //! connections, and when the endpoint is gone and its last answer has ended, they close.
@@ -7,6 +7,8 @@
 //! and harmless: connections leave the pool before servers usually close them ([`PoolLimits`]), each is
 //! looked at before its use, a request of which nothing was written goes over another connection, and one that
 //! was written to a connection which then ended without a byte is told apart ([`SendError::Stale`]).
+
+mod shared;
 
 use std::{
     collections::VecDeque,
@@ -17,16 +19,13 @@ use std::{
 use gamut_http1::client::Failed;
 use http::{Request, Response};
 use thiserror::Error;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
+use self::shared::Shared;
 use super::{
     body::{Body, BodyError},
     error::HttpError,
     h1::{self, H1},
-    h2::{self, H2, NotSent, Place},
     headers::HttpVersion,
     io::{DialError, Io},
 };
@@ -50,9 +49,10 @@ pub struct Pool {
 struct Connections {
     /// The newest at the back.
     idle: VecDeque<Idle>,
-    multiplexed: Vec<Multiplexed>,
-    /// The one attempt to get another multiplexed connection, which all requests that need it wait for.
-    dialing: Option<Dialing>,
+    /// Of [`Carrier::H2`].
+    h2: Shared,
+    /// Of [`Carrier::H1OverH2`].
+    h1_over_h2: Shared,
     /// Whether [`Pool::sweep`] runs.
     swept: bool,
 }
@@ -62,23 +62,16 @@ struct Idle {
     since: Instant,
 }
 
-struct Multiplexed {
-    connection: H2,
-    /// When it was last taken or seen busy.
-    used: Instant,
+/// How a request travels to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// As HTTP/1.1, on a connection of its own as long as it takes.
+    H1,
+    /// As HTTP/2.
+    H2,
+    /// As HTTP/2 between sidecars, though it is of HTTP/1.1 (see [`super::h2::carry`]).
+    H1OverH2,
 }
-
-/// A dial's outcome: when the sender is gone, `None` means that it worked.
-type Dialing = watch::Receiver<Option<DialError>>;
-
-enum Next {
-    Send(Place),
-    Wait(Dialing),
-}
-
-/// How many connections may die under one request before it is sent. One is the usual race; more is a server
-/// that closes whatever it accepts.
-const MAX_DEAD_CONNECTIONS: u32 = 2;
 
 /// Why a request got no answer, by what may be done about it.
 #[derive(Debug, Error)]
@@ -133,7 +126,7 @@ impl Pool {
         Arc::new(Self { limits, connections: Mutex::default() })
     }
 
-    /// Sends a request that [`super::headers`] has prepared for `version`, and waits for the answer's head.
+    /// Sends a request that [`super::headers`] has prepared for its carrier, and waits for the answer's head.
     /// `dial` makes a new byte stream where no connection is free. Dropping the future, or later the answer's
     /// body, cancels the request.
     ///
@@ -141,16 +134,17 @@ impl Pool {
     /// [`SendError`], which gives the request back where that is possible.
     pub async fn send<F>(
         self: &Arc<Self>,
-        version: HttpVersion,
+        carrier: impl Into<Carrier>,
         request: Request<Body>,
         dial: impl Fn() -> F + Send,
     ) -> Result<Response<Body>, SendError>
     where
         F: Future<Output = Result<Io, DialError>> + Send + 'static,
     {
-        match version {
-            HttpVersion::H1 => self.send_h1(request, dial).await,
-            HttpVersion::H2 => self.send_h2(request, dial).await,
+        match carrier.into() {
+            Carrier::H1 => self.send_h1(request, dial).await,
+            Carrier::H2 => self.send_shared(false, request, dial).await,
+            Carrier::H1OverH2 => self.send_shared(true, request, dial).await,
         }
     }
 
@@ -180,81 +174,6 @@ impl Pool {
             Ok(io) => h1::send(H1::new(io), request, self).await.map_err(SendError::of_h1),
             Err(error) => Err(SendError::Dial { error, request: Box::new(request) }),
         }
-    }
-
-    async fn send_h2<F>(
-        self: &Arc<Self>,
-        mut request: Request<Body>,
-        dial: impl Fn() -> F + Send,
-    ) -> Result<Response<Body>, SendError>
-    where
-        F: Future<Output = Result<Io, DialError>> + Send + 'static,
-    {
-        let mut died = 0;
-        loop {
-            match self.place(&dial) {
-                Next::Send(place) => match place.send(request).await.map_err(SendError::of_h2) {
-                    Err(SendError::Unsent { request: unsent, .. }) if died < MAX_DEAD_CONNECTIONS => {
-                        died += 1;
-                        request = *unsent;
-                    }
-                    answered => return answered,
-                },
-                Next::Wait(mut dialing) => {
-                    while dialing.changed().await.is_ok() {}
-                    let failed = dialing.borrow().clone();
-                    if let Some(error) = failed {
-                        return Err(SendError::Dial { error, request: Box::new(request) });
-                    }
-                }
-            }
-        }
-    }
-
-    /// A place on a multiplexed connection, or the wait for one: for the dial that is under way, else for one
-    /// that is begun here.
-    fn place<F>(self: &Arc<Self>, dial: impl Fn() -> F) -> Next
-    where
-        F: Future<Output = Result<Io, DialError>> + Send + 'static,
-    {
-        let mut connections = self.lock();
-        connections.multiplexed.retain(|multiplexed| multiplexed.connection.is_open());
-        let now = Instant::now();
-        let place = connections.multiplexed.iter_mut().find_map(|multiplexed| {
-            multiplexed.used = now;
-            multiplexed.connection.reserve()
-        });
-        if let Some(place) = place {
-            return Next::Send(place);
-        }
-        if let Some(dialing) = &connections.dialing {
-            return Next::Wait(dialing.clone());
-        }
-        let (report, dialing) = watch::channel(None);
-        connections.dialing = Some(dialing.clone());
-        let stream = dial();
-        let home = Arc::downgrade(self);
-        // A task, for the dial must go on when the request that began it is cancelled: others wait for it
-        // too.
-        tokio::spawn(async move {
-            let connection = match stream.await {
-                Ok(io) => H2::handshake(io).await.map_err(|error| DialError::Http(Arc::new(error))),
-                Err(error) => Err(error),
-            };
-            let Some(home) = home.upgrade() else { return };
-            let mut connections = home.lock();
-            connections.dialing = None;
-            match connection {
-                Ok(connection) => {
-                    connections.multiplexed.push(Multiplexed { connection, used: Instant::now() });
-                    home.keep_swept(&mut connections);
-                }
-                Err(error) => {
-                    report.send_replace(Some(error));
-                }
-            }
-        });
-        Next::Wait(dialing)
     }
 
     pub(super) fn take(&self) -> Option<Box<H1>> {
@@ -304,15 +223,9 @@ impl Pool {
         let now = Instant::now();
         let limit = self.limits.idle;
         connections.idle.retain(|idle| now.duration_since(idle.since) < limit);
-        connections.multiplexed.retain_mut(|multiplexed| {
-            if !multiplexed.connection.is_idle() {
-                multiplexed.used = now;
-            }
-            multiplexed.connection.is_open() && now.duration_since(multiplexed.used) < limit
-        });
+        let oldest_shared = [connections.h2.sweep(now, limit), connections.h1_over_h2.sweep(now, limit)];
         let oldest_idle = connections.idle.front().map(|idle| idle.since);
-        let oldest_multiplexed = connections.multiplexed.iter().map(|multiplexed| multiplexed.used).min();
-        let next = oldest_idle.into_iter().chain(oldest_multiplexed).min();
+        let next = oldest_shared.into_iter().flatten().chain(oldest_idle).min();
         connections.swept = next.is_some();
         next.map(|oldest| oldest + limit)
     }
@@ -336,13 +249,13 @@ impl SendError {
             Failed::Body(_) => Self::Broken(gamut_http1::Error::Source.into()),
         }
     }
+}
 
-    fn of_h2(mut failed: NotSent) -> Self {
-        match failed.take_message() {
-            Some(request) => Self::Unsent { error: failed.into_error().into(), request: Box::new(request) },
-            None if h2::is_unprocessed(failed.error()) => Self::Refused(failed.into_error().into()),
-            None if h2::is_body_broken(failed.error()) => Self::Client(failed.into_error().into()),
-            None => Self::Broken(failed.into_error().into()),
+impl From<HttpVersion> for Carrier {
+    fn from(version: HttpVersion) -> Self {
+        match version {
+            HttpVersion::H1 => Self::H1,
+            HttpVersion::H2 => Self::H2,
         }
     }
 }

@@ -14,9 +14,10 @@ use super::{Inbound, Refusal, app::App};
 use crate::{
     drain::{Leave, Phase},
     http::{
-        Answer, Body, HttpVersion, Reason, SendError,
+        Answer, Body, Carrier, HttpError, HttpVersion, Reason, SendError,
         answer::{Seen, is_grpc, strip_signals},
         body::Guard,
+        h2,
         headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
         server,
     },
@@ -25,14 +26,9 @@ use crate::{
     telemetry::{Answered, Direction, InboundCounters, Method, Protocol},
 };
 
-/// Serves one peer's connection until it ends; what it carries for `version` is the same to the app.
-pub(super) async fn serve<IO>(
-    inbound: Inbound,
-    io: IO,
-    version: HttpVersion,
-    peer: Peer,
-    destination: SocketAddr,
-) where
+/// Serves one peer's connection until it ends.
+pub(super) async fn serve<IO>(inbound: Inbound, io: IO, carrier: Carrier, peer: Peer, destination: SocketAddr)
+where
     IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
 {
     let drain = inbound.0.drain.clone();
@@ -43,20 +39,21 @@ pub(super) async fn serve<IO>(
         leave: drain.leave(),
         inbound,
         peer,
-        version,
+        carrier,
     });
-    let service = move |request| {
-        let connection = Arc::clone(&connection);
-        async move { connection.answer(request).await }
-    };
-    let closing = async {
-        match version {
+    let answer = move |request| Arc::clone(&connection).answer(request);
+    let ended = match carrier {
+        Carrier::H1 => {
             // An idle connection that closes now may do so under a request that is on its way: answers say it.
-            HttpVersion::H1 => drain.reached(Phase::Closing).await,
-            HttpVersion::H2 => drain.next().await,
+            let closing = drain.reached(Phase::Closing);
+            server::serve(io, HttpVersion::H1, answer, closing).await
+        }
+        Carrier::H2 | Carrier::H1OverH2 => {
+            let h1 = carrier == Carrier::H1OverH2;
+            h2::server::serve(io, h1, answer, drain.next()).await.map_err(HttpError::from)
         }
     };
-    if let Err(error) = server::serve(io, version, service, closing).await {
+    if let Err(error) = ended {
         tracing::debug!(%destination, %error, "a peer's connection broke");
     }
 }
@@ -65,7 +62,7 @@ pub(super) async fn serve<IO>(
 struct Connection {
     inbound: Inbound,
     peer: Peer,
-    version: HttpVersion,
+    carrier: Carrier,
     app: Arc<App>,
     /// What stands in for the host of a request that names none.
     authority: String,
@@ -102,7 +99,7 @@ impl Connection {
                 (answer.to_sidecar(grpc, seen), Some(reason))
             }
         };
-        if self.version == HttpVersion::H1
+        if self.carrier == Carrier::H1
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
             && self.leave.is_due()
         {
@@ -132,10 +129,11 @@ impl Connection {
         let (mut head, body) = request.into_parts();
         let wishes = normalize_request(&mut head).map_err(Own::bad_request)?;
         let mut request = Request::from_parts(head, body);
-        prepare_request(&mut request, self.version, &wishes, &self.authority).map_err(Own::bad_request)?;
+        let version = if self.carrier == Carrier::H2 { HttpVersion::H2 } else { HttpVersion::H1 };
+        prepare_request(&mut request, version, &wishes, &self.authority).map_err(Own::bad_request)?;
 
         let is_ending = self.inbound.0.drain.has_begun();
-        let sent = self.app.send(self.version, request, is_ending).await;
+        let sent = self.app.send(version, request, is_ending).await;
         let response = sent.map_err(|error| Own::of_app(error, self.inbound.0.drain.has_begun()))?;
         let (mut head, body) = response.into_parts();
         normalize_response(&mut head).map_err(Own::bad_answer)?;

@@ -36,7 +36,7 @@ pub use self::admit::Refusal;
 use self::{admit::Log, app::Apps};
 use crate::{
     drain::Drain,
-    http::HttpVersion,
+    http::Carrier,
     tcp::{self, BreakOff},
     telemetry::{Direction, Telemetry},
 };
@@ -74,13 +74,15 @@ pub enum MeshProtocol {
     H1,
     /// HTTP/2, and HTTP/2 to the app.
     H2,
+    /// HTTP/2, and HTTP/1.1 to the app.
+    H1OverH2,
     /// Bytes.
     Tcp,
 }
 
 impl MeshProtocol {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::H1, Self::H2, Self::Tcp];
+    pub const ALL: [Self; 4] = [Self::H1, Self::H2, Self::H1OverH2, Self::Tcp];
     /// What every ALPN of the mesh begins with, of later versions too. No other TLS is ours.
     const PREFIX: &[u8] = b"gamut/";
 
@@ -89,6 +91,7 @@ impl MeshProtocol {
         match self {
             Self::H1 => b"gamut/1-h1",
             Self::H2 => b"gamut/1-h2",
+            Self::H1OverH2 => b"gamut/1-h1-over-h2",
             Self::Tcp => b"gamut/1-tcp",
         }
     }
@@ -96,6 +99,16 @@ impl MeshProtocol {
     /// The protocol that a handshake agreed on.
     pub fn of(alpn: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.alpn() == alpn)
+    }
+}
+
+impl From<Carrier> for MeshProtocol {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::H1 => Self::H1,
+            Carrier::H2 => Self::H2,
+            Carrier::H1OverH2 => Self::H1OverH2,
+        }
     }
 }
 
@@ -124,8 +137,11 @@ impl Inbound {
         // Held to the connection's end: what is being served delays the sidecar's exit.
         let _in_flight = self.0.drain.in_flight();
         match protocol {
-            MeshProtocol::H1 => http::serve(self.clone(), io, HttpVersion::H1, peer, destination).await,
-            MeshProtocol::H2 => http::serve(self.clone(), io, HttpVersion::H2, peer, destination).await,
+            MeshProtocol::H1 => http::serve(self.clone(), io, Carrier::H1, peer, destination).await,
+            MeshProtocol::H2 => http::serve(self.clone(), io, Carrier::H2, peer, destination).await,
+            MeshProtocol::H1OverH2 => {
+                http::serve(self.clone(), io, Carrier::H1OverH2, peer, destination).await;
+            }
             MeshProtocol::Tcp => self.copy(io, Some(&peer), destination).await,
         }
     }

@@ -10,12 +10,13 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use gamut_controller_api::Transport;
 use gamut_identity::{Identity, Peer, SpiffeId, peer, server_name};
 use gamut_route::Uid;
+use http::HeaderMap;
 use tokio::{io::duplex, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
     balance::Endpoint,
-    http::{DialError, HttpVersion, Io},
+    http::{Carrier, DialError, HttpVersion, Io, h2::carry::goes_along, headers::Wishes},
     inbound::{Inbound, MeshProtocol},
     tcp,
 };
@@ -34,12 +35,18 @@ pub struct Connector {
     inbound: Inbound,
 }
 
-/// What carries an HTTP request to an endpoint. The one place that decides it: HTTP/1.1 stays HTTP/1.1
-/// between sidecars, on a connection of its own as long as it takes.
-pub(super) fn hop(version: HttpVersion) -> MeshProtocol {
+/// What carries a request to an endpoint; the one place that decides it. Between sidecars requests of HTTP/1.1 share a
+/// connection, so that those which come together share system calls and TLS records, but for what HTTP/2 can't carry.
+pub(super) fn carrier(
+    version: HttpVersion,
+    endpoint: &Endpoint,
+    head: &HeaderMap,
+    wishes: &Wishes,
+) -> Carrier {
     match version {
-        HttpVersion::H1 => MeshProtocol::H1,
-        HttpVersion::H2 => MeshProtocol::H2,
+        HttpVersion::H2 => Carrier::H2,
+        HttpVersion::H1 if endpoint.is_meshed() && goes_along(head, wishes) => Carrier::H1OverH2,
+        HttpVersion::H1 => Carrier::H1,
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use gamut_route::BackendId;
 use http::{Request, Response, request::Parts};
 
-use super::connect::{Connector, hop};
+use super::connect::{Connector, carrier};
 use crate::{
     balance::{Picked, Spent},
     http::{
-        Body, DialError, HttpVersion, Reason, SendError,
-        headers::{BadAnswer, BadRequest, Wishes, prepare_request},
+        Body, Carrier, DialError, HttpVersion, Reason, SendError,
+        headers::{BadAnswer, BadRequest, Wishes, prepare_carried, prepare_request},
         replay::{MAX_REPLAY_BYTES, Replayable},
     },
 };
@@ -137,15 +137,20 @@ impl Hop<'_> {
         keep: bool,
     ) -> Result<Response<Body>, Failure> {
         let mut request = outgoing.request(keep).ok_or_else(Failure::gone)?;
-        prepare_request(&mut request, self.version, self.wishes, self.authority)
-            .map_err(Failure::bad_request)?;
         let endpoint = picked.endpoint();
+        let carrier = carrier(self.version, endpoint, request.headers(), self.wishes);
+        match carrier {
+            Carrier::H1OverH2 => prepare_carried(&mut request, self.wishes, self.authority),
+            Carrier::H1 | Carrier::H2 => {
+                prepare_request(&mut request, self.version, self.wishes, self.authority)
+            }
+        }
+        .map_err(Failure::bad_request)?;
         let dial = || {
-            let (connector, endpoint, protocol) =
-                (self.connector.clone(), endpoint.clone(), hop(self.version));
-            async move { connector.dial(&endpoint, protocol).await }
+            let (connector, endpoint) = (self.connector.clone(), endpoint.clone());
+            async move { connector.dial(&endpoint, carrier.into()).await }
         };
-        match endpoint.pool.send(self.version, request, dial).await {
+        match endpoint.pool.send(carrier, request, dial).await {
             Ok(response) => {
                 picked.answered();
                 Ok(response)

@@ -1,0 +1,168 @@
+//! HTTP/2 connections of a pool: usually one, and another when its streams run out.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Pool, SendError};
+use crate::http::{
+    HttpError,
+    body::{Body, BodyError},
+    h2::client::{Exchange, H2, Unanswered},
+    io::{DialError, Io},
+};
+
+/// The connections of one carrier.
+#[derive(Default)]
+pub(super) struct Shared {
+    open: Vec<Connection>,
+    /// The one attempt to get another, which all requests that need it wait for.
+    dialing: Option<Dialing>,
+}
+
+struct Connection {
+    h2: H2,
+    /// When it was last given a request or seen busy.
+    used: Instant,
+}
+
+/// A dial's outcome: when the sender is gone, `None` means that it worked.
+type Dialing = watch::Receiver<Option<DialError>>;
+
+/// How many connections may die before a request could be sent on them. One is the usual race; more is a server that
+/// closes whatever it accepts.
+const MAX_DEAD_CONNECTIONS: u32 = 2;
+
+impl Pool {
+    /// Sends a request over a connection that it shares with others. `h1`: it is one of HTTP/1.1.
+    pub(super) async fn send_shared<F>(
+        self: &Arc<Self>,
+        h1: bool,
+        mut request: Request<Body>,
+        dial: impl Fn() -> F + Send,
+    ) -> Result<Response<Body>, SendError>
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        let mut died = 0;
+        loop {
+            let mut dialing = match self.hand_over(h1, request, &dial) {
+                Ok(exchange) => {
+                    let answered = async { exchange?.answer().await };
+                    return answered.await.map_err(|unanswered| SendError::of_shared(unanswered, h1));
+                }
+                Err((unsent, dialing)) => {
+                    request = unsent;
+                    dialing
+                }
+            };
+            while dialing.changed().await.is_ok() {}
+            let failed = dialing.borrow().clone();
+            let failed = failed.or_else(|| {
+                died += u32::from(!self.lock().shared(h1).is_open());
+                (died > MAX_DEAD_CONNECTIONS).then_some(DialError::Closed)
+            });
+            if let Some(error) = failed {
+                return Err(SendError::Dial { error, request: Box::new(request) });
+            }
+        }
+    }
+
+    /// Hands a request to a connection that takes it; else gives it back with what it has to wait for: the dial that is
+    /// under way, or one that is begun here.
+    #[expect(clippy::result_large_err, reason = "the request goes on from here either way")]
+    fn hand_over<F>(
+        self: &Arc<Self>,
+        h1: bool,
+        request: Request<Body>,
+        dial: impl Fn() -> F,
+    ) -> Result<Result<Exchange, Unanswered>, (Request<Body>, Dialing)>
+    where
+        F: Future<Output = Result<Io, DialError>> + Send + 'static,
+    {
+        let mut connections = self.lock();
+        let shared = connections.shared(h1);
+        if let Some(connection) = shared.with_room() {
+            connection.used = Instant::now();
+            return Ok(connection.h2.send(request, h1));
+        }
+        if let Some(dialing) = &shared.dialing {
+            return Err((request, dialing.clone()));
+        }
+        let (report, dialing) = watch::channel(None);
+        shared.dialing = Some(dialing.clone());
+        let stream = dial();
+        let home = Arc::downgrade(self);
+        // A task, for the dial must go on when the request that began it is cancelled: others wait for it
+        // too.
+        tokio::spawn(async move {
+            let connection = match stream.await {
+                Ok(io) => {
+                    let shaken = H2::handshake(io).await;
+                    shaken.map_err(|error| DialError::Http(Arc::new(HttpError::H2(error))))
+                }
+                Err(error) => Err(error),
+            };
+            let Some(home) = home.upgrade() else { return };
+            let mut connections = home.lock();
+            let shared = connections.shared(h1);
+            shared.dialing = None;
+            match connection {
+                Ok(h2) => {
+                    shared.open.push(Connection { h2, used: Instant::now() });
+                    home.keep_swept(&mut connections);
+                }
+                Err(error) => {
+                    report.send_replace(Some(error));
+                }
+            }
+        });
+        Err((request, dialing))
+    }
+}
+
+impl super::Connections {
+    fn shared(&mut self, h1: bool) -> &mut Shared {
+        if h1 { &mut self.h1_over_h2 } else { &mut self.h2 }
+    }
+}
+
+impl Shared {
+    /// The first connection that takes a request; those that take none any more are let go.
+    fn with_room(&mut self) -> Option<&mut Connection> {
+        self.open.retain_mut(|connection| connection.h2.is_open());
+        self.open.iter_mut().find(|connection| connection.h2.has_room())
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.open.iter_mut().any(|connection| connection.h2.is_open())
+    }
+
+    /// Lets go what has been idle for `limit`, and says since when the others are.
+    pub(super) fn sweep(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
+        self.open.retain_mut(|connection| {
+            if !connection.h2.is_idle() {
+                connection.used = now;
+            }
+            connection.h2.is_open() && now.duration_since(connection.used) < limit
+        });
+        self.open.iter().map(|connection| connection.used).min()
+    }
+}
+
+impl SendError {
+    fn of_shared(unanswered: Unanswered, h1: bool) -> Self {
+        match unanswered {
+            Unanswered::Client(BodyError::Connection(error)) => Self::Client(error),
+            Unanswered::Client(error) if error.is_clients() => {
+                Self::Client(gamut_http1::Error::Source.into())
+            }
+            Unanswered::Client(_) => Self::Broken(gamut_http1::Error::Source.into()),
+            Unanswered::Refused(error) => Self::Refused(error.into()),
+            Unanswered::Ended { error, was_tried: true } if h1 => Self::Stale(error.into()),
+            Unanswered::Ended { error, was_tried: false } if h1 => Self::Silent(error.into()),
+            Unanswered::Ended { error, .. } | Unanswered::Broken(error) => Self::Broken(error.into()),
+        }
+    }
+}
