@@ -11,7 +11,7 @@ use crate::cleanup;
 pub(crate) enum Component {
     /// The sidecar
     #[command(hide = true)]
-    Proxy(gamut_proxy::ProxyArgs),
+    Proxy(Box<gamut_proxy::ProxyArgs>),
     /// The init container: writes the redirect rules of a pod
     #[command(hide = true)]
     Init(gamut_proxy::init::InitArgs),
@@ -41,7 +41,7 @@ pub(crate) enum Component {
 /// Whatever keeps it from starting or going on.
 pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
     match component {
-        Component::Proxy(args) => gamut_proxy::run(args)?,
+        Component::Proxy(args) => gamut_proxy::run(*args)?,
         Component::Init(args) => gamut_proxy::init::run(args)?,
         Component::Drain => gamut_proxy::drain::notify()?,
         Component::Controller(args) => runtime()?.block_on(gamut_controller::run(args))?,
