@@ -139,6 +139,22 @@ pub enum NoAnswer {
 }
 
 impl Tables {
+    /// Tables with these destinations and no controller behind them: what else is asked for has no answer. For who measures
+    /// or tests what works on tables.
+    pub fn holding(destinations: impl IntoIterator<Item = (SocketAddr, Destination)>) -> Self {
+        let entry = |destination| Entry { destination, used: Arc::default() };
+        let addresses = destinations.into_iter().map(|(address, destination)| (address, entry(destination)));
+        let shared = Shared {
+            addresses: ArcSwap::from_pointee(addresses.collect()),
+            policy: ArcSwapOption::empty(),
+            questions: mpsc::channel(1).0,
+            loaded: watch::channel(true).1,
+            deliveries: watch::channel(0).1,
+            patience: Duration::ZERO,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// What the address leads to, if that is known and can be used. One atomic load, no lock.
     pub fn get(&self, address: SocketAddr) -> Option<Destination> {
         self.shared.addresses.load().get(&address).map(Entry::touch)

@@ -1,40 +1,72 @@
-//! HTTP/1.1 requests at a fixed rate over kept connections; one line of JSON with counts and latency percentiles.
+//! What wrk and h2load don't do: fixed rates, gRPC, WebSocket, bytes, connections. One line of JSON with counts and
+//! percentiles.
 //!
-//! Every connection has a schedule of its own, set before the first request. A request whose turn comes while the
-//! connection still waits for the answer before it is late, and its latency counts from its turn: a proxy that stalls
-//! can't hide the requests that it kept from being sent (coordinated omission). A connection that is free at the turn
-//! counts from when it really sent, so that the timer's millisecond is not the proxy's.
+//! | module | what it sends |
+//! |---|---|
+//! | [`rate`] | HTTP/1.1 requests at a fixed rate, corrected for coordinated omission |
+//! | [`grpc`] | calls, and messages of streaming calls |
+//! | [`websocket`] | messages after an upgrade |
+//! | [`tcp`] | bytes as fast as they come back; connections one after the other |
+//! | [`connections`] | connections that are kept and do nothing; the first use of a destination |
+//!
+//! All but the first are closed loops: a new request goes out when the answer to the one before is complete.
 
-use std::{
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+mod connections;
+mod grpc;
+mod measure;
+mod rate;
+mod tcp;
+mod websocket;
 
-use bytes::Bytes;
-use clap::Parser;
-use http::{Request, StatusCode, Uri, header::HOST};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use serde_json::json;
+use std::{io, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use http::Uri;
 use thiserror::Error;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 
-/// Sends requests at a fixed rate and prints what it measured as JSON.
-#[derive(Clone, Debug, Parser)]
-struct Args {
+/// Sends load and prints what it measured as JSON.
+#[derive(Debug, Parser)]
+struct Command {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Debug, Subcommand)]
+enum Work {
+    /// HTTP/1.1 requests at a fixed rate over kept connections
+    Rate(rate::RateArgs),
+    /// gRPC calls, one message each way
+    Grpc(Loop),
+    /// Messages of one long gRPC call for each of the connections' streams
+    GrpcStream(Loop),
+    /// WebSocket messages
+    Websocket(Loop),
+    /// Bytes to a port that sends them back
+    Tcp(Loop),
+    /// A new connection for each byte that is sent back
+    TcpConnect(Loop),
+    /// Connections with one request each, kept for --seconds; a line says when all are there
+    Hold(Loop),
+    /// The first request to each of these destinations, and a later one, each on a connection of its own
+    First(connections::FirstArgs),
+}
+
+/// A closed loop on some connections.
+#[derive(Clone, Debug, Args)]
+struct Loop {
     /// http://HOST[:PORT]/PATH
     url: Uri,
-    /// Requests per second, over all connections
-    #[arg(long)]
-    rate: u32,
     /// Connections
     #[arg(long, default_value_t = 16)]
     connections: u32,
+    /// Streams on each connection, for gRPC
+    #[arg(long, default_value_t = 1)]
+    streams: u32,
     /// How long, in seconds
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 3)]
     seconds: u32,
-    /// A header to send, as name:value; may be given several times
+    /// A header to send with HTTP requests, as name:value
     #[arg(short = 'H', value_name = "NAME:VALUE")]
     headers: Vec<String>,
 }
@@ -46,26 +78,25 @@ enum LoadError {
     #[error("--rate, --connections and --seconds must be above 0")]
     Zero,
     #[error("no connection to {0}: {1}")]
-    Connect(String, std::io::Error),
+    Connect(String, io::Error),
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
+    #[error("HTTP/2: {0}")]
+    H2(#[from] h2::Error),
     #[error("not a request: {0}")]
     Request(#[from] http::Error),
-}
-
-/// What one connection measured.
-#[derive(Debug, Default)]
-struct Measured {
-    latencies: Vec<Duration>,
-    errors: u64,
+    #[error("answered with {0}")]
+    Answer(String),
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let command = Command::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(&args)),
-        Err(error) => Err(LoadError::Connect("the runtime".to_owned(), error)),
+        Ok(runtime) => runtime.block_on(run(command.work)),
+        Err(error) => Err(LoadError::Io(error)),
     };
     match outcome {
         Ok(report) => {
@@ -79,111 +110,39 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args) -> Result<serde_json::Value, LoadError> {
-    if args.rate == 0 || args.connections == 0 || args.seconds == 0 {
-        return Err(LoadError::Zero);
+async fn run(work: Work) -> Result<serde_json::Value, LoadError> {
+    match work {
+        Work::Rate(args) => rate::run(&args).await,
+        Work::Grpc(args) => measure::on_connections(args, grpc::calls).await,
+        Work::GrpcStream(args) => measure::on_connections(args, grpc::messages).await,
+        Work::Websocket(args) => measure::on_connections(args, websocket::messages).await,
+        Work::Tcp(args) => measure::on_connections(args, tcp::bytes).await,
+        Work::TcpConnect(args) => measure::on_connections(args, tcp::connections).await,
+        Work::Hold(args) => connections::hold(args).await,
+        Work::First(args) => connections::first(args).await,
     }
-    let interval = Duration::from_secs(1) * args.connections / args.rate;
-    let begin = Instant::now() + Duration::from_millis(50);
-    let end = begin + Duration::from_secs(args.seconds.into());
-    let mut connections = JoinSet::new();
-    for index in 0..args.connections {
-        // Spread over the interval, so that the connections don't beat in step.
-        let first = begin + interval * index / args.connections;
-        connections.spawn(connection(args.clone(), first, interval, end));
-    }
-    let mut all = Measured::default();
-    while let Some(joined) = connections.join_next().await {
-        match joined {
-            Ok(Ok(measured)) => {
-                all.latencies.extend(measured.latencies);
-                all.errors += measured.errors;
-            }
-            Ok(Err(error)) => {
-                eprintln!("gamut-load: {error}");
-                all.errors += 1;
-            }
-            Err(_) => all.errors += 1,
-        }
-    }
-    let elapsed = begin.elapsed();
-    all.latencies.sort_unstable();
-    Ok(json!({
-        "requests": all.latencies.len(),
-        "errors": all.errors,
-        "rate": all.latencies.len() as f64 / elapsed.as_secs_f64(),
-        "p50_us": percentile(&all.latencies, 0.50),
-        "p99_us": percentile(&all.latencies, 0.99),
-        "p999_us": percentile(&all.latencies, 0.999),
-    }))
 }
 
-async fn connection(
-    args: Args,
-    first: Instant,
-    interval: Duration,
-    end: Instant,
-) -> Result<Measured, LoadError> {
-    let host = args.url.host().ok_or(LoadError::Url)?;
-    let port = args.url.port_u16().unwrap_or(80);
-    let path = args.url.path_and_query().map_or("/", |path| path.as_str());
+/// Host and port of a URL.
+fn authority(url: &Uri) -> Result<(&str, u16), LoadError> {
+    Ok((url.host().ok_or(LoadError::Url)?, url.port_u16().unwrap_or(80)))
+}
+
+async fn connect(url: &Uri) -> Result<TcpStream, LoadError> {
+    let (host, port) = authority(url)?;
     let stream = TcpStream::connect((host, port)).await;
     let stream = stream.map_err(|error| LoadError::Connect(format!("{host}:{port}"), error))?;
-    stream.set_nodelay(true).map_err(|error| LoadError::Connect(host.to_owned(), error))?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(driver);
-
-    let mut measured = Measured::default();
-    let mut turn = first;
-    while turn < end {
-        let now = Instant::now();
-        let late = now > turn;
-        if !late {
-            tokio::time::sleep_until(turn.into()).await;
-        }
-        let since = if late { turn } else { Instant::now() };
-        let mut request = Request::builder().uri(path).header(HOST, host);
-        for header in &args.headers {
-            if let Some((name, value)) = header.split_once(':') {
-                request = request.header(name.trim(), value.trim());
-            }
-        }
-        sender.ready().await?;
-        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-        let status = response.status();
-        let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
-            frame?;
-        }
-        if status == StatusCode::OK {
-            measured.latencies.push(since.elapsed())
-        } else {
-            measured.errors += 1
-        }
-        turn += interval;
-    }
-    drop(sender);
-    let _ = driver.await;
-    Ok(measured)
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
-/// Nearest rank, in microseconds; 0 where nothing was measured.
-fn percentile(sorted: &[Duration], share: f64) -> u64 {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    let latency = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-    u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
+/// `NAME:VALUE`, taken apart.
+fn header(text: &str) -> Option<(&str, &str)> {
+    text.split_once(':').map(|(name, value)| (name.trim(), value.trim()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_nearest_rank() {
-        let sorted: Vec<Duration> = (1..=100).map(Duration::from_micros).collect();
-        assert_eq!(percentile(&sorted, 0.50), 50);
-        assert_eq!(percentile(&sorted, 0.99), 99);
-        assert_eq!(percentile(&sorted, 0.999), 100);
-        assert_eq!(percentile(&[], 0.5), 0);
+impl Loop {
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
     }
 }
