@@ -5,6 +5,8 @@ Every pair runs as two pods of one `gamut up` (pairs.py); between them TLS 1.3 w
 works.py. Rounds go A B C D A B C D after one that warms up, figures are medians with their spread. A run with an error in it
 doesn't count, and says so.
 
+There is no access log in the sidecar; when there is one, what it costs is one more entry of works.VARIANTS.
+
 Writes results.json, whose schema is in docs/benchmarks.md. Call it through `run`, which installs what it needs.
 """
 
@@ -31,15 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gamut", required=True, help="the gamut executable (release build)")
     parser.add_argument("--load", required=True, help="the gamut-load executable (release build)")
+    parser.add_argument("--parts", help="the gamut-parts executable (release build); without it a request's parts aren't timed")
     parser.add_argument("--envoy", help="the envoy executable; without it Envoy is left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of load, per round and work")
     parser.add_argument("--works", default=",".join(works.WORKS), help="which works, by name")
     parser.add_argument("--proxies", default="gamut,haproxy,nginx,envoy")
+    parser.add_argument("--quick", action="store_true", help="everything once and briefly, to see whether it works; fails on any error")
     parser.add_argument("--out", default=str(HERE / "results.json"))
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.proxies = [p for p in arguments.proxies.split(",") if p != "envoy" or arguments.envoy]
+    if arguments.quick:
+        arguments.rounds, arguments.seconds = 1, 1
     if arguments.inside:
         measure(arguments)
     else:
@@ -78,6 +84,8 @@ def measure(arguments: argparse.Namespace) -> None:
     for name in arguments.works.split(","):
         work = works.WORKS[name]
         able = [proxy for proxy in arguments.proxies if proxy not in work.cannot]
+        if arguments.quick:  # Gamut and one of the others, in turn
+            able = [able[0], able[1 + len(found["works"]) % (len(able) - 1)]] if len(able) > 1 else able
         found["cannot"].update({name: work.cannot} if work.cannot else {})
         found["works"][name] = bench.rounds(name, {proxy: (proxy, work) for proxy in able})
     if "gamut" in arguments.proxies:
@@ -86,6 +94,11 @@ def measure(arguments: argparse.Namespace) -> None:
     found["http1_cpu_us_per_request"] = {
         proxy: results.median(figures, "cpu_us") for proxy, figures in found["works"].get("http1_16", {}).items()
     }
+    if arguments.parts:
+        found |= parts(arguments.parts)
+    if arguments.quick:
+        failed = [f"{name} {proxy}" for name, of in found["works"].items() for proxy, figures in of.items() if not figures["runs"]]
+        sys.exit(f"bench: errors in {', '.join(failed)}" if failed else 0)
     results.update(pathlib.Path(arguments.out), found)
     print(f"bench: written to {arguments.out}")
 
@@ -108,7 +121,7 @@ class Bench:
         per_connection = {}
         for name in self.sides:
             hold = works.load("hold", "--connections", "{connections}")
-            for connections in (50, IDLE_CONNECTIONS):  # the first few pay for what is made once
+            for connections in (50,) if self.arguments.quick else (50, IDLE_CONNECTIONS):  # the first few pay for what is made once
                 held = works.Work(hold.generator, tuple(a.replace("{connections}", str(connections)) for a in hold.arguments))
                 before = after = self.rss(name)
                 with subprocess.Popen(self.exec(name, held), stdout=subprocess.PIPE, text=True) as process:
@@ -126,10 +139,11 @@ class Bench:
     def rounds(self, title: str, candidates: dict[str, tuple[str, works.Work]]) -> dict:
         """Runs candidates (name -> pair and work) in turn, some rounds; the figures of each."""
         samples: dict[str, list[dict]] = {name: [] for name in candidates}
-        for number in range(self.arguments.rounds + 1):
+        warm_up = 0 if self.arguments.quick else 1
+        for number in range(self.arguments.rounds + warm_up):
             for name, (proxy, work) in candidates.items():
                 sample = self.once(proxy, work)
-                if number > 0:  # the first round warms connections, caches and branch predictors
+                if number >= warm_up:  # the first round warms connections, caches and branch predictors
                     samples[name].append(sample)
         figures = {name: results.summary(of) for name, of in samples.items()}
         base = results.median(figures.get("haproxy"), "cpu_us")
@@ -141,7 +155,7 @@ class Bench:
         """What each feature adds to the first work: Services with one more each, all on the same pods."""
         work = works.WORKS["http1_16"]
         candidates = {}
-        for variant in works.VARIANTS:
+        for variant in list(works.VARIANTS)[-2 if self.arguments.quick else 0:]:
             url = tuple(a.replace("{url}", f"http://v-{variant}/") for a in work.arguments)
             candidates[variant] = ("gamut", works.Work(work.generator, url))
         if "haproxy" in self.sides:
@@ -196,6 +210,14 @@ class Bench:
 
     def rss(self, name: str) -> dict:
         return {side: round(kernel.rss_kb(pids) / 1024, 2) for side, pids in self.sides[name].items()}
+
+
+def parts(executable: str) -> dict:
+    """A request's parts by the clock; the table's size against the time of a match."""
+    done = subprocess.run([executable, "time"], capture_output=True, text=True, check=True)
+    times = {part["name"]: part["ns"] for part in json.loads(done.stdout.splitlines()[-1])}
+    print(f"parts, ns: {times}")
+    return {"parts": times, "match_ratio_1000_to_10_rules": round(times["match_1000_rules"] / times["match_10_rules"], 2)}
 
 
 def versions(arguments: argparse.Namespace) -> dict:
