@@ -36,7 +36,7 @@ USED = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True, type=pathlib.Path, help="where the executables are (release build)")
-    parser.add_argument("--quick", action="store_true", help="small clusters, to see whether it works")
+    parser.add_argument("--quick", action="store_true", help="small clusters, to see whether it works; nothing is written")
     parser.add_argument("--out", default=str(HERE / "results.json"))
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -49,6 +49,8 @@ def main() -> None:
         "swarm": swarm(arguments),
         "growth": growth(arguments),
     }
+    if arguments.quick:
+        return
     largest = found["swarm"][-1]
     at_100 = next((rate for rate in largest["changes"] if rate["per_second"] == 100), largest["changes"][0])
     summary = {
