@@ -1,17 +1,6 @@
-//! What a request is made of, part by part: `count` goes through each part a fixed number of times between two marks,
-//! for callgrind; `time` takes the time.
-//!
-//! | module | parts |
-//! |---|---|
-//! | [`routing`] | match, split, session, headers: calls into `route` |
-//! | [`sidecar`] | the look-up of a destination, metrics |
-//! | [`pair`] | a whole request: app, outbound, mTLS, inbound, app, all in this thread |
-//!
-//! Instructions don't depend on what else the machine does. `integration/bench/instructions` runs this and holds a budget.
-
-mod pair;
-mod routing;
-mod sidecar;
+//! `count` goes through each part of a request a fixed number of times between two marks, for callgrind; `time` takes the
+//! time. Instructions don't depend on what else the machine does. `integration/bench/instructions` runs this and holds a
+//! budget.
 
 use std::{
     hint::black_box,
@@ -21,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use gamut_parts::Part;
 use serde_json::{Value, json};
 
 /// Repeats the parts of a request.
@@ -42,25 +32,6 @@ enum What {
     },
 }
 
-/// A part, made ready.
-struct Part {
-    name: &'static str,
-    /// How often it is gone through for counting.
-    times: u32,
-    once: Box<dyn FnMut() -> anyhow::Result<()>>,
-}
-
-impl Part {
-    /// A part that can't fail. What it returns is looked at, so that it isn't optimized away.
-    fn new<T>(name: &'static str, times: u32, mut once: impl FnMut() -> T + 'static) -> Self {
-        let once = move || {
-            black_box(once());
-            Ok(())
-        };
-        Self { name, times, once: Box::new(once) }
-    }
-}
-
 fn main() -> ExitCode {
     match run(Command::parse().what) {
         Ok(report) => {
@@ -75,11 +46,8 @@ fn main() -> ExitCode {
 }
 
 fn run(what: What) -> anyhow::Result<Value> {
-    let mut parts = routing::parts()?;
-    parts.extend(sidecar::parts()?);
-    parts.extend(pair::parts()?);
     let mut report = Vec::new();
-    for mut part in parts {
+    for mut part in gamut_parts::all()? {
         // What is made at the first use is made now.
         for _ in 0..part.times.div_ceil(4) {
             (part.once)().context(part.name)?;

@@ -188,7 +188,7 @@ fn rule(index: usize, weights: &[u32], with_session: bool) -> Rule {
 }
 
 fn backend(number: usize) -> BackendId {
-    BackendId::Service(ServicePort::new("shop", &format!("web-{number}"), 80))
+    BackendId::Service(ServicePort::new("shop", format!("web-{number}"), 80))
 }
 
 fn service(
