@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(HERE / "results.json"))
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.bin = arguments.bin.resolve()  # pods run what is in there, from another directory
     if arguments.inside:
         print("GROWTH " + json.dumps(measure_growth(arguments)))
         return

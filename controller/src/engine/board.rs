@@ -8,7 +8,7 @@
 //! unsubscribes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
 };
@@ -46,12 +46,18 @@ pub struct Interest {
     pub unsubscribe: Vec<Key>,
 }
 
+/// How many subscribers are sent a change at once. A Service that everybody uses changes for thousands, and a change for
+/// twenty that comes a moment later must not wait for all of them.
+const AT_ONCE: usize = 64;
+
 /// All subscribers and all that they subscribe to.
 #[derive(Default)]
 pub(super) struct Board {
     subscribers: BTreeMap<SubscriberId, Subscriber>,
     posted: HashMap<Key, Posted>,
     by_topic: HashMap<Topic, BTreeSet<Key>>,
+    /// Who is still to be sent a change, in the order of coming, and what: its newest content then.
+    waiting: VecDeque<(SubscriberId, Vec<Key>)>,
     last_id: u64,
 }
 
@@ -113,9 +119,10 @@ impl Board {
         self.send(id, draft, Vec::new(), !interest.unsubscribe.is_empty());
     }
 
-    /// After a change: compiles what is subscribed of these topics and sends what has become other.
+    /// After a change: compiles what is subscribed of these topics and sends what has become other, to many subscribers only
+    /// in part: [`Board::send_more`] goes on with that.
     pub(super) fn refresh(&mut self, index: &Index, topics: &BTreeSet<Topic>) {
-        let mut drafts: BTreeMap<SubscriberId, Draft> = BTreeMap::new();
+        let mut changed: BTreeMap<SubscriberId, Vec<Key>> = BTreeMap::new();
         let keys: Vec<Key> =
             topics.iter().filter_map(|topic| self.by_topic.get(topic)).flatten().cloned().collect();
         for key in keys {
@@ -128,17 +135,52 @@ impl Board {
             posted.packed = Arc::new(packed);
             posted.leads_to = leads_to(&body);
             posted.refusal_logged = false;
-            for id in posted.subscribers.clone() {
-                drafts.entry(id).or_default();
-                self.put(id, &key, drafts.entry(id).or_default());
+            for id in &posted.subscribers {
+                changed.entry(*id).or_default().push(key.clone());
             }
         }
-        for (id, mut draft) in drafts {
-            let changed: Vec<Key> = draft.0.iter().map(|packed| packed.key.clone()).collect();
-            let next = changed.iter().flat_map(|key| self.next(id, key)).collect();
-            self.follow(index, id, next, &HashMap::new(), &mut draft);
-            self.send(id, draft, Vec::new(), false);
+        // A narrow change overtakes what is left of a wide one; who is concerned by both gets the newest of both.
+        let wide = changed.len() > AT_ONCE;
+        for (id, keys) in changed {
+            match wide {
+                true => self.waiting.push_back((id, keys)),
+                false => self.send_changed(index, id, &keys),
+            }
         }
+        if wide {
+            self.send_more(index);
+        }
+    }
+
+    /// Whether somebody is still to be sent a change.
+    pub(super) fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Sends a change to some more of those who wait for it.
+    pub(super) fn send_more(&mut self, index: &Index) {
+        for _ in 0..AT_ONCE {
+            let Some((id, keys)) = self.waiting.pop_front() else { return };
+            self.send_changed(index, id, &keys);
+        }
+    }
+
+    /// Sends a subscriber what it doesn't have of these keys, as they are now, and all that they lead to.
+    fn send_changed(&mut self, index: &Index, id: SubscriberId, keys: &[Key]) {
+        let mut draft = Draft::default();
+        for key in keys.iter().filter(|key| self.lacks(id, key)).cloned().collect::<Vec<_>>() {
+            self.put(id, &key, &mut draft);
+        }
+        let next = draft.0.iter().flat_map(|packed| self.next(id, &packed.key)).collect();
+        self.follow(index, id, next, &HashMap::new(), &mut draft);
+        self.send(id, draft, Vec::new(), false);
+    }
+
+    /// Whether a subscriber still wants a key and was sent another version of it last.
+    fn lacks(&self, id: SubscriberId, key: &Key) -> bool {
+        let sent = self.subscribers.get(&id).and_then(|subscriber| subscriber.keys.get(key));
+        let newest = self.posted.get(key).map(|posted| posted.packed.version);
+        sent.is_some_and(|sent| Some(sent.version) != newest)
     }
 
     /// A subscriber holds a delivery and those before it.
@@ -181,7 +223,14 @@ impl Board {
     }
 
     pub(super) fn status(&self) -> Vec<SubscriberStatus> {
-        self.subscribers.values().map(Subscriber::status).collect()
+        let mut waiting: BTreeMap<SubscriberId, Vec<&Key>> = BTreeMap::new();
+        for (id, keys) in &self.waiting {
+            waiting.entry(*id).or_default().extend(keys.iter().filter(|key| self.lacks(*id, key)));
+        }
+        let of = |(id, subscriber): (&SubscriberId, &Subscriber)| {
+            subscriber.status(waiting.get(id).map(Vec::as_slice).unwrap_or_default())
+        };
+        self.subscribers.iter().map(of).collect()
     }
 
     // ---- Subscribing
@@ -197,7 +246,7 @@ impl Board {
     ) {
         // Session keys are for those who have a table that names them: tables first.
         keys.sort_unstable();
-        let mut keys = std::collections::VecDeque::from(keys);
+        let mut keys = VecDeque::from(keys);
         while let Some(key) = keys.pop_front() {
             if !self.subscribe(index, id, &key) {
                 continue;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing here waits for anybody: a batch is compiled and queued when it arrives, so that the removal of an endpoint is
-//! on its way as soon as it is known. A subscriber whose queue is full is cut off; it comes back, says what it holds, and
+//! on its way as soon as it is known. A change that concerns very many is queued in parts, which others overtake. A subscriber whose queue is full is cut off; it comes back, says what it holds, and
 //! gets the difference. Nobody is served before the source has told everything that existed at the start: an
 //! answer compiled from half a cluster would be wrong everywhere.
 
@@ -28,7 +28,7 @@ use gamut_route::{NamespacedName, Uid};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{Instant, interval, sleep_until},
 };
 use tracing::{info, warn};
@@ -51,6 +51,8 @@ const MAX_SUGGESTED: usize = 512;
 /// How long after a failed write it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
+/// How many commands and batches come before the rest of a wide change at most.
+const TURNS: u32 = 64;
 /// How often it is looked whether session keys are to be rotated.
 const ROTATION: Duration = Duration::from_secs(60);
 
@@ -168,7 +170,12 @@ impl Engine {
     async fn work(&mut self) {
         let mut source_ended = false;
         let mut rotation = interval(ROTATION);
+        let mut turns = 0_u32;
         loop {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(TURNS) && self.board.has_more() {
+                self.board.send_more(&self.index);
+            }
             tokio::select! {
                 batch = self.source.next(), if !source_ended => match batch {
                     Some(events) => self.apply(events),
@@ -185,6 +192,8 @@ impl Engine {
                     self.write_again = None;
                     self.report();
                 }
+                // Everybody else has had a turn: what was queued before is on its way, and what came meanwhile comes first.
+                () = yield_now(), if self.board.has_more() => self.board.send_more(&self.index),
                 _ = rotation.tick() => self.report(),
             }
         }

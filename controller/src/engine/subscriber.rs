@@ -119,8 +119,9 @@ impl Subscriber {
         }
     }
 
-    pub(super) fn status(&self) -> SubscriberStatus {
-        let mut behind = Vec::new();
+    /// How it stands with it. `waiting`: what is to be sent next.
+    pub(super) fn status(&self, waiting: &[&Key]) -> SubscriberStatus {
+        let mut behind: Vec<String> = waiting.iter().map(ToString::to_string).collect();
         let mut refused = Vec::new();
         for (key, sent) in &self.keys {
             match &sent.state {

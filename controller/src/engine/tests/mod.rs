@@ -143,6 +143,37 @@ fn a_change_reaches_only_those_who_subscribe_to_it_and_says_only_what_differs() 
 }
 
 #[test]
+fn a_change_for_very_many_goes_out_in_parts_which_others_overtake() {
+    let mut bench = Bench::new(canary());
+    let mut crowd: Vec<Sidecar> = (0..200).map(|_| bench.user_of_web().0).collect();
+    let mut loner = bench.join("shop", HashMap::new());
+    loner.next();
+    bench.interest(&mut loner, &[endpoint_set("web-v2")], &[]);
+    loner.next();
+
+    bench.change(vec![endpoints("web-v1", &[7])]);
+    let told = |crowd: &mut [Sidecar]| crowd.iter_mut().filter_map(Sidecar::next).count();
+    assert_eq!(told(&mut crowd), 64, "the first part");
+    assert!(bench.board.has_more());
+    assert_eq!(
+        bench.board.status().iter().filter(|status| !status.in_sync).count(),
+        201,
+        "all are behind, told or not"
+    );
+
+    bench.change(vec![endpoints("web-v2", &[8])]);
+    assert_eq!(loner.keys(), ["EndpointSet service/shop/web-v2:80"], "doesn't wait for the others");
+
+    bench.change(vec![endpoints("web-v1", &[9])]);
+    while bench.board.has_more() {
+        bench.board.send_more(&bench.index);
+    }
+    assert_eq!(crowd[199].keys(), ["EndpointSet service/shop/web-v1:80"]);
+    assert_eq!(crowd[199].keys(), ["none"], "once, as it is now");
+    assert_eq!(crowd[0].keys(), ["EndpointSet service/shop/web-v1:80"], "who had the first has the second");
+}
+
+#[test]
 fn a_shift_to_a_new_service_comes_with_its_endpoints() {
     let mut bench = Bench::new(canary());
     let (mut user, _) = bench.user_of_web();

@@ -62,21 +62,26 @@ fn request(name: &'static str, rules: Vec<Rule>) -> anyhow::Result<Part> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut pair = runtime.block_on(Pair::connect(rules))?;
     let mut answer = vec![0; 4096];
-    let once = move || exchange(&runtime, &mut pair.connection, &mut answer);
+    let once = move || exchange(&runtime, &mut pair, &mut answer);
     Ok(Part { name, times: TIMES, once: Box::new(once) })
 }
 
-fn exchange(runtime: &Runtime, connection: &mut TcpStream, answer: &mut [u8]) -> anyhow::Result<()> {
+fn exchange(runtime: &Runtime, pair: &mut Pair, answer: &mut [u8]) -> anyhow::Result<()> {
     runtime.block_on(async {
-        connection.write_all(REQUEST).await?;
+        pair.connection.write_all(REQUEST).await?;
         let mut length = 0;
         while !answer.get(..length).is_some_and(|read| read.ends_with(b"hello, world")) {
             let room = answer.get_mut(length..).context("an answer that has no end")?;
-            let read = connection.read(room).await?;
+            let read = pair.connection.read(room).await?;
             anyhow::ensure!(read > 0, "the connection ended");
             length += read;
+            let ok = answer.starts_with(b"HTTP/1.1 200 ");
+            anyhow::ensure!(
+                ok,
+                "answered with {}",
+                String::from_utf8_lossy(answer.get(..length).unwrap_or_default())
+            );
         }
-        anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200 "), "not answered with 200");
         Ok(())
     })
 }

@@ -176,10 +176,11 @@ impl Swarm {
 
     /// Starts a real sidecar so many times.
     async fn starts(&mut self, times: u32) -> anyhow::Result<Value> {
-        let namespace = self.cluster.namespace_of_subscriber(0);
         let (mut took, mut rss) = (Vec::new(), 0.0);
-        for _ in 0..times {
-            let (ready, memory) = sidecar::start(&self.plane, 0, &namespace).await?;
+        // Another pod each time: the CA takes one that asks again and again for broken.
+        for number in 0..(times as usize).min(self.subscribers) {
+            let namespace = self.cluster.namespace_of_subscriber(number);
+            let (ready, memory) = sidecar::start(&self.plane, number, &namespace).await?;
             took.push(milliseconds(ready));
             rss = memory;
         }
