@@ -96,7 +96,7 @@ async fn exchange(answer: impl Future<Output = Response<Body>>, mut respond: Sen
             Err(Cut::Source(error)) => tracing::debug!(%error, "an answer broke off"),
         },
         Err(error) => {
-            tracing::debug!(%error, "an answer that HTTP/2 can't carry");
+            tracing::debug!(%error, "an answer that can't be sent: its request was given up, or HTTP/2 can't carry it");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
