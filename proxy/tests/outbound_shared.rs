@@ -415,3 +415,32 @@ async fn a_sidecar_that_dies_under_a_request_costs_idempotent_ones_nothing_and_i
         assert_eq!(header(&answer, "gamut-proxy-answer"), None);
     }
 }
+
+#[tokio::test]
+async fn callers_that_come_and_go_by_hundreds_open_no_more_connections_than_they_need() {
+    let app = App::named("web").await;
+    let way = Way::to(app.address).await;
+    for _ in 0..5 {
+        let mut callers = tokio::task::JoinSet::new();
+        let all_done = Arc::new(tokio::sync::Barrier::new(2 * MAX_SHARING));
+        for _ in 0..2 * MAX_SHARING {
+            let all_done = all_done.clone();
+            let mut client = way.caller.dial().await;
+            callers.spawn(async move {
+                for _ in 0..20 {
+                    say(&mut client, "GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+                    read_head(&mut client).await;
+                    client.read_exact(&mut [0; 3]).await.unwrap();
+                }
+                // All at once, and gone before they are answered.
+                all_done.wait().await;
+                say(&mut client, "GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+            });
+        }
+        while let Some(done) = callers.join_next().await {
+            done.unwrap();
+        }
+    }
+    let connections = way.connections();
+    assert!(connections <= 4, "{connections} connections");
+}

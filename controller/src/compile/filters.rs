@@ -22,7 +22,7 @@ const ONCE: [&str; 5] =
     ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"];
 
 /// Headers that no filter may touch: what they say is believed.
-const RESERVED: [&str; 2] = ["gamut-answer", "gamut-proxy-answer"];
+const RESERVED: [&str; 3] = ["gamut-answer", "gamut-proxy-answer", "gamut-proxy-upgrade"];
 
 /// The filters of a rule, in the order of the manifest. `one_prefix` says that the rule has exactly one match
 /// and that it is a PathPrefix, without which a prefix can't be replaced.

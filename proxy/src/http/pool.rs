@@ -114,10 +114,12 @@ pub enum SendError {
 
 impl PoolLimits {
     /// For connections to apps. Servers close idle connections after 5 s (Node, Apache, uvicorn) to 75 s
-    /// (nginx), gunicorn after 2 s; opening another within a cluster costs less than one lost POST.
-    pub const APP: Self = Self { idle: Duration::from_millis(1500), max_idle: 128 };
+    /// (nginx), gunicorn after 2 s; opening another within a cluster costs less than one lost POST. As many may lie
+    /// idle as requests come at once: with 128, and 256 callers, every second request opened a connection, which
+    /// doubled its cost and used up the machine's ports.
+    pub const APP: Self = Self { idle: Duration::from_millis(1500), max_idle: 1024 };
     /// For connections to sidecars, which don't close idle connections themselves.
-    pub const MESH: Self = Self { idle: Duration::from_secs(60), max_idle: 128 };
+    pub const MESH: Self = Self { idle: Duration::from_secs(60), max_idle: 1024 };
 }
 
 impl Pool {

@@ -36,13 +36,14 @@ pub(in crate::compile) struct RouteSettings {
 }
 
 /// Headers that can't carry a session: they mean something to every hop, or to sidecars.
-const RESERVED_HEADERS: [&str; 14] = [
+const RESERVED_HEADERS: [&str; 15] = [
     "connection",
     "content-length",
     "content-type",
     "cookie",
     "gamut-answer",
     "gamut-proxy-answer",
+    "gamut-proxy-upgrade",
     "host",
     "keep-alive",
     "proxy-connection",

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    MAX_SHARING, MESH_CONNECTION_WINDOW_BYTES, MESH_HEADER_BYTES,
+    MAX_GIVEN_UP, MAX_SHARING, MESH_CONNECTION_WINDOW_BYTES, MESH_HEADER_BYTES,
     body::{Answering, Cut, Sending, Streamed},
     carry,
 };
@@ -108,7 +108,7 @@ impl H2 {
                 .initial_max_send_streams(MAX_SHARING)
                 .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
                 .max_header_list_size(MESH_HEADER_BYTES)
-                .max_concurrent_reset_streams(MAX_SHARING);
+                .max_concurrent_reset_streams(MAX_GIVEN_UP);
         } else {
             builder
                 .initial_connection_window_size(server::CONNECTION_WINDOW_BYTES)

@@ -19,7 +19,7 @@ use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    MESH_CONNECTION_WINDOW_BYTES, MESH_HEADER_BYTES,
+    MAX_GIVEN_UP, MESH_CONNECTION_WINDOW_BYTES, MESH_HEADER_BYTES,
     body::{Cut, Sending, Streamed},
     carry,
 };
@@ -42,12 +42,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    // Against floods, the h2 crate's limits on resets, on pending accepts and on CONTINUATION frames stay as they are.
+    // Against floods, the h2 crate's limits on errors and on CONTINUATION frames stay as they are.
     let mut connection = Builder::new()
         .initial_window_size(server::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(server::MAX_STREAMS)
         .max_header_list_size(MESH_HEADER_BYTES)
+        .max_concurrent_reset_streams(MAX_GIVEN_UP)
+        .max_pending_accept_reset_streams(MAX_GIVEN_UP)
         .max_send_buffer_size(server::STREAM_WINDOW_BYTES as usize)
         .handshake::<_, Bytes>(io)
         .await?;
@@ -96,7 +98,7 @@ async fn exchange(answer: impl Future<Output = Response<Body>>, mut respond: Sen
             Err(Cut::Source(error)) => tracing::debug!(%error, "an answer broke off"),
         },
         Err(error) => {
-            tracing::debug!(%error, "an answer that HTTP/2 can't carry");
+            tracing::debug!(%error, "an answer that can't be sent: its request was given up, or HTTP/2 can't carry it");
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
