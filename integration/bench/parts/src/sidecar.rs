@@ -10,7 +10,7 @@ use gamut_identity::SpiffeId;
 use gamut_proxy::{
     balance::Cluster,
     tables::{Destination, Tables},
-    telemetry::{Answered, Protocol, Telemetry, Workload},
+    telemetry::{Answered, Method, Protocol, Telemetry, Workload},
 };
 use gamut_route::{BackendId, ServicePort, Uid, table::AppProtocol};
 
@@ -50,6 +50,7 @@ fn counting(endpoints: &[Endpoint]) -> Part {
     let endpoint = endpoints.first().cloned();
     Part::new("count_request", TIMES, move || {
         let answered = Answered {
+            method: Method::Get,
             protocol: Protocol::Http,
             status: 200,
             grpc_status: None,
