@@ -178,7 +178,7 @@ mod tests {
         records.try_recv().unwrap()
     }
 
-    fn logged(which: AccessLog, json: bool, records: Vec<Box<Record>>) -> Vec<String> {
+    fn logged(which: AccessLog, json: bool, records: impl IntoIterator<Item = Box<Record>>) -> Vec<String> {
         let (sender, lines) = mpsc::channel();
         let writer = Writer::start(which, json, Lines(sender)).unwrap();
         assert!(records.into_iter().all(|record| writer.write(record)));
@@ -198,7 +198,7 @@ mod tests {
             session: Some(SessionOutcome::Moved),
             ..End::default()
         };
-        let lines = logged(AccessLog::All, false, vec![record(404, Some("no-route"), end)]);
+        let lines = logged(AccessLog::All, false, [record(404, Some("no-route"), end)]);
         let (time, rest) = lines[0].split_once(' ').unwrap();
         assert!(time.parse::<jiff::Timestamp>().is_ok(), "{time}");
         assert_eq!(
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn json_lines_read_back_as_the_record() {
         let sent = record(200, None, End { backend: "service/shop/web:80".to_owned(), ..End::default() });
-        let lines = logged(AccessLog::All, true, vec![sent.clone()]);
+        let lines = logged(AccessLog::All, true, [sent.clone()]);
         assert_eq!(serde_json::from_str::<Record>(&lines[0]).unwrap(), *sent);
     }
 
