@@ -218,7 +218,7 @@ mod tests {
     fn errors_and_shares_leave_out_the_rest() {
         let records = || {
             let statuses = [200, 500, 200, 404, 200, 503];
-            statuses.map(|status| record(status, None, End::default())).into()
+            statuses.map(|status| record(status, None, End::default()))
         };
         assert_eq!(logged(AccessLog::Errors, true, records()).len(), 2);
         assert_eq!(logged(AccessLog::OneIn(3), true, records()).len(), 2);
