@@ -60,7 +60,7 @@ pub enum BadHead {
     /// Both ways to say where the body ends (RFC 9112 section 6.3).
     #[error("the head has both content-length and transfer-encoding")]
     TwoLengths,
-    /// `chunked` isn't the last coding of a request, or HTTP/1.0 has any (RFC 9112 sections 6.1 and 6.3).
+    /// `chunked` isn't the last coding of a request, a coding is no token, or HTTP/1.0 has any (RFC 9112 sections 6.1, 6.3 and 7).
     #[error("the head's transfer-encoding doesn't say where the body ends")]
     TransferEncoding,
 }

@@ -107,6 +107,7 @@ async fn an_answer_that_could_be_read_in_two_ways_is_none() {
         "HTTP/1.1 200 OK\r\nx: y\r\n folded\r\ncontent-length: 2\r\n\r\nhi",
         "HTTP/1.1 200 OK\r\nx : y\r\ncontent-length: 2\r\n\r\nhi",
         "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: é, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 99 OK\r\n\r\n",
         "HTTP/2.0 200 OK\r\n\r\n",
         "SSH-2.0-OpenSSH_9.2\r\n\r\n",

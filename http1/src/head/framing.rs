@@ -77,7 +77,9 @@ fn said(version: Version, headers: &HeaderMap) -> Result<Said, BadHead> {
     if length.is_some() {
         return Err(BadHead::TwoLengths);
     }
-    if version == Version::HTTP_10 {
+    // Codings are tokens (RFC 9112 section 7): a name with other bytes in it is skipped by some readers and not by others.
+    let is_text = |coding: &HeaderValue| coding.to_str().is_ok();
+    if version == Version::HTTP_10 || !headers.get_all(TRANSFER_ENCODING).into_iter().all(is_text) {
         return Err(BadHead::TransferEncoding);
     }
     let last = last.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();

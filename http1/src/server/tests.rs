@@ -136,6 +136,7 @@ async fn a_head_that_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_
         ("POST / HTTP/1.1\r\ntransfer-encoding: chunked, gzip\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\ntransfer-encoding: xchunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\ntransfer-encoding: é, chunked\r\n\r\n", 400),
         ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 400),
     ] {
         let answer = say(&format!("{head}GET /smuggled HTTP/1.1\r\nhost: web\r\n\r\n")).await;

@@ -254,6 +254,7 @@ pub(crate) fn exercised() -> Telemetry {
     telemetry.inbound(8080).answered(None, http(200));
     drop(counters.tcp(&endpoint("web-v2")));
     telemetry.own_answer(Direction::Outbound, "no-route");
+    telemetry.endpoints(&backend("web-v2")).begin();
     telemetry.session(Some(&origin(None)), &web(), "route/x").count(SessionOutcome::Kept);
     telemetry
 }
