@@ -5,7 +5,7 @@ Every pair runs as two pods of one `gamut up` (pairs.py); between them TLS 1.3 w
 works.py. Rounds go A B C D A B C D after one that warms up, figures are medians with their spread. A run with an error in it
 doesn't count, and says so.
 
-There is no access log in the sidecar; when there is one, what it costs is one more entry of works.VARIANTS.
+The access log is off; what it costs would be one more entry of works.VARIANTS.
 
 Writes results.json, whose schema is in docs/benchmarks.md. Call it through `run`, which installs what it needs.
 """

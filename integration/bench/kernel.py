@@ -58,6 +58,6 @@ def machine() -> dict:
     return {
         "cpus": os.cpu_count(),
         "model": model.group(1) if model else "unknown",
-        "kernel": os.uname().release,
+        "kernel": os.uname().release.split("-")[0],
         "memory_gb": round(int(memory.group(1)) / 1e6) if memory else 0,
     }
