@@ -230,7 +230,8 @@ def versions(arguments: argparse.Namespace) -> dict:
         if name in pairs.PROXIES and name not in arguments.proxies:
             continue
         done = subprocess.run(command, capture_output=True, text=True)
-        found[name] = (done.stdout + done.stderr).strip().splitlines()[0]
+        # Some begin with where they are, which means nothing elsewhere.
+        found[name] = (done.stdout + done.stderr).strip().splitlines()[0].replace(command[0], name)
     return found
 
 

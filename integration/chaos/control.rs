@@ -8,18 +8,13 @@ use crate::{
 };
 
 /// Nothing is to be noticed.
-const NOTHING: Oracle = Oracle {
-    says: "nothing fails and nothing breaks: the data path doesn't need the control plane",
-    may_fail: &[],
-    fails_closed: None,
-    may_break: &[],
-    longest_gap: Duration::from_secs(5),
-};
+const NOTHING: Oracle =
+    Oracle::nothing("nothing fails and nothing breaks: the data path doesn't need the control plane");
 
 #[test]
 fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
     let mut run = Scenario::begin("controller killed, hung, back", &shop(web(3), RETRIED), &[], EVERYBODY);
-    loop {
+    run.repeat(|run| {
         run.mesh.signal("KILL", run.mesh.component("controller"));
         run.mix.answered(100);
         run.mesh.settle();
@@ -29,10 +24,7 @@ fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
         run.mesh.signal("CONT", hung);
         run.mesh.settle();
         run.mix.answered(100);
-        if run.is_enough() {
-            break;
-        }
-    }
+    });
     run.end(&NOTHING);
 }
 
@@ -64,16 +56,13 @@ fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
     // Renewed between 10 and 14 s, so that 5 s without a CA leave room.
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "20s")];
     let mut run = Scenario::begin("CA away within the margin", &shop(web(3), RETRIED), &leaves, EVERYBODY);
-    loop {
+    run.repeat(|run| {
         let hung = run.mesh.component("ca");
         run.mesh.signal("STOP", hung);
         run.mix.go_on(Duration::from_secs(5));
         run.mesh.signal("CONT", hung);
         run.mix.go_on(Duration::from_secs(2));
-        if run.is_enough() {
-            break;
-        }
-    }
+    });
     run.end(&NOTHING);
 }
 

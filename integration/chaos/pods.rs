@@ -12,6 +12,13 @@ use crate::{
 /// How soon a backend that can't be reached any more is ejected by the sidecars that call it, where attempts have a limit of 2 s.
 const FOUND_WITHIN: Duration = Duration::from_secs(30);
 
+/// Pods come and go, each in good order.
+const MOVED: Oracle = Oracle {
+    may_break: STREAMS,
+    longest_gap: Duration::from_secs(10),
+    ..Oracle::nothing("no request fails, POST included; streams end with their pods, with an error")
+};
+
 fn container(pod: &PodReport, role: &str) -> Option<i32> {
     pod.containers.iter().find(|container| container.role == role).and_then(|container| container.pid)
 }
@@ -35,29 +42,20 @@ fn a_rolling_restart_costs_no_request() {
     let mut run = Scenario::begin("rolling restart", &shop(web(3), RETRIED), &[], EVERYBODY);
     let mut versions = ["web", "web2", "web3", "web4"].into_iter().cycle();
     let mut version = versions.next().unwrap();
-    loop {
+    run.repeat(|run| {
         let next = versions.next().unwrap();
         run.mesh.edit("all.yaml", &format!("value: {version}}}"), &format!("value: {next}}}"));
         version = next;
         run.mesh.settle();
         run.mix.answered(100);
-        if run.is_enough() {
-            break;
-        }
-    }
-    run.end(&Oracle {
-        says: "no request fails, POST included; streams end with their pods, with an error",
-        may_fail: &[],
-        fails_closed: None,
-        may_break: STREAMS,
-        longest_gap: Duration::from_secs(10),
     });
+    run.end(&MOVED);
 }
 
 #[test]
 fn scaling_up_and_down_costs_no_request() {
     let mut run = Scenario::begin("scale 1 -> 5 -> 1", &shop(web(1), RETRIED), &[], EVERYBODY);
-    loop {
+    run.repeat(|run| {
         for (from, to) in [(1, 5), (5, 1)] {
             let replicas =
                 |number| format!("  replicas: {number}\n  selector: {{matchLabels: {{app: web}}}}");
@@ -65,32 +63,20 @@ fn scaling_up_and_down_costs_no_request() {
             run.mesh.settle();
             run.mix.answered(100);
         }
-        if run.is_enough() {
-            break;
-        }
-    }
-    run.end(&Oracle {
-        says: "no request fails, POST included; streams end with their pods, with an error",
-        may_fail: &[],
-        fails_closed: None,
-        may_break: STREAMS,
-        longest_gap: Duration::from_secs(10),
     });
+    run.end(&MOVED);
 }
 
 #[test]
 fn an_app_killed_costs_no_idempotent_request() {
     let mut run = Scenario::begin("app killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
-    loop {
+    run.repeat(|run| {
         let victim = run.mesh.pods("web").remove(0);
         let pid = container(&victim, "app");
         run.mesh.signal("KILL", pid);
         until_replaced(&run.mesh, &victim.name, "app", pid);
         run.mix.answered(200);
-        if run.is_enough() {
-            break;
-        }
-    }
+    });
     run.end(&Oracle {
         says: "GETs whose answer hasn't begun are tried elsewhere (retry stanza), and none fails; POSTs that the app may have seen fail; \
                answers and streams that have begun end with an error, never as if they were whole",
@@ -104,16 +90,13 @@ fn an_app_killed_costs_no_idempotent_request() {
 #[test]
 fn a_sidecar_killed_costs_no_idempotent_request() {
     let mut run = Scenario::begin("sidecar killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
-    loop {
+    run.repeat(|run| {
         let victim = run.mesh.pods("web").remove(0);
         let pid = container(&victim, "sidecar");
         run.mesh.signal("KILL", pid);
         until_replaced(&run.mesh, &victim.name, "sidecar", pid);
         run.mix.answered(200);
-        if run.is_enough() {
-            break;
-        }
-    }
+    });
     run.end(&Oracle {
         says: "GETs whose answer hasn't begun are tried elsewhere (retry stanza), and none fails; POSTs on the way fail; answers and streams \
                that have begun end with an error",
@@ -152,7 +135,7 @@ fn a_backend_that_is_cut_off_is_found_and_left_aside_and_comes_back() {
         &[],
         &["h1=8", "h2=2", "post=1"],
     );
-    loop {
+    run.repeat(|run| {
         let victim = run.mesh.pods("web").remove(0).name;
         cut(&run.mesh, &victim);
         let begin = Instant::now();
@@ -161,19 +144,16 @@ fn a_backend_that_is_cut_off_is_found_and_left_aside_and_comes_back() {
             let client = run.mesh.pods("client").remove(0).proxy.unwrap_or_default();
             client["endpoints"].to_string().contains(&format!("\"pod\":\"{victim}\""))
         };
-        while !is_ejected(&mut run) {
+        while !is_ejected(run) {
             assert!(begin.elapsed() < FOUND_WITHIN, "{victim} is cut off and still called");
         }
         run.mix.answered(200);
         nft(&run.mesh, &victim, "delete table inet chaos");
         let begin = Instant::now();
-        while is_ejected(&mut run) {
+        while is_ejected(run) {
             assert!(begin.elapsed() < PATIENCE, "{victim} is well and not called");
         }
-        if run.is_enough() {
-            break;
-        }
-    }
+    });
     run.end(&Oracle {
         says: "attempts have 2 s: GETs that meet the backend are tried elsewhere after that, and none fails; POSTs fail with 504; the backend is \
                ejected within 30 s, and called again when it is well",

@@ -12,7 +12,10 @@ use gamut_controller_api::MtlsMode;
 use gamut_proxy::inbound::MeshProtocol;
 use gamut_route::table::{Retry, Rule};
 use mesh::{Pod, listen, read_head, read_rest, say};
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+};
 
 const WEB: &str = "shop/web:80";
 
@@ -104,6 +107,19 @@ async fn a_request_coded_for_the_connection_is_refused_and_not_passed_on_half_de
     assert_eq!(app.requests(), 0);
 }
 
+/// What becomes of `answer` on its way back to whoever asks.
+async fn ask(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    listener: &TcpListener,
+    answer: &str,
+) -> String {
+    say(client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
+    let (mut app, _) = listener.accept().await.unwrap();
+    read_head(&mut app).await;
+    say(&mut app, answer).await;
+    read_rest(client).await
+}
+
 #[tokio::test]
 async fn an_answer_coded_for_the_connection_is_none() {
     for coding in CODINGS.map(|(coding, _)| coding).into_iter().chain(["gzip"]) {
@@ -112,21 +128,13 @@ async fn an_answer_coded_for_the_connection_is_none() {
         let (listener, address) = listen().await;
         let caller = Caller::new(Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
         let mut client = caller.dial().await;
-        say(&mut client, "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
-        let (mut app, _) = listener.accept().await.unwrap();
-        read_head(&mut app).await;
-        say(&mut app, &answer).await;
-        let got = read_rest(&mut client).await;
+        let got = ask(&mut client, &listener, &answer).await;
         assert!(got.starts_with("HTTP/1.1 502 "), "{coding}: {got}");
         assert!(got.contains("gamut-answer: upstream-reset\r\n"), "{coding}: {got}");
 
         let (pod, (listener, address)) = (Pod::new(MtlsMode::Strict).await, listen().await);
         let mut peer = pod.dial_mesh(address, MeshProtocol::H1).await;
-        say(&mut peer, "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await;
-        let (mut app, _) = listener.accept().await.unwrap();
-        read_head(&mut app).await;
-        say(&mut app, &answer).await;
-        let got = read_rest(&mut peer).await;
+        let got = ask(&mut peer, &listener, &answer).await;
         assert!(got.starts_with("HTTP/1.1 502 "), "{coding}: {got}");
         assert!(got.contains("gamut-proxy-answer: app-reset\r\n"), "{coding}: {got}");
     }

@@ -17,8 +17,8 @@ use gamut_route::{
     },
     split::WeightedSplit,
     table::{
-        Backend, BackendTarget, Carrier, HttpRules, Match, NamedMatch, Outcome, PathMatch, RankedMatch, Rule,
-        Session, Split, Timeouts, ValueMatch,
+        Backend, BackendTarget, Carrier, HttpRules, Match, NamedMatch, PathMatch, RankedMatch, Rule, Session,
+        Split, ValueMatch,
     },
 };
 use http::{HeaderMap, HeaderValue, header};
@@ -60,14 +60,7 @@ fn regex_rules(size: usize) -> HttpRules {
 }
 
 fn ranked(matches: Vec<Match>) -> HttpRules {
-    let rule = || Rule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(Split::default()),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    };
+    let rule = || Rule::forward(Split::default());
     HttpRules {
         rules: matches.iter().map(|_| rule()).collect(),
         matches: matches.into_iter().enumerate().map(|(rule, when)| RankedMatch { when, rule }).collect(),

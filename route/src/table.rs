@@ -145,6 +145,20 @@ pub struct Rule {
     pub session: Option<Session>,
 }
 
+impl Rule {
+    /// A rule of no route that forwards, and does nothing else.
+    pub fn forward(split: Split) -> Self {
+        Self {
+            origin: None,
+            filters: Vec::new(),
+            outcome: Outcome::Forward(split),
+            timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
+        }
+    }
+}
+
 /// Names a rule in metrics, logs and `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RuleOrigin {

@@ -5,9 +5,7 @@ use gamut_route::{
     grpc,
     matcher::{Matcher, MatcherError},
     precedence::Specificity,
-    table::{
-        HttpRules, Match, NamedMatch, Outcome, PathMatch, RankedMatch, Rule, Split, Timeouts, ValueMatch,
-    },
+    table::{HttpRules, Match, NamedMatch, PathMatch, RankedMatch, Rule, Split, ValueMatch},
 };
 
 use super::rule::RuleScope;
@@ -147,14 +145,7 @@ fn values(
 
 /// Asks the matcher itself: a match that it can't be built from never gets into a table.
 fn check(scope: &mut RuleScope<'_, '_>, field: &str, when: &Match) -> Option<()> {
-    let rule = Rule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(Split::default()),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    };
+    let rule = Rule::forward(Split::default());
     let alone = HttpRules { rules: vec![rule], matches: vec![RankedMatch { when: when.clone(), rule: 0 }] };
     Matcher::new(&alone).map_err(|error| scope.unsupported(field, one_line(&error))).ok()?;
     Some(())

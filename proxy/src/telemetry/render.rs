@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use gamut_metrics::{Kind, Page};
-use gamut_route::BackendId;
+use gamut_route::{BackendId, NamespacedName};
 use tokio::time::Instant;
 
 use super::{
@@ -256,6 +256,12 @@ struct Party<'a> {
     principal: &'a str,
 }
 
+/// A Service's name as apps write it, with the domain that clusters have unless somebody chose another: what dashboards
+/// that know `istio_requests_total` expect.
+pub(super) fn service_host(service: &NamespacedName) -> String {
+    format!("{}.{}.svc.cluster.local", service.name, service.namespace)
+}
+
 /// The Service that a request went to: the backend's, or the parent's where no backend was reached.
 pub(super) struct Service {
     pub(super) host: String,
@@ -278,11 +284,7 @@ impl Service {
             Some(BackendId::XBackend(name)) => name,
             None => &key.parent.service,
         };
-        Self {
-            host: format!("{}.{}.svc.cluster.local", name.name, name.namespace),
-            name: name.name.clone(),
-            namespace: name.namespace.clone(),
-        }
+        Self { host: service_host(name), name: name.name.clone(), namespace: name.namespace.clone() }
     }
 
     fn unknown() -> Self {

@@ -7,7 +7,7 @@ use gamut_metrics::{Kind, Page};
 
 use super::{
     Telemetry,
-    render::{CallerText, Ports, RouteText, Routes, histogram},
+    render::{CallerText, Ports, RouteText, Routes, histogram, service_host},
     requests::{RouteKey, Series},
 };
 
@@ -21,8 +21,7 @@ impl Telemetry {
             "Requests that the app sent, from the head to the end of the answer.",
         );
         for (key, counters) in routes {
-            let service = &key.parent.service;
-            let host = format!("{}.{}.svc.cluster.local", service.name, service.namespace);
+            let host = service_host(&key.parent.service);
             let (port, route) = (key.parent.port.to_string(), RouteText::of(key));
             counters.each_series(|to, series| {
                 let mut labels = vec![("server_address", &*host), ("server_port", &*port)];

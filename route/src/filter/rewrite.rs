@@ -94,19 +94,12 @@ mod tests {
     use super::*;
     use crate::{
         matcher::{Matcher, RequestView},
-        table::{HttpRules, Match, Outcome, PathMatch, RankedMatch, Rule, Split, Timeouts},
+        table::{HttpRules, Match, PathMatch, RankedMatch, Rule, Split},
     };
 
     /// The length that the matcher itself gives for this path and prefix.
     fn matched(path: &str, prefix: &str) -> Option<usize> {
-        let rule = Rule {
-            origin: None,
-            filters: Vec::new(),
-            outcome: Outcome::Forward(Split::default()),
-            timeouts: Timeouts::default(),
-            retry: None,
-            session: None,
-        };
+        let rule = Rule::forward(Split::default());
         let when = Match { path: PathMatch::Prefix(prefix.to_owned()), ..Match::default() };
         let matcher =
             Matcher::new(&HttpRules { rules: vec![rule], matches: vec![RankedMatch { when, rule: 0 }] })

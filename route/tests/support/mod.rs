@@ -2,20 +2,11 @@
 
 #![allow(dead_code, reason = "not every test binary uses everything")]
 
-use gamut_route::table::{
-    HttpRules, Match, NamedMatch, Outcome, RankedMatch, Rule, Split, Timeouts, ValueMatch,
-};
+use gamut_route::table::{HttpRules, Match, NamedMatch, RankedMatch, Rule, Split, ValueMatch};
 
 /// A rule of which nothing but its index matters.
 pub(crate) fn rule() -> Rule {
-    Rule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(Split::default()),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    }
+    Rule::forward(Split::default())
 }
 
 /// A table whose matches are ranked as they come, each with a rule of its own.

@@ -11,8 +11,7 @@ use gamut_route::{
     session::token::{Keyring, Placement},
     split::WeightedSplit,
     table::{
-        Backend, BackendTarget, HttpRules, Match, NamedMatch, Outcome, PathMatch, RankedMatch, Rule, Split,
-        Timeouts, ValueMatch,
+        Backend, BackendTarget, HttpRules, Match, NamedMatch, PathMatch, RankedMatch, Rule, Split, ValueMatch,
     },
 };
 use http::{HeaderMap, HeaderValue, header};
@@ -44,14 +43,7 @@ fn matching(name: &'static str, size: usize) -> anyhow::Result<Part> {
     let canary = (0..third).map(|n| Match { path: prefix(n), headers: vec![always()], ..Match::default() });
     let plain = (0..third).map(|n| Match { path: prefix(n), ..Match::default() });
     let matches: Vec<Match> = exact.chain(canary).chain(plain).chain([Match::default()]).collect();
-    let rule = || Rule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(Split::default()),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    };
+    let rule = || Rule::forward(Split::default());
     let rules = HttpRules {
         rules: matches.iter().map(|_| rule()).collect(),
         matches: matches.into_iter().enumerate().map(|(rule, when)| RankedMatch { when, rule }).collect(),

@@ -39,14 +39,7 @@ fn table(rules: Vec<TableRule>) -> RouteTable {
 }
 
 fn rule(backends: &[&str]) -> TableRule {
-    TableRule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(split(backends)),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    }
+    TableRule::forward(split(backends))
 }
 
 fn sticky_rule() -> TableRule {

@@ -10,8 +10,7 @@ use gamut_identity::SpiffeId;
 use gamut_route::{
     BackendId, RouteTable, ServicePort, Uid,
     table::{
-        AppProtocol, Backend, BackendTarget, Carrier, HttpRules, Match, Outcome, RankedMatch, Rule, Session,
-        Split, Timeouts,
+        AppProtocol, Backend, BackendTarget, Carrier, HttpRules, Match, RankedMatch, Rule, Session, Split,
     },
 };
 
@@ -77,14 +76,7 @@ pub(super) fn split(name: &str, backends: &[(&str, u32)]) -> RouteTable {
         session: None,
     };
     let split = Split { backends: backends.iter().map(of).collect() };
-    let rule = Rule {
-        origin: None,
-        filters: Vec::new(),
-        outcome: Outcome::Forward(split.clone()),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: None,
-    };
+    let rule = Rule::forward(split.clone());
     let matches = vec![RankedMatch { when: Match::default(), rule: 0 }];
     RouteTable {
         parent: service(name),

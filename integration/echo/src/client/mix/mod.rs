@@ -6,7 +6,7 @@
 //! {"h1":{"sent":812,"answered":811,"failed":0,"broken":0,"corrupt":0,"longest_gap_ms":14},"tcp":{...}}
 //! ```
 //!
-//! The first failures of each kind go there too, as `kind failed: why`. What the counts mean is said by [`Tally`]; what each
+//! Each failure goes there too, as `kind failed: why`. What the counts mean is said by [`Tally`]; what each
 //! kind does, by [`Kind`].
 
 mod session;
@@ -141,13 +141,22 @@ async fn client(kind: Kind, target: &Target, args: &Args, tally: &Tally) {
             sleep(args.pause).await;
             match outcome {
                 Ok(Outcome::Good) => tally.answered(),
-                Ok(Outcome::Refused(why)) => failed(tally.failed(), kind, "failed", &why),
-                Ok(Outcome::Corrupt(why)) => failed(tally.corrupt(), kind, "corrupt", &why),
+                Ok(Outcome::Refused(why)) => {
+                    tally.failed();
+                    tell(kind, "failed", &why);
+                }
+                Ok(Outcome::Corrupt(why)) => {
+                    tally.corrupt();
+                    tell(kind, "corrupt", &why);
+                }
                 Err(error) => {
                     let why = format!("{error}, after {:?}", begin.elapsed());
-                    match session.had_begun() {
-                        true => failed(tally.broken(), kind, "broken", &why),
-                        false => failed(tally.failed(), kind, "failed", &why),
+                    if session.had_begun() {
+                        tally.broken();
+                        tell(kind, "broken", &why);
+                    } else {
+                        tally.failed();
+                        tell(kind, "failed", &why);
                     }
                     break;
                 }
@@ -156,10 +165,8 @@ async fn client(kind: Kind, target: &Target, args: &Args, tally: &Tally) {
     }
 }
 
-/// Says why, unless that was said often enough.
-fn failed(is_new: bool, kind: Kind, how: &str, why: &str) {
-    if is_new {
-        // Whoever reads has gone; then standard input has ended too.
-        let _ = writeln!(std::io::stdout(), "{} {how}: {}", kind.name(), why.trim());
-    }
+/// Says why: each time, for whoever judges by reasons has to see them all.
+fn tell(kind: Kind, how: &str, why: &str) {
+    // Whoever reads has gone; then standard input has ended too.
+    let _ = writeln!(std::io::stdout(), "{} {how}: {}", kind.name(), why.trim());
 }

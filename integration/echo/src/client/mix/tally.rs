@@ -8,9 +8,6 @@ use std::{
 
 use super::Kind;
 
-/// How many failures of a kind are told one by one.
-const TOLD: u64 = 20;
-
 /// The counts of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<Counts>);
@@ -51,25 +48,16 @@ impl Tally {
         }
     }
 
-    /// Counts a failure. Says whether it should be told.
-    pub(super) fn failed(&self) -> bool {
-        let mut counts = self.lock();
-        counts.failed += 1;
-        counts.failed <= TOLD
+    pub(super) fn failed(&self) {
+        self.lock().failed += 1;
     }
 
-    /// Counts what broke off. Says whether it should be told.
-    pub(super) fn broken(&self) -> bool {
-        let mut counts = self.lock();
-        counts.broken += 1;
-        counts.broken <= TOLD
+    pub(super) fn broken(&self) {
+        self.lock().broken += 1;
     }
 
-    /// Counts what was wrong. Says whether it should be told.
-    pub(super) fn corrupt(&self) -> bool {
-        let mut counts = self.lock();
-        counts.corrupt += 1;
-        counts.corrupt <= TOLD
+    pub(super) fn corrupt(&self) {
+        self.lock().corrupt += 1;
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
