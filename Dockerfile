@@ -9,9 +9,9 @@ FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
 RUN . .ci/static \
- && cargo build --locked --release -p gamut --bins \
+ && cargo build --locked --profile image -p gamut --bins \
  && for name in gamut gamut-proxy gamut-echo; do \
-      strip --strip-all -o "/$name" "target/$CARGO_BUILD_TARGET/release/$name"; \
+      strip --strip-all -o "/$name" "target/$CARGO_BUILD_TARGET/image/$name"; \
     done \
  && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=echo -keyout /cert.key -out /cert.crt \
  && chmod 444 /cert.key
