@@ -1,23 +1,26 @@
-//! `gamut logs`: what a container has printed.
+//! `gamut logs`: what a container has printed, of a `gamut up` or of a cluster.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-    thread,
-    time::Duration,
+use std::{cmp::Reverse, process::ExitCode, thread, time::Duration};
+
+use gamut_kubernetes::Cluster;
+use gamut_local::{
+    Client, ClientError,
+    control::{self, PodReport},
 };
 
-use gamut_local::{Client, ClientError, InstanceName, control::Target};
+use crate::{
+    output,
+    world::{self, Choice, Target, World},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The instance to ask
-    #[arg(long, value_name = "NAME", env = gamut_local::INSTANCE_VARIABLE, default_value_t, hide_env_values = true)]
-    name: InstanceName,
+    #[command(flatten)]
+    choice: Choice,
 
-    /// The namespace of the target
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// The namespace of the target [default: that of the kubeconfig's context, or default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
 
     /// A container of the pod other than the first: gamut-proxy is the sidecar
     #[arg(short, long)]
@@ -27,29 +30,34 @@ pub(crate) struct Args {
     #[arg(short, long)]
     follow: bool,
 
+    /// Begin with the last lines, so many of them
+    #[arg(long, value_name = "LINES")]
+    tail: Option<u32>,
+
     /// NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, job/NAME, or node with -c ca or -c controller
-    target: Target,
+    target: control::Target,
 }
 
-/// How often somebody who follows is looked after.
+/// How often somebody who follows an instance's container is looked after.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Until all is printed; who follows, until the pod or the instance is gone.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let client = Client::new(args.name);
-    let logs = |after| client.logs(args.target.clone(), &args.namespace, args.container.as_deref(), after);
+    world::ask(async {
+        match args.choice.world().await? {
+            World::Instance(client) => of_instance(&client, &args),
+            ref world @ World::Cluster(ref cluster, _) => of_cluster(world, cluster, &args).await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_instance(client: &Client, args: &Args) -> anyhow::Result<()> {
+    let namespace = args.namespace.as_deref().unwrap_or("default");
+    let logs = |after| client.logs(args.target.clone(), namespace, args.container.as_deref(), after);
     let mut part = logs(None)?;
-    loop {
-        let mut stream = io::stdout().lock();
-        match stream.write_all(part.text.as_bytes()).and_then(|()| stream.flush()) {
-            // Who reads has seen enough: `| head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            printed => printed?,
-        }
-        drop(stream);
-        if !args.follow {
-            break;
-        }
+    part.text = args.tail.map_or_else(|| part.text.clone(), |lines| last(&part.text, lines).to_owned());
+    while output::stream(part.text.as_bytes())? && args.follow {
         thread::sleep(INTERVAL);
         part = match logs(part.place) {
             Ok(part) => part,
@@ -59,5 +67,64 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         };
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+async fn of_cluster(world: &World, cluster: &Cluster, args: &Args) -> anyhow::Result<()> {
+    let target = match &args.target {
+        control::Target::Pod(name) => Target::Pod(name.clone()),
+        control::Target::Workload { kind, name } => {
+            Target::Workload { kind: kind.clone(), name: name.clone() }
+        }
+        control::Target::Node => anyhow::bail!(
+            "in a cluster the mesh's own processes are Deployments: -n {} deploy/gamut-controller, deploy/gamut-ca, deploy/gamut-injector",
+            world::SYSTEM_NAMESPACE
+        ),
+    };
+    let namespace = world.namespace(args.namespace.as_deref());
+    // One that has ended has logs as well, and is named as a pod.
+    let pod = match target {
+        Target::Pod(name) => name,
+        target => best(world.pods_of(&target, namespace).await?),
+    };
+    let container = args.container.as_deref();
+    let mut logs = cluster.logs(namespace, &pod, container, args.tail.map(i64::from), args.follow).await?;
+    while let Some(part) = logs.next().await? {
+        if !output::stream(&part)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Of a workload's pods one that takes traffic if there is such; of several the first by name.
+fn best(pods: Vec<PodReport>) -> String {
+    let best = pods.into_iter().max_by_key(|pod| (!pod.terminating, pod.ready, Reverse(pod.name.clone())));
+    best.map(|pod| pod.name).unwrap_or_default()
+}
+
+/// The last lines of a text.
+fn last(text: &str, lines: u32) -> &str {
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+    let ends = text.trim_end_matches('\n').rmatch_indices('\n');
+    match lines.checked_sub(1) {
+        None => "",
+        Some(before) => {
+            ends.map(|(at, _)| at + 1).nth(before).map_or(text, |at| text.get(at..).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_those_and_no_more() {
+        let text = "one\ntwo\nthree\n";
+        for (lines, expected) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (3, text), (9, text)] {
+            assert_eq!(last(text, lines), expected, "{lines}");
+        }
+        assert_eq!(last("unended", 1), "unended");
+    }
 }

@@ -1,16 +1,18 @@
 //! `gamut`: one executable for people and for every component.
 //!
-//! People meet `up`, `exec`, `logs`, `status`, `routes`, `explain`, `check` and `inject`; images and the local runtime start the
+//! People meet `up`, `exec`, `logs`, `status`, `routes`, `explain`, `tap`, `identity`, `check`, `inject` and `completions`; images and the local runtime start the
 //! hidden commands ([`components`]). A command is a module with `Args` and `run`. Which of them may start threads
 //! matters: `exec` and `internal` enter namespaces, which only a process of one thread can do, so nothing here starts a
 //! runtime before a command does.
 
 mod check;
 mod cleanup;
+mod completions;
 mod components;
 mod exec;
 mod explain;
 mod failure;
+mod identity;
 mod inject;
 mod internal;
 mod logging;
@@ -21,6 +23,7 @@ mod printable;
 mod reference;
 mod routes;
 mod status;
+mod tap;
 mod up;
 mod world;
 
@@ -67,10 +70,16 @@ enum Command {
     Routes(routes::Args),
     /// Show which rule a request would meet, and why the others lost
     Explain(explain::Args),
+    /// Show requests as they happen
+    Tap(tap::Args),
+    /// Show who workloads are, what proves it and until when, and the roots they trust
+    Identity(identity::Args),
     /// Print manifests as the mesh injects them
     Inject(inject::Args),
     /// Find out whether the mesh works in a cluster, or `up` can on this machine, and what to do if not
     Check(check::Args),
+    /// Print what a shell needs to complete command lines
+    Completions(completions::Args),
     #[command(flatten)]
     Component(components::Component),
     #[command(hide = true)]
@@ -87,8 +96,11 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, color),
         Command::Routes(args) => routes::run(&args, color),
         Command::Explain(args) => explain::run(&args, color),
+        Command::Tap(args) => tap::run(&args, color),
+        Command::Identity(args) => identity::run(&args, color),
         Command::Inject(args) => inject::run(&args),
         Command::Check(args) => check::run(&args, color),
+        Command::Completions(args) => completions::run(&args),
         Command::Component(component) => components::run(component),
         Command::Internal(args) => internal::run(args),
     };

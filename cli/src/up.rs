@@ -2,6 +2,8 @@
 //!
 //! All that it says goes to standard error; standard output belongs to the command that it runs, if it runs one.
 
+mod live;
+
 use std::{
     ffi::OsString,
     future,
@@ -22,6 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::live::Live;
 use crate::output::{Colour, Tone};
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,7 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
+    let mut live = Live::new(name.clone());
     let mut screen = Screen::new(name, colour);
     let machine = Machine::start(&options)?;
     let mut session = Session { machine, state: State::Starting, command, keep_going, exit: 0 };
@@ -94,6 +98,7 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
                 session.exit = 1;
                 session.stop().await;
             }
+            line = live.next(), if matches!(state, State::Ready) && screen.has_live_view() => screen.live(line),
             () = at(stop_deadline) => break,
         }
         if matches!(session.state, State::Stopping) && stop_deadline.is_none() {
@@ -219,6 +224,8 @@ struct Screen {
     colour: bool,
     /// Everything was ready once.
     started: bool,
+    /// There are routes, whose splits can be shown.
+    routes: bool,
     waiting: Vec<String>,
     /// Changes of manifests that aren't in effect everywhere yet.
     changes: Vec<String>,
@@ -233,6 +240,7 @@ impl Screen {
             terminal: io::stderr().is_terminal(),
             colour: colour.wanted(&io::stderr()),
             started: false,
+            routes: false,
             waiting: Vec::new(),
             changes: Vec::new(),
             transient: false,
@@ -245,6 +253,7 @@ impl Screen {
             Event::Ready(summary) => {
                 self.waiting.clear();
                 self.started = true;
+                self.routes = summary.routes > 0;
                 let tone = if summary.errors == 0 { Tone::Good } else { Tone::Doubtful };
                 self.say(&self.toned(&headline(&summary), tone));
                 if hints {
@@ -311,6 +320,19 @@ impl Screen {
             let short: String = text.chars().take(WIDTH).collect();
             self.write(&self.dim(&short));
             self.transient = true;
+        }
+    }
+
+    /// Whether there is a line at the bottom for the split as it is: on a terminal, while nothing is waited for.
+    fn has_live_view(&self) -> bool {
+        self.terminal && self.routes && self.waiting.is_empty() && self.changes.is_empty()
+    }
+
+    /// The split as it is, or that there is nothing to tell.
+    fn live(&mut self, line: Option<String>) {
+        match line {
+            Some(line) => self.transient(&line),
+            None => self.clear(),
         }
     }
 

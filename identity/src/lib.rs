@@ -34,7 +34,7 @@ pub use listen::listen;
 pub use mesh::MeshArgs;
 pub use peer::{Peer, PeerError, peer};
 pub use pod_name::{POD_DOMAIN, pod_name, server_name, uid_of_server_name};
-pub use roots::{Roots, RootsError, to_pem};
+pub use roots::{Root, Roots, RootsError, to_pem};
 pub use spiffe::{SpiffeError, SpiffeId};
 pub use tls::provider;
 pub use verify::verify_chain;

@@ -24,6 +24,17 @@ pub struct Roots {
     clients: Arc<dyn ClientCertVerifier>,
 }
 
+/// What people are told of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Whose it is.
+    pub subject: String,
+    /// Its serial number: hexadecimal bytes with colons.
+    pub serial: String,
+    /// Until when it is good, in seconds since 1970.
+    pub not_after: i64,
+}
+
 /// Why a set of roots can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RootsError {
@@ -95,6 +106,20 @@ impl Roots {
     /// The set, DER.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.certificates
+    }
+
+    /// The set in words.
+    pub fn described(&self) -> Vec<Root> {
+        let root = |der: &CertificateDer<'_>| {
+            let (_, certificate) = X509Certificate::from_der(der).ok()?;
+            Some(Root {
+                subject: certificate.subject().to_string(),
+                serial: certificate.raw_serial_as_string(),
+                not_after: certificate.validity().not_after.timestamp(),
+            })
+        };
+        // None is left out: all of them were read when the set was made.
+        self.certificates.iter().filter_map(root).collect()
     }
 
     /// These and those.

@@ -7,6 +7,7 @@
 mod addresses;
 mod canary;
 mod changes;
+mod commands;
 mod failures;
 mod harness;
 mod mtls;

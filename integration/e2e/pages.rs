@@ -63,6 +63,11 @@ fn ports_are_left_out_as_the_task_says() {
 }
 
 #[test]
+fn requests_are_watched_as_the_task_says() {
+    follow("docs/tasks/tap.md", "");
+}
+
+#[test]
 fn an_expired_certificate_is_found_as_the_task_says() {
     follow("docs/tasks/certificates.md", "");
 }

@@ -105,6 +105,11 @@ impl Cluster {
         }
     }
 
+    /// The namespace that the kubeconfig's context names; `default` if it names none.
+    pub fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
     /// What time it is for the API server, to the second; `None` if it doesn't say.
     ///
     /// # Errors

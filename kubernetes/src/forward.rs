@@ -14,10 +14,11 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, api::Portforwarder};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -58,6 +59,15 @@ pub enum AskError {
     Late(Duration),
 }
 
+/// A port inside a pod, over one forwarded connection that takes one question after the other. Dropping it ends the forwarding.
+pub struct Forwarded {
+    port: u16,
+    sender: http1::SendRequest<Empty<Bytes>>,
+    /// Moves the bytes.
+    connection: JoinHandle<()>,
+    forwarder: Option<Portforwarder>,
+}
+
 impl Cluster {
     /// What a pod answers to a GET on a port of its loopback address.
     ///
@@ -71,59 +81,76 @@ impl Cluster {
         path: &str,
         within: Duration,
     ) -> Result<Bytes, AskError> {
-        let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
-        let asked = async {
-            let forwarded = pods.portforward(pod, &[port]).await;
-            let mut forwarder = forwarded.map_err(|error| AskError::Forward(error.into()))?;
-            let reason = forwarder.take_error(port);
-            let answer = match forwarder.take_stream(port) {
-                Some(stream) => get(stream, port, path).await,
-                None => Err(broken(port, "the port wasn't forwarded")),
-            };
-            let answer = match (answer, reason) {
-                // What the kubelet says is nearer to the cause than how the stream ended.
-                (Err(AskError::Broken { port, reason }), Some(said)) => {
-                    match timeout(REASON, said).await.ok().flatten() {
-                        Some(said) if said.contains("connection refused") => Err(AskError::Refused(port)),
-                        Some(said) => Err(broken(port, said.trim())),
-                        None => Err(AskError::Broken { port, reason }),
-                    }
-                }
-                (answer, _) => answer,
-            };
-            forwarder.abort();
-            answer
-        };
+        let asked = async { self.forward(namespace, pod, port).await?.get(path).await };
         timeout(within, asked).await.unwrap_or(Err(AskError::Late(within)))
+    }
+
+    /// A way to a port of a pod's loopback address.
+    ///
+    /// # Errors
+    /// If the API server doesn't forward. Whether anybody listens shows when it is asked.
+    pub async fn forward(&self, namespace: &str, pod: &str, port: u16) -> Result<Forwarded, AskError> {
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
+        let forwarded = pods.portforward(pod, &[port]).await;
+        let mut forwarder = forwarded.map_err(|error| AskError::Forward(error.into()))?;
+        let stream = forwarder.take_stream(port).ok_or_else(|| broken(port, "the port wasn't forwarded"))?;
+        Forwarded::over(stream, port, Some(forwarder)).await
     }
 }
 
-/// One request over one connection.
-async fn get(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    port: u16,
-    path: &str,
-) -> Result<Bytes, AskError> {
-    let failed = |error: hyper::Error| broken(port, &with_causes(&error));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(port, &error.to_string()))?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(failed)?;
+impl Forwarded {
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        port: u16,
+        forwarder: Option<Portforwarder>,
+    ) -> Result<Self, AskError> {
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|error| broken(port, &with_causes(&error)))?;
+        // How it ends is told to whoever asks over it.
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { port, sender, connection, forwarder })
+    }
+
+    /// What is answered to a GET.
+    ///
+    /// # Errors
+    /// If the port can't be reached, or the answer isn't 200, or is too long.
+    pub async fn get(&mut self, path: &str) -> Result<Bytes, AskError> {
+        let (answer, port) = (self.exchange(path).await, self.port);
+        let Err(AskError::Broken { .. }) = &answer else { return answer };
+        // What the kubelet says is nearer to the cause than how the stream ended.
+        let said = self.forwarder.as_mut().and_then(|forwarder| forwarder.take_error(port));
+        let Some(said) = said else { return answer };
+        match timeout(REASON, said).await.ok().flatten() {
+            Some(said) if said.contains("connection refused") => Err(AskError::Refused(port)),
+            Some(said) => Err(broken(port, said.trim())),
+            None => answer,
+        }
+    }
+
+    async fn exchange(&mut self, path: &str) -> Result<Bytes, AskError> {
+        let port = self.port;
+        let failed = |error: hyper::Error| broken(port, &with_causes(&error));
+        let request = Request::get(path)
+            .header(header::HOST, "localhost")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| broken(port, &error.to_string()))?;
+        self.sender.ready().await.map_err(failed)?;
+        let answer = self.sender.send_request(request).await.map_err(failed)?;
         if answer.status() != StatusCode::OK {
             return Err(AskError::Status { port, status: answer.status() });
         }
         let body = Limited::new(answer.into_body(), LONGEST).collect().await;
         Ok(body.map_err(|error| broken(port, &error.to_string()))?.to_bytes())
-    };
-    tokio::pin!(exchange);
-    // The connection moves the bytes while it is polled, and may end before the exchange has looked at the last of them.
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ = connection => exchange.await,
+    }
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.connection.abort();
+        if let Some(forwarder) = &self.forwarder {
+            forwarder.abort();
+        }
     }
 }
 
@@ -146,13 +173,33 @@ mod tests {
             assert!(request[..read].starts_with(b"GET /status HTTP/1.1\r\n"));
             theirs.write_all(answer).await.unwrap();
         };
-        tokio::join!(get(ours, 15_000, "/status"), pod).0
+        let asked = async { Forwarded::over(ours, 15_000, None).await?.get("/status").await };
+        tokio::join!(asked, pod).0
     }
 
     #[tokio::test]
     async fn an_answer_is_its_body() {
         let answer = answered(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
         assert_eq!(answer.unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn one_connection_takes_one_question_after_the_other() {
+        let (ours, theirs) = duplex(1024);
+        let pod = async move {
+            let (mut theirs, mut request) = (theirs, [0; 512]);
+            for answer in ["1", "2"] {
+                let read = theirs.read(&mut request).await.unwrap();
+                assert!(request[..read].starts_with(b"GET /tap"));
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{answer}");
+                theirs.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let asked = async {
+            let mut forwarded = Forwarded::over(ours, 15_000, None).await.unwrap();
+            [forwarded.get("/tap").await.unwrap(), forwarded.get("/tap?after=1").await.unwrap()]
+        };
+        assert_eq!(tokio::join!(asked, pod).0, ["1", "2"]);
     }
 
     #[tokio::test]

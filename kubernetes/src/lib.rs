@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! kubeconfig | service account ─connect→ Cluster ─┬─ api: get, list, create, replace, delete (one request each, bounded in time)
+//!                                                 ├─ logs: what a container prints
 //!                                                 ├─ forward: a question to a pod's own port    (as `kubectl port-forward`)
 //!                                                 ├─ Watch: list, then follow           (forever, through every failure)
 //!                                                 └─ Campaign: a Lease, held or awaited (who writes what everybody could write)
@@ -18,6 +19,7 @@ mod connect;
 mod error;
 mod forward;
 mod lease;
+mod logs;
 mod resource;
 mod watch;
 
@@ -25,8 +27,9 @@ pub use self::{
     api::{Cluster, Created, Replaced},
     connect::{ConnectError, Context},
     error::{ApiError, Problem},
-    forward::AskError,
+    forward::{AskError, Forwarded},
     lease::{Campaign, Leadership, LeaseName},
+    logs::Logs,
     resource::{Resource, Selection, core},
     watch::{Event, Key, Watch},
 };

@@ -108,6 +108,15 @@ impl Client {
         self.ask(&Request::Logs { target, namespace, container, after })
     }
 
+    /// What the sidecar of a pod answers to a GET on its admin address (`/tap`).
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Refused`] if there is no such sidecar, or it doesn't answer.
+    pub fn sidecar(&self, namespace: &str, pod: &str, path: &str) -> Result<Value, ClientError> {
+        let (namespace, pod, path) = (namespace.to_owned(), pod.to_owned(), path.to_owned());
+        self.ask(&Request::Sidecar { namespace, pod, path })
+    }
+
     /// Waits until it is so.
     ///
     /// # Errors

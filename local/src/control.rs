@@ -41,6 +41,15 @@ pub enum Request {
         /// Only what was printed since: the [`LogPart::place`] of an earlier reply.
         after: Option<LogPlace>,
     },
+    /// What the sidecar of a pod answers on its admin address: JSON.
+    Sidecar {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        pod: String,
+        /// `/status`, `/tap?after=12`.
+        path: String,
+    },
     /// Replies when it is so, or with an error when time is up, which says what is missing.
     Wait {
         /// What for.

@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     Install,
     /// Whether what is installed works.
     Operate,
+    /// Whether sidecars are in order.
+    Proxies,
 }
 
 /// What one test found.
@@ -128,6 +130,7 @@ impl Report {
         let (can, cannot) = match self.purpose {
             Purpose::Up => ("gamut up works here", "gamut up can't work here"),
             Purpose::Install => ("Gamut can be installed here", "Gamut can't be installed here"),
+            Purpose::Proxies => ("the sidecars are in order", "the sidecars aren't in order"),
             Purpose::Operate => ("the mesh works", "the mesh doesn't work, or not everywhere,"),
         };
         let any = |outcome| self.findings.iter().any(|finding| finding.result == outcome);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a cluster | whether what is installed works: control plane, webhook, clocks, pods and their sidecars |
 //! | a cluster, `--pre` | whether Gamut can be installed: version, permissions, definitions, Pod Security |
+//! | a cluster or a `gamut up`, `--proxy` | whether the sidecars are in order, and the routes that they follow |
 //! | this machine | whether `gamut up` can work: does what the mesh does, in namespaces that end with the test |
 //!
 //! Each test says what it found and the remedy.
@@ -11,7 +12,10 @@
 mod cluster;
 mod finding;
 mod machine;
+mod routes;
 mod sessions;
+mod sidecars;
+mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -20,7 +24,7 @@ use jiff::Timestamp;
 use self::finding::{Finding, Purpose, Report};
 use crate::{
     output::{self, Colour, Format},
-    world::{self, Choice, Place},
+    world::{self, Choice, Place, World},
 };
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,12 @@ pub(crate) struct Args {
     /// Find out whether Gamut can be installed in the cluster
     #[arg(long, conflicts_with = "name")]
     pre: bool,
+    /// Find out whether the sidecars are in order: identities, certificates, roots, tables, and the routes they follow
+    #[arg(long, conflicts_with_all = ["pre", "machine", "crds"])]
+    proxy: bool,
+    /// With --proxy: only sidecars and routes of this namespace
+    #[arg(short, long, value_name = "NAMESPACE", requires = "proxy")]
+    namespace: Option<String>,
     /// Examine this machine, for `gamut up`. This is also done where an instance is asked, and where there is neither
     /// instance nor kubeconfig
     #[arg(long, conflicts_with_all = ["pre", "context", "kubeconfig"])]
@@ -49,6 +59,9 @@ pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
 }
 
 async fn report(args: &Args) -> anyhow::Result<Report> {
+    if args.proxy {
+        return of_proxies(&args.choice.world().await?, args.namespace.as_deref()).await;
+    }
     let cluster_named = args.pre || args.choice.names_cluster();
     if args.machine || !args.crds.is_empty() || (!cluster_named && args.choice.instance()?.is_some()) {
         return Ok(of_machine(&args.crds));
@@ -59,6 +72,15 @@ async fn report(args: &Args) -> anyhow::Result<Report> {
         None if args.pre => Err(world::nobody_to_ask()),
         None => Ok(of_machine(&args.crds)),
     }
+}
+
+async fn of_proxies(world: &World, namespace: Option<&str>) -> anyhow::Result<Report> {
+    let mut mesh = world.mesh(namespace).await?;
+    let place = mesh.world.clone();
+    mesh.pods.retain(|pod| namespace.is_none_or(|wanted| pod.namespace == wanted));
+    let mut findings = sidecars::all(mesh, Timestamp::now());
+    findings.extend(routes::all(world, namespace).await);
+    Ok(Report { world: place, purpose: Purpose::Proxies, findings })
 }
 
 fn of_machine(crds: &[PathBuf]) -> Report {

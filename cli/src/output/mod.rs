@@ -75,6 +75,26 @@ pub(crate) fn print<T: Serialize>(
     write(&text)
 }
 
+/// Data as one line of JSON.
+///
+/// # Errors
+/// It can't be written as JSON.
+pub(crate) fn json_line<T: Serialize>(data: &T) -> anyhow::Result<String> {
+    Ok(printable_json(&serde_json::to_string(data)?) + "\n")
+}
+
+/// Writes to standard output as it comes. `false`: nobody reads it any more (`| head`).
+///
+/// # Errors
+/// Standard output can't be written to.
+pub(crate) fn stream(part: &[u8]) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(part).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => Ok(result.map(|()| true)?),
+    }
+}
+
 /// Tells something on standard error, on a line of its own.
 pub(crate) fn tell(what: impl fmt::Display) {
     eprintln!("gamut: {}", printable(&what.to_string()));
@@ -85,11 +105,7 @@ pub(crate) fn tell(what: impl fmt::Display) {
 /// # Errors
 /// As [`print`].
 pub(crate) fn write(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    stream(text.as_bytes()).map(|_| ())
 }
 
 /// JSON as serde_json writes it, but for what it leaves in strings and a terminal would obey: DEL, the C1 controls (ECMA-48),

@@ -24,7 +24,7 @@ use crate::world::{Objects, Selection, World};
 ///
 /// # Errors
 /// Nobody answers.
-pub(super) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
+pub(crate) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
     let mesh = world.mesh(None).await?;
     let counters = Counters::of(&mesh.pods);
     let objects = Objects::of_world(world).await?;
@@ -189,7 +189,7 @@ fn rule_report<F>(
 }
 
 /// To a tenth; `None` of nothing.
-fn percent(part: u64, whole: u64) -> Option<f64> {
+pub(super) fn percent(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| (part as f64 * 1000.0 / whole as f64).round() / 10.0)
 }
 

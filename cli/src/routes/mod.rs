@@ -4,6 +4,7 @@ mod extensions;
 mod gather;
 mod page;
 mod session;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -12,6 +13,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::session::Session;
+pub(crate) use self::{
+    gather::report,
+    watch::{INTERVAL, Window},
+};
 
 use crate::{
     output::{self, Colour, Format},
@@ -22,6 +27,10 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     selection: Selection,
+    /// Show the split as it is, again and again: set weights beside measured shares. Without a terminal a line for each
+    /// rule that something happened to
+    #[arg(short, long)]
+    watch: bool,
     /// More columns, or data instead of text
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
@@ -142,6 +151,13 @@ pub(crate) struct Backend {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
+    if args.watch {
+        world::ask(async {
+            let world = args.selection.choice.world().await?;
+            watch::watch(&world, &args.selection, args.output, colour).await
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report =
         world::ask(async { gather::report(&args.selection.choice.world().await?, &args.selection).await })?;
     let now = Timestamp::now();

@@ -156,12 +156,13 @@ fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
 }
 
 /// `web-v1:80` for `service/shop/web-v1:80` in a route of `shop`; other namespaces and kinds stay visible.
-fn short<'a>(id: &'a str, namespace: &str) -> &'a str {
+pub(super) fn short<'a>(id: &'a str, namespace: &str) -> &'a str {
     let name = id.strip_prefix("service/").unwrap_or(id);
     name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name)
 }
 
-fn percent(share: Option<f64>) -> String {
+/// `-` where there is none.
+pub(super) fn percent(share: Option<f64>) -> String {
     match share {
         None => "-".to_owned(),
         Some(share) if share.fract() == 0.0 => format!("{share:.0}%"),

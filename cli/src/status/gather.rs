@@ -114,7 +114,7 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
 }
 
 /// A certificate begins before it was issued, by what the CA allows clocks to differ.
-fn certificate(status: &CertificateStatus) -> Option<Certificate> {
+pub(crate) fn certificate(status: &CertificateStatus) -> Option<Certificate> {
     let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok();
     let issued = time(status.not_before.saturating_add(gamut_ca::authority::BACKDATE.as_secs()))?;
     Some(Certificate { issued, expires: time(status.not_after)? })

@@ -13,7 +13,10 @@ use crate::{
     world::{self, Component, Place, Selection},
 };
 
-pub(crate) use self::gather::of;
+pub(crate) use self::{
+    gather::{certificate, of},
+    page::certificate as certificate_cell,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -93,7 +93,8 @@ fn sessions(report: &Report, page: &mut Page) {
     page.table(0, &heading, rows);
 }
 
-fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Cell {
+/// How long a certificate is still good.
+pub(crate) fn certificate(certificate: Option<&Certificate>, now: Timestamp) -> Cell {
     match certificate {
         None => Cell::new("none yet", Tone::Bad),
         Some(certificate) if certificate.expires <= now => {

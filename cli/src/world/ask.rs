@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use gamut_kubernetes::{AskError, Cluster};
-use gamut_local::control::PodReport;
+use gamut_kubernetes::{AskError, Cluster, Forwarded};
+use gamut_local::{Client, control::PodReport};
 use gamut_proxy::config::ports;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 
-use super::{SYSTEM_NAMESPACE, pod};
+use super::{SYSTEM_NAMESPACE, World, pod};
 
 /// How many pods are asked at the same time.
 const AT_ONCE: usize = 16;
@@ -55,6 +58,62 @@ pub(super) async fn sidecars(cluster: &Cluster, pods: &mut [PodReport]) {
 pub(super) async fn own<T: DeserializeOwned>(cluster: &Cluster, pod: &str, port: u16) -> Result<T, String> {
     let status = status(cluster, SYSTEM_NAMESPACE, pod, port, EACH).await?;
     serde_json::from_value(status).map_err(|error| format!("it speaks another version of /status: {error}"))
+}
+
+/// A way to the admin port of one pod's sidecar, for who asks again and again.
+pub(crate) enum Line {
+    /// By the control socket of a `gamut up`.
+    Instance {
+        /// Whose.
+        client: Client,
+        /// The pod's namespace and name.
+        pod: (String, String),
+    },
+    /// Through the API server, over one forwarded connection.
+    Cluster(Box<Forwarded>),
+}
+
+impl World {
+    /// A way to a pod's sidecar.
+    ///
+    /// # Errors
+    /// Why there is none, in one line: the API server doesn't forward ports for who asks, say.
+    pub(crate) async fn line(&self, namespace: &str, pod: &str) -> Result<Line, String> {
+        match self {
+            Self::Instance(client) => {
+                Ok(Line::Instance { client: client.clone(), pod: (namespace.to_owned(), pod.to_owned()) })
+            }
+            Self::Cluster(cluster, _) => {
+                let forwarded = timeout(EACH, cluster.forward(namespace, pod, ports::ADMIN)).await;
+                let forwarded = forwarded.map_err(|_| AskError::Late(EACH).to_string())?;
+                Ok(Line::Cluster(Box::new(forwarded.map_err(|error| error.to_string())?)))
+            }
+        }
+    }
+}
+
+impl Line {
+    /// What the sidecar answers to a GET.
+    ///
+    /// # Errors
+    /// Why it doesn't, in one line. The line is of no more use then.
+    pub(crate) async fn ask<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, String> {
+        let value: Value = match self {
+            Self::Instance { client, pod } => {
+                // Its client waits for the reply, and others mustn't.
+                let (client, (namespace, name), path) = (client.clone(), pod.clone(), path.to_owned());
+                let asked = spawn_blocking(move || client.sidecar(&namespace, &name, &path)).await;
+                asked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?
+            }
+            Self::Cluster(forwarded) => {
+                let answer = timeout(EACH, forwarded.get(path)).await;
+                let answer =
+                    answer.unwrap_or(Err(AskError::Late(EACH))).map_err(|error| error.to_string())?;
+                serde_json::from_slice(&answer).map_err(|error| format!("its answer isn't JSON: {error}"))?
+            }
+        };
+        serde_json::from_value(value).map_err(|error| format!("it speaks another version of {path}: {error}"))
+    }
 }
 
 async fn status(

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! flags, GAMUT_INSTANCE, what runs, kubeconfig ─ Choice ─► World ─┬─ mesh: components, pods, what every sidecar says
+//!                                                                 ├─ pods_of: the pods of a Target, as people name them
+//!                                                                 ├─ line: one sidecar, asked again and again
 //!                                                                 └─ objects: what the controller reads
 //! ```
 //!
@@ -15,6 +17,7 @@ mod place;
 mod pod;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod target;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -28,10 +31,12 @@ use gamut_manifest::{Object, Origin};
 use serde_json::Value;
 
 pub(crate) use self::{
+    ask::Line,
     mesh::{COMPONENTS, Component, Mesh, OwnStatus, components},
     objects::Objects,
     place::Place,
     pod::{has_sidecar, is_over, report as pod_report},
+    target::Target,
 };
 
 /// The flags that say which world is meant.
@@ -192,7 +197,7 @@ impl World {
         }
     }
 
-    /// A Deployment, StatefulSet, Job or Pod, if it is there.
+    /// A Deployment, StatefulSet, Job, Pod or Service, if it is there.
     ///
     /// # Errors
     /// Nobody answers, or the answer is no.
@@ -241,13 +246,14 @@ fn object(value: Value, from: &str) -> Option<Object> {
     Object::from_value(value, &origin).ok()
 }
 
-/// Where the workloads are that people name as clients.
+/// Where the workloads and Services are that people name.
 fn workloads(kind: &str) -> Option<Resource> {
     match kind {
         "Deployment" => Some(Resource::namespaced("apps", "v1", "Deployment", "deployments")),
         "StatefulSet" => Some(Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets")),
         "Job" => Some(Resource::namespaced("batch", "v1", "Job", "jobs")),
         "Pod" => Some(core::POD),
+        "Service" => Some(core::SERVICE),
         _ => None,
     }
 }

@@ -12,8 +12,8 @@ use tokio::{net::TcpStream, time::timeout};
 /// More than any status is long.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// Admin addresses are on this machine and answer at once.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Admin addresses are on this machine and answer at once; a sidecar's `/tap` waits up to 2 s for something to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A GET over a connection of its own; the status, and the body if `read_body`. The error is a phrase.
 pub(crate) async fn get(

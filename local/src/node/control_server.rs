@@ -45,6 +45,8 @@ pub(crate) enum Answer {
     Reply(Reply, Vec<OwnedFd>),
     /// To be completed by asking these pods' sidecars: index in the status, process in the pod's network.
     Status(Box<Status>, Vec<(usize, i32)>),
+    /// To be had from the sidecar in the network of this process, at this path.
+    Sidecar(i32, String),
 }
 
 impl Answer {
@@ -112,6 +114,10 @@ async fn serve(mut stream: UnixStream, questions: mpsc::Sender<Question>) -> io:
             let status = ask_others(*status, pods).await;
             (Reply::Ok(serde_json::to_value(status).map_err(io::Error::from)?), Vec::new())
         }
+        Answer::Sidecar(process, path) => {
+            let asked = tokio::task::spawn_blocking(move || ask_in(process, path)).await;
+            (asked.map_err(io::Error::other)?.map_or_else(Reply::Error, Reply::Ok), Vec::new())
+        }
     };
     let borrowed: Vec<BorrowedFd<'_>> = held.iter().map(OwnedFd::as_fd).collect();
     send(&stream, &reply, &borrowed).await
@@ -143,7 +149,7 @@ async fn ask_others(mut status: Status, pods: Vec<(usize, i32)>) -> Status {
     status.controller = http::get_json(CONTROLLER_ADMIN, "/status").await.ok();
     let mut questions = JoinSet::new();
     for (index, process) in pods {
-        questions.spawn_blocking(move || (index, ask_in(process)));
+        questions.spawn_blocking(move || (index, ask_in(process, "/status".to_owned())));
     }
     while let Some(answered) = questions.join_next().await {
         let Ok((index, outcome)) = answered else { continue };
@@ -156,11 +162,11 @@ async fn ask_others(mut status: Status, pods: Vec<(usize, i32)>) -> Status {
     status
 }
 
-fn ask_in(process: i32) -> Result<Value, String> {
-    let asked = namespaces::in_network_of(process, || {
+fn ask_in(process: i32, path: String) -> Result<Value, String> {
+    let asked = namespaces::in_network_of(process, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        runtime.block_on(http::get_json(SIDECAR_ADMIN, "/status"))
+        runtime.block_on(http::get_json(SIDECAR_ADMIN, &path))
     });
     asked.map_err(|error| error.to_string())?
 }

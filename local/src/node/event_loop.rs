@@ -255,6 +255,8 @@ impl Node {
             Request::Namespaces { target, namespace, container } => {
                 report::entrance(&self.cluster, &target, &namespace, container.as_deref())
             }
+            Request::Sidecar { namespace, pod, path } => report::sidecar(&self.cluster, &namespace, &pod)
+                .map_or_else(Answer::error, |process| Answer::Sidecar(process, path)),
             Request::Logs { target, namespace, container, after } => {
                 report::logs(&self.cluster, &target, &namespace, container.as_deref(), after)
             }

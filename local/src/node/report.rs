@@ -194,6 +194,15 @@ pub(crate) fn entrance(
 }
 
 /// What a container of a target has printed.
+/// The process in whose network a pod's sidecar answers.
+pub(crate) fn sidecar(cluster: &Cluster, namespace: &str, name: &str) -> Result<i32, String> {
+    let pod = find(cluster, &Target::Pod(name.to_owned()), namespace)?;
+    match report_pod(pod) {
+        (report, _) if !report.meshed => Err(format!("{} has no sidecar", pod.title())),
+        (_, process) => process.ok_or_else(|| format!("the sidecar of {} hasn't started yet", pod.title())),
+    }
+}
+
 pub(crate) fn logs(
     cluster: &Cluster,
     target: &Target,

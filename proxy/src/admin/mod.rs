@@ -6,7 +6,7 @@
 //! | `127.0.0.1:15000` | `/ready` | 200 once traffic is taken, else 503 and what is missing |
 //! | | `/status` | [`ProxyStatus`] as JSON |
 //! | | `/config_dump` | every table in force as JSON; no keys |
-//! | | `/tap?after=N` | what was requested since ([`Tapped`](crate::record::tap::Tapped)) as JSON; waits for it a little |
+//! | | `/tap?after=N` | what was requested since ([`Tapped`](crate::record::tap::Tapped)) as JSON; waits for it a little. Without `after`: from now on |
 //! | | `/metrics` | as below |
 //! | | `POST /drain` | begins the draining ([`crate::drain`]); what `gamut drain` sends |
 //! | `[::]:15020` | `/metrics` | Prometheus text |
@@ -23,8 +23,8 @@ use gamut_identity::Identity;
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
 pub use self::status::{
-    BackendStatus, CertificateStatus, EjectedStatus, EndpointsStatus, ProxyStatus, Readiness, SessionStatus,
-    readiness,
+    BackendStatus, CertificateStatus, EjectedStatus, EndpointsStatus, ProxyStatus, Readiness, RootStatus,
+    SessionStatus, readiness,
 };
 use crate::{drain::Notice, record::tap::Taps, tables::Tables, telemetry::Telemetry};
 

@@ -28,6 +28,9 @@ pub struct ProxyStatus {
     /// Why the newest try to get a certificate failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_problem: Option<String>,
+    /// The roots that it trusts; none before its first certificate.
+    #[serde(default)]
+    pub roots: Vec<RootStatus>,
     /// Whether it takes traffic.
     pub ready: Readiness,
     /// How it stands with the controller; none while it is shutting down.
@@ -42,6 +45,9 @@ pub struct ProxyStatus {
     pub endpoints: Vec<EndpointsStatus>,
     /// What became of sessions.
     pub sessions: Vec<SessionStatus>,
+    /// Connections that were kept waiting, because neither side said by which protocol it speaks.
+    #[serde(default)]
+    pub detect_timeouts: u64,
 }
 
 /// A certificate's life.
@@ -52,6 +58,18 @@ pub struct CertificateStatus {
     pub serial: String,
     /// When it began, in seconds since 1970.
     pub not_before: u64,
+    /// When it ends, in seconds since 1970.
+    pub not_after: u64,
+}
+
+/// A root that is trusted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootStatus {
+    /// Whose it is.
+    pub subject: String,
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
     /// When it ends, in seconds since 1970.
     pub not_after: u64,
 }
@@ -145,12 +163,14 @@ impl ProxyStatus {
             identity: identity.id().to_string(),
             certificate: certificate(identity),
             certificate_problem: identity.status().borrow().problem.as_ref().map(ToString::to_string),
+            roots: roots(identity),
             ready: readiness(identity, tables),
             controller,
             tables: held,
             backends: backends(telemetry),
             endpoints: endpoints(telemetry),
             sessions: sessions(telemetry),
+            detect_timeouts: telemetry.detect_timeouts(),
         }
     }
 
@@ -179,6 +199,16 @@ fn certificate(identity: &Identity) -> Option<CertificateStatus> {
         not_before: seconds(certificate.not_before()),
         not_after: seconds(certificate.not_after()),
     })
+}
+
+fn roots(identity: &Identity) -> Vec<RootStatus> {
+    let roots = identity.roots().map(|roots| roots.described()).unwrap_or_default();
+    let root = |root: gamut_identity::Root| RootStatus {
+        subject: root.subject,
+        serial: root.serial,
+        not_after: root.not_after.try_into().unwrap_or(0),
+    };
+    roots.into_iter().map(root).collect()
 }
 
 /// Seconds since 1970; 0 before.

@@ -63,16 +63,17 @@ impl Taps {
         Self(Arc::new(Shared { recorder, kept, news: Notify::new(), asked: Notify::new() }))
     }
 
-    /// What came after the record with the number `after`; without one, what comes from now on. Waits a little while there is
-    /// nothing.
+    /// What came after the record with the number `after`; waits a little while there is nothing. Without a number, nothing and
+    /// at once: records are kept from now on.
     pub async fn after(&self, after: Option<u64>) -> Tapped {
-        let after = {
+        let last = {
             let mut kept = self.lock();
             kept.until = Some(Instant::now() + LINGER);
-            after.unwrap_or(kept.next - 1)
+            kept.next - 1
         };
         self.0.recorder.0.on.store(true, Relaxed);
         self.0.asked.notify_one();
+        let Some(after) = after else { return Tapped { last, missed: 0, records: Vec::new() } };
         let news = self.0.news.notified();
         if self.lock().next - 1 <= after {
             let _ = timeout(WAIT, news).await;
@@ -151,7 +152,9 @@ mod tests {
     async fn a_tap_sees_what_comes_from_now_on_each_once() {
         let taps = Taps::new(Recorder::off());
         taps.show(&record(500));
-        let (first, ()) = tokio::join!(taps.after(None), async { taps.show(&record(201)) });
+        let on = taps.after(None).await;
+        assert_eq!(on, Tapped { last: 0, missed: 0, records: Vec::new() });
+        let (first, ()) = tokio::join!(taps.after(Some(on.last)), async { taps.show(&record(201)) });
         assert_eq!(statuses(&first), [201]);
         taps.show(&record(202));
         taps.show(&record(203));

@@ -194,6 +194,12 @@ impl Telemetry {
         self.0.connections(direction).detect_timeouts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// All connections that said nothing in time, of both directions.
+    pub fn detect_timeouts(&self) -> u64 {
+        let of = |direction| self.0.connections(direction).detect_timeouts.load(Ordering::Relaxed);
+        of(Direction::Inbound) + of(Direction::Outbound)
+    }
+
     /// Counts a connection as open until the returned value is dropped.
     pub fn connection(&self, direction: Direction) -> OpenConnection {
         self.0.connections(direction).opened.fetch_add(1, Ordering::Relaxed);

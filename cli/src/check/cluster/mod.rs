@@ -5,7 +5,7 @@
 //!                     ├─ gateway_api   definitions, what sessions can be written as, XMesh
 //!                     ├─ control_plane components, Lease and clocks
 //!                     ├─ webhook       its configuration, Service and roots
-//!                     └─ pods          namespaces, pods without sidecars, sidecars
+//!                     └─ pods          namespaces, pods without sidecars
 //! ```
 //!
 //! What can't be read is unknown, and the other tests go on.
@@ -22,8 +22,12 @@ mod webhook;
 use gamut_kubernetes::{Cluster, Context};
 
 use self::facts::{Facts, Read};
-use super::finding::{Finding, Purpose, Report};
-use crate::world::{self, Place};
+use super::{
+    finding::{Finding, Purpose, Report},
+    routes, sidecars,
+    words::{count, few},
+};
+use crate::world::{self, Place, World};
 
 /// Whether Gamut can be installed.
 ///
@@ -70,8 +74,9 @@ pub(super) async fn now(cluster: &Cluster, context: &Context) -> anyhow::Result<
     if let Ok(objects) = &facts.pods {
         let mesh = world::Mesh::of_pods(cluster, world.clone(), objects, components).await;
         findings.extend(control_plane::controllers(&mesh));
-        findings.extend(pods::sidecars(mesh, facts.time));
+        findings.extend(sidecars::all(mesh, facts.time));
     }
+    findings.extend(routes::all(&World::Cluster(cluster.clone(), context.clone()), None).await);
     Ok(Report { world, purpose: Purpose::Operate, findings })
 }
 
@@ -86,19 +91,4 @@ fn unknown(what: &'static str, reason: &str) -> Finding {
         format!("can't be examined: {reason}"),
         "ask as somebody who has the role for it (docs/reference/cli.md), or try again",
     )
-}
-
-/// The first few of a list, and how many more there are.
-fn few(items: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown = items.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match items.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-/// `1 pod`, `2 pods`.
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,11 +1,8 @@
-//! Pods that should have sidecars, and sidecars that should be in order.
+//! Namespaces that ask for sidecars, and pods that should have one.
 
 use std::collections::BTreeMap;
 
-use gamut_injector::{
-    Config, INIT_CONTAINER, INJECT, Injection, NamespaceView, PROXY_CONTAINER, ROOTS_CONFIG_MAP, Skipped,
-};
-use jiff::Timestamp;
+use gamut_injector::{Config, INIT_CONTAINER, INJECT, Injection, NamespaceView, ROOTS_CONFIG_MAP, Skipped};
 use serde_json::Value;
 
 use super::{
@@ -13,16 +10,10 @@ use super::{
     facts::{labels, name, namespace},
     few, unread,
 };
-use crate::{
-    status::{self, Pod, Sidecar},
-    world::{self, Mesh, SYSTEM_NAMESPACE},
-};
+use crate::world::{self, SYSTEM_NAMESPACE};
 
 /// Pods that violate this Pod Security level are refused.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
-
-/// How far in the future a certificate may have been issued before the CA's clock is doubted, in seconds.
-const ISSUED_EARLY: i64 = 60;
 
 /// Which namespaces ask for sidecars.
 pub(super) fn namespaces(facts: &Facts) -> Vec<Finding> {
@@ -181,122 +172,4 @@ pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok(WHAT, "none that should have one"));
     }
     findings
-}
-
-/// The sidecars that there are: whether they start, answer, have certificates and the newest tables.
-pub(super) fn sidecars(mesh: Mesh, now: Timestamp) -> Vec<Finding> {
-    const WHAT: &str = "sidecars";
-    let ours = |line: &&String| {
-        [INIT_CONTAINER, PROXY_CONTAINER].iter().any(|name| line.contains(&format!("container {name}")))
-    };
-    let stuck: Vec<String> = mesh.waiting_for.iter().filter(ours).cloned().collect();
-    let mut findings = versions(&mesh);
-    let report = status::of(mesh, |_| true);
-    let sidecars: Vec<(String, &Sidecar)> = report
-        .pods
-        .iter()
-        .filter_map(|pod: &Pod| Some((format!("{}/{}", pod.namespace, pod.name), pod.sidecar.as_ref()?)))
-        .collect();
-    if !stuck.is_empty() {
-        let remedy = "kubectl -n NAMESPACE describe pod NAME; kubectl -n NAMESPACE logs NAME -c gamut-proxy";
-        findings.push(Finding::failed(WHAT, few(&stuck), remedy));
-    }
-    let silent: Vec<String> = sidecars
-        .iter()
-        .filter_map(|(pod, sidecar)| match sidecar {
-            Sidecar::Silent(reason) => Some(format!("{pod}: {reason}")),
-            Sidecar::Known(_) => None,
-        })
-        .collect();
-    if !silent.is_empty() {
-        let remedy = "to ask sidecars takes the permission to create pods/portforward in their namespaces; \
-                      kubectl logs -c gamut-proxy says what they do";
-        findings.push(Finding::unknown(WHAT, few(&silent), remedy));
-    }
-    let known = || {
-        sidecars.iter().filter_map(|(pod, sidecar)| match sidecar {
-            Sidecar::Known(known) => Some((pod, known)),
-            Sidecar::Silent(_) => None,
-        })
-    };
-    let mut lines = |what, failed: bool, lines: Vec<String>, remedy: &str| match (lines.is_empty(), failed) {
-        (true, _) => {}
-        (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
-        (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
-    };
-    let away =
-        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.tables.controller_away.as_ref()?)));
-    lines(WHAT, true, away.collect(), "they go on with what they have; new workloads wait: see controller");
-    let refused =
-        known().flat_map(|(pod, known)| known.tables.refused.iter().map(move |key| format!("{pod}: {key}")));
-    lines(
-        WHAT,
-        true,
-        refused.collect(),
-        "the table before stays in force; a sidecar of the controller's version would take it: restart the workload",
-    );
-    let behind = known().filter(|(_, known)| !known.tables.behind.is_empty());
-    let behind = behind.map(|(pod, known)| format!("{pod}: waits for {}", few(&known.tables.behind)));
-    lines(WHAT, false, behind.collect(), "if it lasts: `gamut status` says what they wait for");
-
-    let ended = known().filter_map(|(pod, known)| match &known.certificate {
-        None => Some(format!("{pod} has none yet")),
-        Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired")),
-    });
-    const CERTIFICATES: &str = "certificates";
-    lines(
-        CERTIFICATES,
-        true,
-        ended.collect(),
-        "nothing new connects to or from these pods: see ca, and kubectl logs -c gamut-proxy",
-    );
-    let failing =
-        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
-    lines(
-        CERTIFICATES,
-        false,
-        failing.collect(),
-        "the certificate they have stays good until it ends: see ca",
-    );
-    let early = known().filter_map(|(pod, known)| {
-        let ahead = known.certificate.as_ref()?.issued.as_second() - now.as_second();
-        (ahead > ISSUED_EARLY).then(|| format!("{pod}: issued {ahead} s in the future"))
-    });
-    lines(
-        CERTIFICATES,
-        false,
-        early.collect(),
-        "the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
-    );
-    if findings.is_empty() {
-        findings.push(match sidecars.len() {
-            0 => Finding::ok(WHAT, "none yet"),
-            number => Finding::ok(WHAT, format!("{number} with a certificate and the newest tables")),
-        });
-    }
-    findings
-}
-
-/// Sidecars of another version than their controller.
-fn versions(mesh: &Mesh) -> Vec<Finding> {
-    let Some(version) = mesh.controllers.iter().map(|status| status.version.as_str()).max() else {
-        return Vec::new();
-    };
-    let others: Vec<String> = mesh
-        .controllers
-        .iter()
-        .flat_map(|status| &status.subscribers)
-        .filter(|subscriber| subscriber.proxy_version != version)
-        .map(|subscriber| {
-            format!("{}/{} ({})", subscriber.namespace, subscriber.pod, subscriber.proxy_version)
-        })
-        .collect();
-    match others.is_empty() {
-        true => Vec::new(),
-        false => vec![Finding::warning(
-            "sidecar versions",
-            format!("other than the controller's {version}: {}", few(&others)),
-            "kubectl -n NAMESPACE rollout restart deployment/NAME gives them the new one",
-        )],
-    }
 }

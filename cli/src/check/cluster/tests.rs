@@ -313,7 +313,7 @@ fn mesh(pods: Vec<PodReport>, proxy_version: &str) -> world::Mesh {
 fn of_sidecars(mesh: world::Mesh) -> String {
     let now = Timestamp::from_second(1_000_000).unwrap();
     let mut findings = control_plane::controllers(&mesh);
-    findings.extend(pods::sidecars(mesh, now));
+    findings.extend(sidecars::all(mesh, now));
     Report { world: Place::Machine, purpose: Purpose::Operate, findings }.page(now).render(false)
 }
 

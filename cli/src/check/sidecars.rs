@@ -1,0 +1,299 @@
+//! The sidecars that there are: whether they start, answer, have certificates and the newest tables, and what they have met.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gamut_injector::{INIT_CONTAINER, PROXY_CONTAINER};
+use gamut_proxy::admin::{ProxyStatus, RootStatus};
+use jiff::Timestamp;
+
+use super::{
+    finding::Finding,
+    words::{count, few},
+};
+use crate::{
+    status::{self, Pod, Sidecar},
+    world::Mesh,
+};
+
+const WHAT: &str = "sidecars";
+const CERTIFICATES: &str = "certificates";
+
+/// How far in the future a certificate may have been issued before the CA's clock is doubted, in seconds.
+const ISSUED_EARLY: i64 = 60;
+/// How soon the end of a root is a warning, in seconds: a month. The CA replaces it by itself long before.
+const ROOT_LEFT: i64 = 30 * 24 * 60 * 60;
+
+/// All of them.
+pub(super) fn all(mesh: Mesh, now: Timestamp) -> Vec<Finding> {
+    let told = told(&mesh);
+    let mut findings = versions(&mesh);
+    let (of_status, number) = in_order(mesh, now);
+    findings.extend(of_status);
+    findings.extend(roots(&told, now));
+    findings.extend(met(&told));
+    if findings.is_empty() {
+        findings.push(match number {
+            0 => Finding::ok(WHAT, "none yet"),
+            number => Finding::ok(WHAT, format!("{number} with a certificate and the newest tables")),
+        });
+    }
+    findings
+}
+
+/// What the sidecars that answer say, by pod.
+fn told(mesh: &Mesh) -> Vec<(String, ProxyStatus)> {
+    let told = mesh.pods.iter().filter_map(|pod| {
+        let status = serde_json::from_value(pod.proxy.clone()?).ok()?;
+        Some((format!("{}/{}", pod.namespace, pod.name), status))
+    });
+    told.collect()
+}
+
+/// What `gamut status` would show, judged; and how many sidecars there are.
+fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
+    let ours = |line: &&String| {
+        [INIT_CONTAINER, PROXY_CONTAINER].iter().any(|name| line.contains(&format!("container {name}")))
+    };
+    let stuck: Vec<String> = mesh.waiting_for.iter().filter(ours).cloned().collect();
+    let mut findings = Vec::new();
+    let report = status::of(mesh, |_| true);
+    let sidecars: Vec<(String, &Sidecar)> = report
+        .pods
+        .iter()
+        .filter_map(|pod: &Pod| Some((format!("{}/{}", pod.namespace, pod.name), pod.sidecar.as_ref()?)))
+        .collect();
+    if !stuck.is_empty() {
+        let remedy = "kubectl -n NAMESPACE describe pod NAME; gamut logs -n NAMESPACE NAME -c gamut-proxy";
+        findings.push(Finding::failed(WHAT, few(&stuck), remedy));
+    }
+    let silent: Vec<String> = sidecars
+        .iter()
+        .filter_map(|(pod, sidecar)| match sidecar {
+            Sidecar::Silent(reason) => Some(format!("{pod}: {reason}")),
+            Sidecar::Known(_) => None,
+        })
+        .collect();
+    if !silent.is_empty() {
+        let remedy = "to ask sidecars takes the permission to create pods/portforward in their namespaces; \
+                      gamut logs -c gamut-proxy says what they do";
+        findings.push(Finding::unknown(WHAT, few(&silent), remedy));
+    }
+    let known = || {
+        sidecars.iter().filter_map(|(pod, sidecar)| match sidecar {
+            Sidecar::Known(known) => Some((pod, known)),
+            Sidecar::Silent(_) => None,
+        })
+    };
+    let mut lines = |what, failed: bool, lines: Vec<String>, remedy: &str| match (lines.is_empty(), failed) {
+        (true, _) => {}
+        (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
+        (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
+    };
+    let away =
+        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.tables.controller_away.as_ref()?)));
+    lines(WHAT, true, away.collect(), "they go on with what they have; new workloads wait: see controller");
+    let refused =
+        known().flat_map(|(pod, known)| known.tables.refused.iter().map(move |key| format!("{pod}: {key}")));
+    lines(
+        WHAT,
+        true,
+        refused.collect(),
+        "the table before stays in force; a sidecar of the controller's version would take it: restart the workload",
+    );
+    let behind = known().filter(|(_, known)| !known.tables.behind.is_empty());
+    let behind = behind.map(|(pod, known)| format!("{pod}: waits for {}", few(&known.tables.behind)));
+    lines(WHAT, false, behind.collect(), "if it lasts: `gamut status` says what they wait for");
+
+    let ended = known().filter_map(|(pod, known)| match &known.certificate {
+        None => Some(format!("{pod} has none yet")),
+        Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired")),
+    });
+    lines(
+        CERTIFICATES,
+        true,
+        ended.collect(),
+        "nothing new connects to or from these pods: see ca, and gamut logs -c gamut-proxy",
+    );
+    let failing =
+        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
+    lines(
+        CERTIFICATES,
+        false,
+        failing.collect(),
+        "the certificate they have stays good until it ends: see ca",
+    );
+    let early = known().filter_map(|(pod, known)| {
+        let ahead = known.certificate.as_ref()?.issued.as_second() - now.as_second();
+        (ahead > ISSUED_EARLY).then(|| format!("{pod}: issued {ahead} s in the future"))
+    });
+    lines(
+        CERTIFICATES,
+        false,
+        early.collect(),
+        "the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
+    );
+    (findings, sidecars.len())
+}
+
+/// Sidecars of another version than their controller.
+fn versions(mesh: &Mesh) -> Vec<Finding> {
+    let Some(version) = mesh.controllers.iter().map(|status| status.version.as_str()).max() else {
+        return Vec::new();
+    };
+    let others: Vec<String> = mesh
+        .controllers
+        .iter()
+        .flat_map(|status| &status.subscribers)
+        .filter(|subscriber| subscriber.proxy_version != version)
+        .map(|subscriber| {
+            format!("{}/{} ({})", subscriber.namespace, subscriber.pod, subscriber.proxy_version)
+        })
+        .collect();
+    match others.is_empty() {
+        true => Vec::new(),
+        false => vec![Finding::warning(
+            "sidecar versions",
+            format!("other than the controller's {version}: {}", few(&others)),
+            "kubectl -n NAMESPACE rollout restart deployment/NAME gives them the new one",
+        )],
+    }
+}
+
+/// Whether all trust the same roots, and for how long these are good: a rotation that got stuck is an outage to come.
+fn roots(told: &[(String, ProxyStatus)], now: Timestamp) -> Vec<Finding> {
+    const WHAT: &str = "trusted roots";
+    let all: BTreeSet<&RootStatus> = told.iter().flat_map(|(_, status)| &status.roots).collect();
+    // Who has no certificate yet has no roots either, which is told already.
+    let lacking =
+        told.iter().filter(|(_, status)| !status.roots.is_empty() && status.roots.len() < all.len());
+    let lacking: Vec<String> = lacking
+        .map(|(pod, status)| format!("{pod} trusts {} of {}", status.roots.len(), count(all.len(), "root")))
+        .collect();
+    let mut findings = Vec::new();
+    if !lacking.is_empty() {
+        findings.push(Finding::warning(
+            WHAT,
+            few(&lacking),
+            "while a root is replaced this is so for a moment; if it lasts, these sidecars will refuse certificates of the new root: \
+             `gamut identity` shows who trusts what, and sidecars hear of roots from their controller",
+        ));
+    }
+    let ends = all.iter().filter_map(|root| {
+        let left = i64::try_from(root.not_after).ok()? - now.as_second();
+        let at = Timestamp::from_second(i64::try_from(root.not_after).ok()?).ok()?;
+        (left < ROOT_LEFT).then(|| format!("{} ({}) ends at {at}", root.subject, root.serial))
+    });
+    let ends: Vec<String> = ends.collect();
+    if !ends.is_empty() {
+        findings.push(Finding::warning(
+            WHAT,
+            few(&ends),
+            "the CA's own root is replaced by itself, and the old one stays until its certificates have ended: see signing key; \
+             one of your own is yours to replace (docs/tasks/rotate-the-root.md)",
+        ));
+    }
+    findings
+}
+
+/// What sidecars have met that somebody should know of.
+fn met(told: &[(String, ProxyStatus)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let silent = told.iter().filter(|(_, status)| status.detect_timeouts > 0);
+    let silent: Vec<String> = silent
+        .map(|(pod, status)| format!("{pod}: {}", count_of(status.detect_timeouts, "connection")))
+        .collect();
+    if !silent.is_empty() {
+        findings.push(Finding::warning(
+            "protocols",
+            format!("connections were kept waiting because nobody said what they speak: {}", few(&silent)),
+            "name the protocol: appProtocol of the Service's port; where the server speaks first, annotation \
+             gamut.mesh/opaque-ports of the pod",
+        ));
+    }
+    let mut ejected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for endpoints in told.iter().flat_map(|(_, status)| &status.endpoints) {
+        for endpoint in &endpoints.ejected {
+            let name = endpoint.pod.clone().unwrap_or_else(|| endpoint.address.to_string());
+            ejected.entry(&endpoints.backend).or_default().insert(name);
+        }
+    }
+    let ejected: Vec<String> = ejected
+        .into_iter()
+        .map(|(backend, endpoints)| format!("{backend}: {}", few(&endpoints.into_iter().collect::<Vec<_>>())))
+        .collect();
+    if !ejected.is_empty() {
+        findings.push(Finding::warning(
+            "endpoints",
+            format!("get nothing for a while, because requests to them failed: {}", few(&ejected)),
+            "gamut tap -n NAMESPACE POD --status 5xx shows what fails; gamut logs what the app says of it",
+        ));
+    }
+    findings
+}
+
+fn count_of(number: u64, what: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), what)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn told(pod: &str, more: Value) -> (String, ProxyStatus) {
+        let mut status = json!({
+            "identity": "spiffe://cluster.local/ns/shop/sa/web", "ready": {"ready": true}, "tables": [], "backends": [], "sessions": [],
+        });
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        (format!("shop/{pod}"), serde_json::from_value(status).unwrap())
+    }
+
+    fn root(serial: &str, not_after: u64) -> Value {
+        json!({"subject": "O=Gamut", "serial": serial, "notAfter": not_after})
+    }
+
+    fn said(findings: &[Finding]) -> Vec<&str> {
+        findings.iter().map(|finding| finding.detail.as_str()).collect()
+    }
+
+    #[test]
+    fn who_lacks_a_root_that_others_trust_is_named() {
+        let (old, new) = (root("01", 4_000_000_000), root("02", 4_000_000_000));
+        let both = told("web-1", json!({"roots": [old, new]}));
+        let one = told("web-2", json!({"roots": [old]}));
+        let none = told("web-3", json!({"roots": []}));
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(said(&roots(&[both.clone(), one, none], now)), ["shop/web-2 trusts 1 of 2 roots"]);
+        assert!(roots(&[both], now).is_empty());
+    }
+
+    #[test]
+    fn a_root_that_ends_within_a_month_is_named_with_the_moment() {
+        let ending = told("web-1", json!({"roots": [root("01", 86_400)]}));
+        assert_eq!(
+            said(&roots(&[ending], Timestamp::UNIX_EPOCH)),
+            ["O=Gamut (01) ends at 1970-01-02T00:00:00Z"]
+        );
+    }
+
+    #[test]
+    fn connections_without_a_protocol_and_endpoints_that_fail_are_told_with_what_to_do() {
+        let silent = told("db-client", json!({"detectTimeouts": 3}));
+        let ejected = json!([{"address": "10.244.0.7:8080", "pod": "web-1", "millisecondsLeft": 900}]);
+        let failing = told(
+            "client",
+            json!({"endpoints": [{
+                "backend": "service/shop/web:80", "inFlight": 0, "connecting": 0, "shed": 0, "ejections": 1, "ejected": ejected,
+            }]}),
+        );
+        assert_eq!(
+            said(&met(&[silent, failing])),
+            [
+                "connections were kept waiting because nobody said what they speak: shop/db-client: 3 connections",
+                "get nothing for a while, because requests to them failed: service/shop/web:80: web-1",
+            ]
+        );
+        assert!(met(&[told("web-1", json!({}))]).is_empty());
+    }
+}
