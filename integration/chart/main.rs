@@ -41,6 +41,7 @@ const ALL: &[&str] = &[
     "sidecar.resources.limits.memory=256Mi",
     "metrics.from[0].podSelector.matchLabels.app=prometheus",
     "metrics.podMonitors=true",
+    "metrics.serviceMonitors=true",
     "metrics.prometheusRules=true",
     "metrics.dashboard=true",
     "networkPolicies.enabled=false",
@@ -89,6 +90,21 @@ fn it_renders_what_it_rendered_before() {
     }
     if let Some(rendered) = template(ALL) {
         insta::assert_snapshot!("all", rendered.unwrap());
+    }
+}
+
+#[test]
+fn each_process_is_scraped_once_whatever_monitors_are_wanted() {
+    for (values, pods, services) in [
+        (&[][..], 0, 0),
+        (&["metrics.podMonitors=true"], 4, 0),
+        (&["metrics.serviceMonitors=true"], 0, 3),
+        (&["metrics.podMonitors=true", "metrics.serviceMonitors=true"], 1, 3),
+    ] {
+        let Some(rendered) = template(values) else { return };
+        let rendered = rendered.unwrap();
+        let count = |kind: &str| rendered.lines().filter(|line| *line == format!("kind: {kind}")).count();
+        assert_eq!((count("PodMonitor"), count("ServiceMonitor")), (pods, services), "{values:?}");
     }
 }
 

@@ -12,6 +12,7 @@ mod failures;
 mod harness;
 mod mtls;
 mod pages;
+mod prometheus;
 mod protocols;
 mod routing;
 mod sessions;

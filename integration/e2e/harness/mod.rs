@@ -7,6 +7,7 @@
 mod lines;
 mod load;
 mod manifests;
+pub(crate) mod prometheus;
 
 use std::{
     ffi::OsStr,
