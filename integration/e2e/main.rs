@@ -6,6 +6,7 @@
 
 mod addresses;
 mod canary;
+mod canary_controllers;
 mod changes;
 mod commands;
 mod failures;
