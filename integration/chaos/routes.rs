@@ -37,11 +37,10 @@ fn weights_that_change_five_times_a_second_cost_nothing() {
 }
 
 #[test]
-fn a_service_that_is_made_and_shifted_to_when_it_has_endpoints_costs_nothing() {
+fn a_service_that_is_made_and_shifted_to_at_once_costs_nothing() {
     let to = |service: &str| format!("backendRefs: [{{name: {service}, port: 80}}]");
     let manifests = [shop(web(2), &to("web")), vec![app("web2").replicas(2).in_namespace("shop")]].concat();
-    let mut run =
-        Scenario::begin("a Service added, and shifted to when it has endpoints", &manifests, &[], EVERYBODY);
+    let mut run = Scenario::begin("a Service added and shifted to at once", &manifests, &[], EVERYBODY);
     let mut current = "web".to_owned();
     let mut number = 0;
     while number < 5 || !run.is_enough() {
@@ -49,10 +48,10 @@ fn a_service_that_is_made_and_shifted_to_when_it_has_endpoints_costs_nothing() {
         let next = format!("web-{number}");
         let ports = "[{name: http, port: 80, targetPort: 8080}]";
         run.mesh.save(&format!("{next}.yaml"), &service_with("shop", &next, "web2", ports, ""));
-        // Its EndpointSlice is there; no sidecar has heard of it. (Before that it is a Service without endpoints, as on a cluster.)
-        run.mesh.settle();
+        // Nobody waits: its EndpointSlice is still to be made.
         run.mesh.edit("all.yaml", &to(&current), &to(&next));
         run.mix.answered(100);
+        run.mesh.settle();
         std::fs::remove_file(run.mesh.directory().join(format!("{current}.yaml"))).unwrap_or_default();
         current = next;
     }

@@ -78,6 +78,28 @@ async fn a_saved_file_becomes_the_table_in_force() {
 }
 
 #[tokio::test]
+async fn a_shift_waits_for_the_endpoints_of_a_new_service_and_so_does_who_waits_for_the_shift() {
+    let (plane, controller, sidecar) = canary().await;
+    let is_behind = async || controller.status().await.subscribers.iter().any(|one| !one.in_sync);
+    plane.apply(&service("web-v3", "10.96.0.4"));
+    plane.apply(&route(&[("web-v3", 3)]));
+    timeout(PATIENCE, async { while !is_behind().await {} }).await.expect("the shift is never sent");
+    assert_eq!(sidecar.table().map(|table| weights(&table)), Some(vec![1]), "it leads nowhere yet");
+    plane.apply(&endpoints("web-v3", 3, 1));
+    sidecar.until_table(|table| weights(table) == [3]).await;
+    timeout(PATIENCE, async { while is_behind().await {} }).await.expect("it is never acknowledged");
+
+    plane.apply(&service("web-v4", "10.96.0.5"));
+    plane.apply(&route(&[("web-v4", 4)]));
+    timeout(PATIENCE, async { while !is_behind().await {} }).await.expect("the shift is never sent");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    sidecar.until_table(|table| weights(table) == [4]).await;
+    controller.stop().await;
+}
+
+#[tokio::test]
 async fn an_address_is_answered_on_first_use() {
     let (_plane, controller, sidecar) = canary().await;
     assert!(sidecar.tables.get(unknown_address()).is_none());
@@ -144,9 +166,9 @@ async fn a_large_delivery_comes_in_several_messages_and_is_applied_as_one() {
     plane.apply(&endpoints("web-v2", 2, 40_000));
     plane.apply(&route(&[("web-v1", 1), ("web-v2", 1)]));
     sidecar.until_table(|table| weights(table) == [1, 1]).await;
-    let mut deliveries = sidecar.tables.deliveries();
+    let mut applied = sidecar.tables.applied();
     while large_sets(&sidecar).await < 2 {
-        deliveries.changed().await.unwrap();
+        applied.changed().await.unwrap();
     }
 
     let newcomer = plane.sidecar("shop", "client-1", controller.address).await;

@@ -202,6 +202,16 @@ pub struct Backend {
     pub session: Option<Session>,
 }
 
+impl Backend {
+    /// Whose endpoints it leads to; `None` where it leads nowhere.
+    pub fn endpoints(&self) -> Option<&BackendId> {
+        match &self.target {
+            BackendTarget::Endpoints { id, .. } => Some(id),
+            BackendTarget::Invalid(_) => None,
+        }
+    }
+}
+
 /// Where a backend leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackendTarget {
@@ -293,15 +303,21 @@ impl RouteTable {
         let mut ids: Vec<&BackendId> = self
             .splits()
             .flat_map(|split| &split.backends)
-            .filter_map(|backend| match &backend.target {
-                BackendTarget::Endpoints { id, .. } => Some(id),
-                BackendTarget::Invalid(_) => None,
-            })
+            .filter_map(Backend::endpoints)
             .chain(self.filters().filter_map(|filter| match filter {
                 Filter::Mirror(mirror) => Some(&mirror.backend),
                 _ => None,
             }))
             .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The backends that new requests and connections may be sent to: those of splits that have a weight.
+    pub fn destinations(&self) -> Vec<&BackendId> {
+        let weighted = self.splits().flat_map(|split| &split.backends).filter(|backend| backend.weight > 0);
+        let mut ids: Vec<&BackendId> = weighted.filter_map(Backend::endpoints).collect();
         ids.sort_unstable();
         ids.dedup();
         ids

@@ -70,8 +70,8 @@ pub(crate) struct Shared {
     questions: mpsc::Sender<Question>,
     /// True once everything that was wanted at the start has arrived.
     loaded: watch::Receiver<bool>,
-    /// How many deliveries have been applied.
-    deliveries: watch::Receiver<u64>,
+    /// How often something was brought into force: by a delivery, or because it had waited for long enough.
+    applied: watch::Receiver<u64>,
     /// How long a first use waits for its answer.
     patience: Duration,
 }
@@ -149,7 +149,7 @@ impl Tables {
             policy: ArcSwapOption::empty(),
             questions: mpsc::channel(1).0,
             loaded: watch::channel(true).1,
-            deliveries: watch::channel(0).1,
+            applied: watch::channel(0).1,
             patience: Duration::ZERO,
         };
         Self { shared: Arc::new(shared) }
@@ -189,9 +189,10 @@ impl Tables {
         self.shared.loaded.clone().wait_for(|loaded| *loaded).await.is_ok()
     }
 
-    /// How many deliveries have been applied, for who waits for a change to be in force.
-    pub fn deliveries(&self) -> watch::Receiver<u64> {
-        self.shared.deliveries.clone()
+    /// How often something was brought into force, for who waits for a change: by a delivery, or because it had waited for
+    /// long enough.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.clone()
     }
 
     /// What `/status` shows; `None` when the subscription has ended.

@@ -25,7 +25,7 @@ use gamut_identity::{Identity, SpiffeId, explain, grpc};
 use gamut_route::Uid;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
@@ -77,10 +77,12 @@ pub struct Subscription {
     questions: mpsc::Receiver<Question>,
     waiting: HashMap<SocketAddr, Vec<oneshot::Sender<Result<Destination, NoAnswer>>>>,
     loaded: watch::Sender<bool>,
-    deliveries: watch::Sender<u64>,
+    applied: watch::Sender<u64>,
     connection: Connection,
     /// Where messages go, from the Hello on; what is wanted while the connection comes about follows it in order.
     outbox: Option<Outbox>,
+    /// The newest delivery that waits for its ack: a table of it waits for endpoints.
+    unacknowledged: Option<u64>,
 }
 
 /// How it stands with the controller.
@@ -97,18 +99,17 @@ impl Subscription {
     pub fn new(settings: Settings, identity: Identity, telemetry: Telemetry) -> (Tables, Self) {
         let (asking, questions) = mpsc::channel(QUESTIONS);
         let (loaded, is_loaded) = watch::channel(false);
-        let (deliveries, applied) = watch::channel(0);
+        let (applied, is_applied) = watch::channel(0);
         let shared = Arc::new(Shared {
             addresses: ArcSwap::default(),
             policy: ArcSwapOption::empty(),
             questions: asking,
             loaded: is_loaded,
-            deliveries: applied,
+            applied: is_applied,
             patience: settings.patience,
         });
         let view = View::new(settings.namespace.clone(), settings.pod, settings.limits, telemetry);
-        let away =
-            Connection::Away { since: Instant::now(), reason: "it hasn't been reached yet".to_owned() };
+        let away = Connection::Away { since: now(), reason: "it hasn't been reached yet".to_owned() };
         let subscription = Self {
             settings,
             identity,
@@ -117,9 +118,10 @@ impl Subscription {
             questions,
             waiting: HashMap::new(),
             loaded,
-            deliveries,
+            applied,
             connection: away,
             outbox: None,
+            unacknowledged: None,
         };
         (Tables { shared }, subscription)
     }
@@ -131,7 +133,7 @@ impl Subscription {
             let reason = match self.connect().await {
                 Ok(stream) => {
                     info!(controller = %self.settings.controller, "subscribed");
-                    self.connection = Connection::Up { since: Instant::now() };
+                    self.connection = Connection::Up { since: now() };
                     let (delivered, reason) = self.follow(stream).await;
                     failures = if delivered { 0 } else { failures };
                     reason
@@ -149,6 +151,7 @@ impl Subscription {
     async fn connect(&mut self) -> Result<Streaming<proto::FromController>, String> {
         let (outbox, messages) = mpsc::unbounded_channel();
         self.outbox = Some(outbox);
+        self.unacknowledged = None;
         let (held, changes) = self.view.connect();
         self.send(proto::from_proxy::Message::Hello(self.hello(&held)));
         self.carry_out(changes);
@@ -206,8 +209,9 @@ impl Subscription {
                     Err(status) => return (delivered, describe(&status)),
                 },
                 Some(question) = self.questions.recv() => self.answer(question),
+                () = until(self.view.due()) => self.tick(),
                 _ = sweep.tick() => {
-                    let changes = self.view.sweep(Instant::now());
+                    let changes = self.view.sweep(now());
                     self.carry_out(changes);
                 }
             }
@@ -217,13 +221,30 @@ impl Subscription {
     fn deliver(&mut self, delivery: Delivery) {
         let number = delivery.number;
         debug!(number, resources = delivery.resources.len(), "delivery");
-        let changes = self.view.deliver(delivery, Instant::now());
+        let changes = self.view.deliver(delivery, now());
+        self.unacknowledged = Some(number);
         self.carry_out(changes);
-        self.send(proto::from_proxy::Message::Ack(proto::Ack { delivery: number }));
-        self.deliveries.send_modify(|deliveries| *deliveries += 1);
+        self.applied.send_modify(|applied| *applied += 1);
         if !*self.loaded.borrow() && self.view.loaded() {
             info!("everything that was wanted at the start is here");
             self.loaded.send_replace(true);
+        }
+    }
+
+    /// What waited for endpoints has waited for long enough.
+    fn tick(&mut self) {
+        let changes = self.view.tick(now());
+        self.carry_out(changes);
+        self.applied.send_modify(|applied| *applied += 1);
+    }
+
+    /// Says that everything that was delivered is held, unless a table is about to come into force: who waits for a change
+    /// waits for that too.
+    fn acknowledge(&mut self) {
+        if self.view.due().is_none()
+            && let Some(delivery) = self.unacknowledged.take()
+        {
+            self.send(proto::from_proxy::Message::Ack(proto::Ack { delivery }));
         }
     }
 
@@ -258,6 +279,7 @@ impl Subscription {
                 number: changes.interest,
             }));
         }
+        self.acknowledge();
         self.answer_waiting();
     }
 
@@ -268,13 +290,14 @@ impl Subscription {
             tokio::select! {
                 result = &mut work => return result,
                 Some(question) = self.questions.recv() => self.answer(question),
+                () = until(self.view.due()) => self.tick(),
             }
         }
     }
 
     fn answer(&mut self, question: Question) {
         match question {
-            Question::Address { address, reply } => match self.view.ask(address, Instant::now()) {
+            Question::Address { address, reply } => match self.view.ask(address, now()) {
                 Ok(changes) => {
                     self.waiting.entry(address).or_default().push(reply);
                     self.carry_out(changes);
@@ -332,7 +355,7 @@ impl Subscription {
                 reason: reason.clone(),
             },
         };
-        TablesStatus { controller, tables: self.view.status(Instant::now()) }
+        TablesStatus { controller, tables: self.view.status(now()) }
     }
 
     fn lost(&mut self, reason: String) {
@@ -340,7 +363,7 @@ impl Subscription {
         let since = match &self.connection {
             Connection::Up { .. } => {
                 warn!(%controller, "the subscription ended, what was delivered stays in force: {reason}");
-                Instant::now()
+                now()
             }
             Connection::Away { since, reason: before } => {
                 if *before != reason {
@@ -358,6 +381,19 @@ impl Subscription {
             // Closed: the stream has ended, which `follow` is about to notice.
             let _ = outbox.send(proto::FromProxy { message: Some(message) });
         }
+    }
+}
+
+/// The runtime's time.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Waits until then; for ever where there is nothing to wait for.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

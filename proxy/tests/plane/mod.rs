@@ -189,10 +189,10 @@ impl RunningController {
 impl Sidecar {
     /// Waits until the table in force for `web` is as wanted.
     pub(crate) async fn until_table(&self, is_wanted: impl Fn(&RouteTable) -> bool) {
-        let mut deliveries = self.tables.deliveries();
+        let mut applied = self.tables.applied();
         while !self.table().is_some_and(|table| is_wanted(&table)) {
-            let next = tokio::time::timeout(Duration::from_secs(10), deliveries.changed()).await;
-            assert!(next.is_ok(), "no delivery brought it; in force: {:?}", self.table());
+            let next = tokio::time::timeout(Duration::from_secs(10), applied.changed()).await;
+            assert!(next.is_ok(), "nothing brought it; in force: {:?}", self.table());
         }
     }
 

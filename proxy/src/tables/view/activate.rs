@@ -1,9 +1,14 @@
 //! Bringing into force: endpoints at once, session keys with all tables that use them, a table when it has all its parts.
+//!
+//! A part that has arrived may be empty: a Service that was made a moment ago has no EndpointSlice yet. A table that newly
+//! leads there waits for endpoints, for [`Limits::make_before_break`](super::Limits::make_before_break) at most, unless the one
+//! that it replaces leads nowhere either, or there is none: a Service that stays empty is answered 503 in the end, as the
+//! specification has it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
-use gamut_controller_api::{EndpointSet, Key, SessionKeys};
+use gamut_controller_api::{Endpoint, EndpointSet, Key, SessionKeys};
 use gamut_route::{BackendId, ServicePort};
 
 use super::{Changes, Held, Table, View, bridge::bridge};
@@ -65,14 +70,19 @@ impl View {
         }
     }
 
-    /// Brings every pending table into force that has all its parts.
-    pub(super) fn activate(&mut self, changes: &mut Changes) {
-        let complete = |table: &Table| {
-            table.pending.as_ref().is_some_and(|pending| self.missing_parts(pending).next().is_none())
-        };
-        let ready = self.tables.iter().filter(|(_, table)| complete(table));
-        let ready: Vec<ServicePort> = ready.map(|(service, _)| service.clone()).collect();
-        for service in ready {
+    /// Brings every pending table into force that has all its parts and waits for no endpoints.
+    pub(super) fn activate(&mut self, now: Instant, changes: &mut Changes) {
+        let pending = self.tables.iter().filter(|(_, table)| table.pending.is_some());
+        let when: Vec<(ServicePort, Option<Instant>)> =
+            pending.map(|(service, table)| (service.clone(), self.ready(table, now))).collect();
+        for (service, when) in when {
+            let is_due = when.is_some_and(|when| when <= now);
+            if let Some(table) = self.tables.get_mut(&service) {
+                table.due = when.filter(|_| !is_due);
+            }
+            if !is_due {
+                continue;
+            }
             let key = self.key_of(&service);
             let (Some(table), Some(held)) = (self.tables.get_mut(&service), self.held.get(&key).copied())
             else {
@@ -98,5 +108,32 @@ impl View {
                 }
             }
         }
+    }
+
+    /// When a table comes into force that isn't yet: at once, or when it has waited for endpoints for long enough; `None`
+    /// while it lacks a part.
+    fn ready(&self, table: &Table, now: Instant) -> Option<Instant> {
+        let pending = table.pending.as_ref()?;
+        let is_complete = self.missing_parts(pending).next().is_none();
+        let waited = table.due.unwrap_or(now + self.limits.make_before_break);
+        is_complete.then(|| if self.lacking(table).is_empty() { now } else { waited })
+    }
+
+    /// The backends without endpoints that what is pending newly leads to, while what is in force leads somewhere.
+    pub(super) fn lacking<'a>(&self, table: &'a Table) -> Vec<&'a BackendId> {
+        let (Some((active, _)), Some(pending)) = (&table.active, &table.pending) else { return Vec::new() };
+        // By what was said last: removals of the delivery that is being applied count already. A name outside the mesh is looked
+        // up, and nobody can say beforehand what it leads to.
+        let takes_traffic = |endpoint: &Endpoint| endpoint.ready || endpoint.serving && endpoint.terminating;
+        let is_empty = |id: &BackendId| {
+            let set = self.sets.get(id).filter(|set| set.external.is_none());
+            set.is_some_and(|set| !set.endpoints.iter().any(takes_traffic))
+        };
+        let before = active.destinations();
+        if before.iter().all(|id| is_empty(id)) {
+            return Vec::new();
+        }
+        let newly = pending.destinations().into_iter().filter(|id| !before.contains(id));
+        newly.filter(|id| is_empty(id)).collect()
     }
 }

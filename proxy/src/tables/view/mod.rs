@@ -8,7 +8,8 @@
 //! **Make before break.** A table that names something which hasn't arrived waits; the one before it stays in force, and
 //! an address keeps leading where it led until the place that it leads to now can be used. A delivery is applied as
 //! one: endpoints that it adds are there before its tables are, endpoints that it takes away go right after. Nothing
-//! else delays a removal.
+//! else delays a removal. A Service's endpoints may also come later than the Service: a table that newly leads to a backend
+//! without any waits for them, but not for ever.
 //!
 //! **Refusals.** What can't be used is refused with a reason; the last good one stays in force and stays what we claim
 //! to hold.
@@ -52,13 +53,21 @@ pub struct Limits {
     pub addresses: usize,
     /// How long an address may go unused before it leaves.
     pub idle: Duration,
+    /// How long a table that newly leads to a backend without endpoints waits for them, while the one that it replaces leads
+    /// somewhere.
+    pub make_before_break: Duration,
     /// What all clusters are told.
     pub balance: balance::Settings,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { addresses: 4096, idle: Duration::from_secs(600), balance: balance::Settings::default() }
+        Self {
+            addresses: 4096,
+            idle: Duration::from_secs(600),
+            make_before_break: Duration::from_secs(5),
+            balance: balance::Settings::default(),
+        }
     }
 }
 
@@ -156,6 +165,9 @@ struct Table {
     active: Option<(Arc<RouteTable>, Held)>,
     /// Waits for what it names.
     pending: Option<Arc<RouteTable>>,
+    /// When what is pending comes into force though it leads to a backend without endpoints. Set when the first one is found
+    /// to do so, and not put off by those that follow it.
+    due: Option<Instant>,
 }
 
 impl View {
@@ -271,11 +283,24 @@ impl View {
         let removals: Vec<Arc<EndpointSet>> =
             sets.into_iter().filter_map(|set| self.add_endpoints(set)).collect();
         self.rekey(rekeyed, &mut changes);
-        self.activate(&mut changes);
+        self.activate(now, &mut changes);
         removals.iter().for_each(|set| self.cluster(&set.id).update(set));
         if unsettled {
             self.settle(&mut changes);
         }
+        changes
+    }
+
+    /// When [`View::tick`] is to be called at the latest: a table has waited for endpoints for long enough then.
+    pub fn due(&self) -> Option<Instant> {
+        self.tables.values().filter_map(|table| table.due).min()
+    }
+
+    /// Time has passed: what has waited for endpoints for long enough comes into force without them.
+    pub fn tick(&mut self, now: Instant) -> Changes {
+        let mut changes = Changes::default();
+        self.activate(now, &mut changes);
+        self.settle(&mut changes);
         changes
     }
 

@@ -59,15 +59,17 @@ impl View {
         let held = self.held.get(key);
         let pending = match key {
             Key::RouteTable { service, .. } => {
-                self.tables.get(service).and_then(|table| table.pending.as_ref())
+                self.tables.get(service).filter(|table| table.pending.is_some())
             }
             _ => None,
         };
         let state = match (self.refused.get(key), pending) {
             (Some(reason), _) => TableState::Refused { reason: reason.clone() },
-            (None, Some(table)) => TableState::Pending {
-                missing: self.missing_parts(table).map(|key| key.to_string()).collect(),
-            },
+            (None, Some(table)) => {
+                let parts = table.pending.iter().flat_map(|pending| self.missing_parts(pending));
+                let endpoints = self.lacking(table).into_iter().map(|id| format!("an endpoint of {id}"));
+                TableState::Pending { missing: parts.map(|key| key.to_string()).chain(endpoints).collect() }
+            }
             (None, None) if held.is_some() => TableState::Active,
             (None, None) => TableState::Pending { missing: vec![key.to_string()] },
         };

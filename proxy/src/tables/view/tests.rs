@@ -303,6 +303,106 @@ fn everything_is_loaded_when_policy_roots_and_the_suggested_tables_are_here() {
     assert!(view.loaded(), "what is refused won't come by waiting");
 }
 
+mod make_before_break {
+    //! A Service that was made a moment ago has no endpoints yet.
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(5);
+
+    /// `web` leads to v1 and is to lead to v2, which has no endpoints.
+    fn shifted(now: Instant) -> View {
+        let mut view = in_use(&[("web-v1", 1)]);
+        view.deliver(delivery([table(split("web", &[("web-v2", 1)])), endpoints("web-v2", &[])]), now);
+        view
+    }
+
+    fn leads_to_v2(view: &View) -> bool {
+        in_force(view) == Some(split("web", &[("web-v2", 1)]))
+    }
+
+    #[test]
+    fn a_table_that_leads_to_a_backend_without_endpoints_waits_for_them() {
+        let now = Instant::now();
+        let mut view = shifted(now);
+        assert_eq!(in_force(&view), Some(split("web", &[("web-v1", 1)])));
+        let states: Vec<TableState> = view.status(now).into_iter().map(|table| table.state).collect();
+        let waits = TableState::Pending { missing: vec!["an endpoint of service/shop/web-v2:80".to_owned()] };
+        assert!(states.contains(&waits), "{states:?}");
+
+        view.deliver(delivery([endpoints("web-v2", &[2])]), now + Duration::from_secs(1));
+        assert!(leads_to_v2(&view));
+        assert_eq!(view.due(), None);
+    }
+
+    #[test]
+    fn a_service_that_stays_empty_is_led_to_after_five_seconds() {
+        let now = Instant::now();
+        let mut view = shifted(now);
+        assert_eq!(view.due(), Some(now + WAIT));
+        let before = WAIT - Duration::from_millis(1);
+        view.tick(now + before);
+        assert!(!leads_to_v2(&view));
+        let changes = view.tick(now + WAIT);
+        assert!(leads_to_v2(&view));
+        assert_eq!(changes.unsubscribe, [Key::EndpointSet(backend("web-v1"))]);
+        assert_eq!(view.due(), None);
+    }
+
+    #[test]
+    fn tables_that_follow_each_other_dont_put_it_off() {
+        let now = Instant::now();
+        let mut view = shifted(now);
+        let next = table(split("web", &[("web-v2", 1), ("web-v3", 1)]));
+        view.deliver(delivery([next, endpoints("web-v3", &[])]), now + WAIT / 2);
+        assert_eq!(view.due(), Some(now + WAIT));
+        view.tick(now + WAIT);
+        assert_eq!(in_force(&view), Some(split("web", &[("web-v2", 1), ("web-v3", 1)])));
+    }
+
+    #[test]
+    fn one_that_lacks_a_part_again_is_due_no_more() {
+        let now = Instant::now();
+        let mut view = shifted(now);
+        view.deliver(delivery([table(split("web", &[("web-v4", 1)]))]), now);
+        assert_eq!(view.due(), None);
+        view.tick(now + WAIT);
+        assert_eq!(
+            in_force(&view),
+            Some(split("web", &[("web-v1", 1)])),
+            "parts are waited for without a limit"
+        );
+    }
+
+    #[test]
+    fn the_first_table_waits_for_nobody() {
+        let mut view = super::view();
+        view.connect();
+        view.ask(address(WEB), Instant::now()).unwrap();
+        let all = vec![leads_to(WEB, "web"), table(split("web", &[("web-v2", 1)])), endpoints("web-v2", &[])];
+        deliver(&mut view, all);
+        assert!(leads_to_v2(&view));
+    }
+
+    #[test]
+    fn where_the_one_in_force_leads_nowhere_either_nothing_is_waited_for() {
+        let now = Instant::now();
+        let mut view = shifted(now);
+        view.deliver(delivery([endpoints("web-v1", &[])]), now);
+        assert_eq!(ready(&view, "web-v1"), Some(0), "a removal isn't delayed");
+        assert!(leads_to_v2(&view));
+    }
+
+    #[test]
+    fn backends_that_get_no_traffic_or_got_it_before_are_not_waited_for() {
+        let mut view = in_use(&[("web-v1", 9), ("web-v2", 1)]);
+        deliver(&mut view, vec![endpoints("web-v2", &[])]);
+        let next = [("web-v1", 1), ("web-v2", 9), ("web-v3", 0)];
+        deliver(&mut view, vec![table(split("web", &next)), endpoints("web-v3", &[])]);
+        assert_eq!(in_force(&view), Some(split("web", &next)));
+    }
+}
+
 mod idle {
     //! Leaving.
 

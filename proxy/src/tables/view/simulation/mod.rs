@@ -1,7 +1,8 @@
 //! A mesh without sockets: a world that changes, controllers that lag behind it, a connection that delays, repeats and
 //! breaks, and one sidecar's view, whose app must never notice.
 //!
-//! In every state of the world the table for `web` names only backends that have endpoints. So whatever the sidecar is
+//! In every state of the world the table for `web` names only backends that have endpoints, or (in a hasty one) that have
+//! some in the next. So whatever the sidecar is
 //! told, how late and by whom, its table in force must never lead to a backend without endpoints, and an address that
 //! could be used must stay usable. When the noise ends it must have what the world has.
 
@@ -23,7 +24,7 @@ use proptest::{prelude::*, sample::Index};
 
 use self::{
     session::{Said, Session},
-    world::{SERVICES, State, WEB, history},
+    world::{SERVICES, State, WEB, hasty_history, history},
 };
 use super::{
     Changes, Delivery, View,
@@ -151,6 +152,11 @@ impl Mesh {
         // An address that was never answered may have left.
         self.happen(Event::Use);
         self.happen(Event::Advance { replica, by: self.history.len() });
+        self.all_arrives();
+    }
+
+    /// Everything that is said arrives.
+    fn all_arrives(&mut self) {
         while !self.to_sidecar.is_empty() || !self.to_controller.is_empty() {
             self.happen(Event::Hear);
             self.happen(Event::Deliver { order: Vec::new(), twice: false });
@@ -199,6 +205,31 @@ proptest! {
             prop_assert_eq!(ready, last.pods.get(name).map(Vec::len));
         }
         prop_assert_eq!(mesh.view.clusters.len(), last.split.len(), "what nothing leads to is gone");
+    }
+
+    /// The same where the route is shifted to Services that were made in the same moment, whose endpoints come later than
+    /// they do. (From one replica: another that lags behind may say of any Service that it has no endpoints yet.)
+    #[test]
+    fn a_shift_to_a_service_that_gets_its_endpoints_in_time_never_leads_nowhere(
+        history in hasty_history(),
+        events in prop::collection::vec(event(), 0..120),
+    ) {
+        let mut mesh = Mesh::new(history);
+        // A first table waits for nobody: this one leads somewhere.
+        mesh.all_arrives();
+        for event in events {
+            match event {
+                Event::Advance { by, .. } => mesh.happen(Event::Advance { replica: 0, by }),
+                Event::Reconnect { .. } => mesh.happen(Event::Reconnect { replica: 0 }),
+                // No minutes pass: the endpoints are in time.
+                Event::Sweep => {}
+                event => mesh.happen(event),
+            }
+            mesh.check()?;
+        }
+        mesh.calm_down();
+        mesh.check()?;
+        prop_assert_eq!(mesh.table_in_force(), Some(mesh.history[mesh.history.len() - 1].table()));
     }
 
     /// Every resource alone, in any order, of any moment, any number of times: then nobody can promise that a backend

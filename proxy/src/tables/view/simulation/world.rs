@@ -95,3 +95,26 @@ pub(super) fn history() -> impl Strategy<Value = Vec<State>> {
         states
     })
 }
+
+/// A history with shifts to Services that were made in the same moment: the table of one state leads to a Service that nobody
+/// has heard of before, and that has its endpoints in the next.
+pub(super) fn hasty_history() -> impl Strategy<Value = Vec<State>> {
+    let service = || prop::sample::select(SERVICES.to_vec());
+    let steps =
+        prop_oneof![2 => service().prop_map(|to| (to, true)), 1 => service().prop_map(|to| (to, false))];
+    prop::collection::vec((steps, 1..9_u8), 1..15).prop_map(|steps| {
+        let mut states = vec![State::first()];
+        for ((to, hasty), pod) in steps {
+            let before = &states[states.len() - 1];
+            let is_new = states.iter().all(|state| !state.pods.contains_key(to));
+            let steps = if hasty && is_new {
+                let early = State { split: vec![(to, 1)], ..before.clone() };
+                vec![early.clone(), early.after(&Step::Scale(to, vec![pod]))]
+            } else {
+                vec![before.after(&Step::Scale(to, vec![pod]))]
+            };
+            states.extend(steps);
+        }
+        states
+    })
+}
