@@ -107,6 +107,14 @@ fn a_controller_is_asked_through_the_api_server_and_routes_and_explanations_are_
     let problems = status["problems"].to_string();
     assert!(!problems.contains("can't be asked"), "the controller's admin port answers: {problems}");
 
+    let logs = |arguments: &[&str]| cluster.gamut(&[&["logs", "-n", "gamut-system"], arguments].concat());
+    let last = logs(&["--tail", "1", "controller"]);
+    assert!(last.status.success(), "{last:?}");
+    assert_eq!(String::from_utf8(last.stdout).unwrap().lines().count(), 1, "its last line and no more");
+    let refused = logs(&["-c", "nobody", "pod/controller"]);
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("container nobody is not valid") && refused.lines().count() == 1, "{refused}");
+
     let routes = json_of(&cluster.gamut(&["routes", "-n", "shop", "-o", "json"]));
     let route = &routes["routes"][0];
     assert_eq!((&route["name"], &route["rules"][0]["name"]), (&json!("web"), &json!("all")), "{routes:#}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    harness::{Cluster, until},
+    harness::{Cluster, json_of, until},
     shop::{Canary, Load, Release},
 };
 
@@ -21,6 +21,8 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     assert!((20..=90).contains(&new), "10 % of 500 are about 50: {versions:?}");
     let asked = canary.ask(&["client", "http://web/", "-H", "x-canary:always"]);
     assert!(asked.contains("ServiceVersion=v2"), "{asked}");
+
+    what_commands_ask_goes_through_the_api_server(&cluster);
 
     // The namespace is strict. The node isn't in the mesh.
     let address = ["get", "pods", "-n", "shop", "-l=version=v1", "-o=jsonpath={.items[0].status.podIP}"];
@@ -68,6 +70,25 @@ fn a_rolling_restart_of_a_meshed_deployment_under_load_fails_no_request() {
     }
     drop(canary);
     release.uninstall();
+}
+
+/// Sidecars are asked by a connection that the API server forwards, containers' output is had from their kubelets.
+fn what_commands_ask_goes_through_the_api_server(cluster: &Cluster) {
+    let load = Load::start(cluster, &[]);
+    let tap = ["tap", "-n", "shop", "svc/web-v1", "--from", "client", "--count", "5", "-o", "json"];
+    let tapped = cluster.gamut(&tap);
+    assert!(tapped.status.success(), "{tapped:?}");
+    let told = String::from_utf8(tapped.stdout).unwrap();
+    assert_eq!(told.matches(r#""peer":"spiffe://cluster.local/ns/shop/sa/client""#).count(), 5, "{told}");
+    assert!(load.stop().failed.is_empty());
+
+    let identity = json_of(&cluster.gamut(&["identity", "-n", "shop", "deploy/client", "-o", "json"]));
+    assert_eq!(identity["identities"][0]["id"], "spiffe://cluster.local/ns/shop/sa/client");
+    assert_eq!(identity["roots"][0]["trusted_by"], 1, "{identity:#}");
+    let check = cluster.gamut(&["check", "--proxy", "-n", "shop"]);
+    assert!(check.status.success(), "{check:?}");
+    let logs = cluster.gamut(&["logs", "-n", "shop", "-c", "gamut-proxy", "--tail", "2", "deploy/client"]);
+    assert_eq!(String::from_utf8(logs.stdout).unwrap().lines().count(), 2);
 }
 
 /// What the API server trusts the injector by.
