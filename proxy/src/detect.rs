@@ -178,7 +178,7 @@ fn look_for_http1(mut seen: &[u8]) -> Option<Detected> {
         return other;
     }
     let target = target?;
-    // Whoever sends such bytes in a target gets hyper's answer, if the rest is HTTP.
+    // Whoever sends such bytes in a target gets the server's answer, if the rest is HTTP.
     if method.is_empty() || target.iter().any(|&byte| byte == b'\r' || byte == b'\n') {
         return other;
     }
@@ -210,7 +210,7 @@ fn unfinished(seen: &[u8]) -> Detected {
 fn overlong(seen: &[u8]) -> Detected {
     match seen {
         [HANDSHAKE_RECORD, ..] => Detected::Opaque(Why::BrokenTls),
-        // A request with a huge target must not slip past routes and policy as opaque bytes: hyper reads on,
+        // A request with a huge target must not slip past routes and policy as opaque bytes: the server reads on,
         // or answers 414.
         _ => Detected::Http1,
     }

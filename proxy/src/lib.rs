@@ -12,13 +12,14 @@
 //! | [`outbound`] | what the app dials: table, match, split, session, [`balance`], mTLS |
 //! | [`inbound`] | what dials the pod: mesh TLS, peer, policy, the app |
 //! | [`detect`] | what a connection speaks, by its first bytes |
-//! | [`http`], [`tcp`] | plumbing of both: HTTP messages and pools; bytes |
+//! | [`http`], [`tcp`], [`ahead`] | plumbing of both: HTTP messages and pools; bytes; what TLS reads from |
 //! | [`tables`] | what the controller says, and when it may be used |
 //! | [`probes`] | the kubelet's probes, which know no mTLS |
 //! | [`drain`] | going away without losing a request |
 //! | [`admin`], [`telemetry`], [`record`] | what a person or a scraper sees, off the data path's thread |
 
 pub mod admin;
+pub mod ahead;
 pub mod balance;
 pub mod config;
 pub mod detect;

@@ -218,6 +218,8 @@ fn arguments(container: &Container) -> Result<Vec<String>, PlanError> {
     let built_in = match repository(image) {
         "gamut.mesh/echo" => Some(vec![paths::EXECUTABLE.to_owned(), "echo".to_owned()]),
         "gamut.mesh/gamut" => Some(vec![paths::EXECUTABLE.to_owned()]),
+        // An image with one file, as the mesh's own: the file itself, on this machine.
+        program if program.starts_with('/') => Some(vec![program.to_owned()]),
         _ => None,
     };
     let program = match (command, built_in) {
@@ -227,8 +229,8 @@ fn arguments(container: &Container) -> Result<Vec<String>, PlanError> {
             return Err(PlanError::NoCommand { container, image: image.to_owned() });
         }
         // The image's only file, wherever the manifest believes it to be.
-        ([first, rest @ ..], Some(_)) if first.rsplit('/').next() == Some("gamut") => {
-            [&[paths::EXECUTABLE.to_owned()], rest].concat()
+        ([first, rest @ ..], Some(built_in)) if first.rsplit('/').next() == Some("gamut") => {
+            [&built_in[..1], rest].concat()
         }
         (command, _) => command.to_vec(),
     };
@@ -312,6 +314,15 @@ mod tests {
         let planned =
             only(json!({"name": "p", "image": "gamut.mesh/gamut", "command": ["/gamut", "init"]})).unwrap();
         assert_eq!(planned.arguments, [paths::EXECUTABLE, "init"]);
+    }
+
+    #[test]
+    fn an_image_that_is_a_program_of_this_machine_runs_it() {
+        let image = "/opt/bench/gamut-proxy";
+        let planned = only(json!({"name": "p", "image": image, "args": ["proxy"]})).unwrap();
+        assert_eq!(planned.arguments, [image, "proxy"]);
+        let planned = only(json!({"name": "p", "image": image, "command": ["/gamut", "drain"]})).unwrap();
+        assert_eq!(planned.arguments, [image, "drain"]);
     }
 
     #[test]

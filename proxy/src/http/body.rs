@@ -30,8 +30,6 @@ pub enum Body {
     Full(Bytes),
     /// An HTTP/1.1 request's, read from its client's connection.
     Received(gamut_http1::server::Incoming),
-    /// HTTP/2's, as hyper reads it from an app's connection that a task of its own polls.
-    Incoming(hyper::body::Incoming),
     /// Read from an HTTP/2 stream.
     Streamed(Box<Streamed>),
     /// An HTTP/1.1 answer, read from a connection that this body polls and afterwards gives back to its pool.
@@ -130,7 +128,7 @@ impl Body {
     }
 
     fn guard(self, deadline: Option<Pin<Box<Sleep>>>, guard: impl Guard) -> Self {
-        // hyper doesn't poll a body that is over from the start, so there would be no later end to wait for.
+        // Nobody polls a body that is over from the start, so there would be no later end to wait for.
         if http_body::Body::is_end_stream(&self) {
             return self;
         }
@@ -177,8 +175,8 @@ impl<G: Guard> Layer for Guarded<G> {
 }
 
 impl<G> Guarded<G> {
-    /// Tells of the end only when polled again: hyper sends what it has been given before that, and forgets
-    /// it with an error.
+    /// Tells of the end only when polled again: a server sends what it has been given before that, and may
+    /// forget it with an error.
     fn break_off(&mut self, error: BodyError, cx: &Context<'_>) -> FramePoll {
         self.let_go();
         self.broken = Some(error);
@@ -209,9 +207,6 @@ impl http_body::Body for Body {
             Self::Received(received) => Pin::new(received)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
-            Self::Incoming(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Self::Streamed(streamed) => streamed.poll_frame(cx),
             Self::Driven(driven) => driven.poll_frame(cx),
             Self::Relayed(relayed) => relayed.poll_frame(cx),
@@ -227,7 +222,6 @@ impl http_body::Body for Body {
             Self::Empty | Self::Upgraded(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Received(received) => received.is_end_stream(),
-            Self::Incoming(incoming) => incoming.is_end_stream(),
             Self::Streamed(streamed) => streamed.is_end_stream(),
             Self::Driven(driven) => driven.is_end_stream(),
             Self::Relayed(relayed) => relayed.is_end_stream(),
@@ -242,7 +236,6 @@ impl http_body::Body for Body {
             Self::Empty | Self::Upgraded(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
-            Self::Incoming(incoming) => incoming.size_hint(),
             Self::Streamed(streamed) => streamed.size_hint(),
             Self::Driven(driven) => driven.size_hint(),
             Self::Relayed(relayed) => relayed.size_hint(),
@@ -265,12 +258,6 @@ impl From<gamut_http1::server::Incoming> for Body {
     }
 }
 
-impl From<hyper::body::Incoming> for Body {
-    fn from(incoming: hyper::body::Incoming) -> Self {
-        if http_body::Body::is_end_stream(&incoming) { Self::Empty } else { Self::Incoming(incoming) }
-    }
-}
-
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self::Full(bytes)
@@ -289,7 +276,6 @@ impl fmt::Debug for Body {
             Self::Empty => "Body::Empty",
             Self::Full(_) => "Body::Full",
             Self::Received(_) => "Body::Received",
-            Self::Incoming(_) => "Body::Incoming",
             Self::Streamed(_) => "Body::Streamed",
             Self::Driven(_) => "Body::Driven",
             Self::Relayed(_) => "Body::Relayed",

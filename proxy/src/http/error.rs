@@ -12,7 +12,4 @@ pub enum HttpError {
     /// HTTP/2.
     #[error(transparent)]
     H2(#[from] h2::Error),
-    /// HTTP/2 on an app's connection, which hyper serves.
-    #[error(transparent)]
-    Hyper(#[from] hyper::Error),
 }

@@ -70,8 +70,8 @@ pub struct Wishes {
     pub trailers: bool,
 }
 
-/// Fields about one connection, besides those that `Connection` lists.
-const CONNECTION_FIELDS: [HeaderName; 5] = [
+/// Fields about one connection, besides `Connection` and those that it lists.
+static CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -79,7 +79,7 @@ const CONNECTION_FIELDS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// What is left to undo of a body when hyper has taken `chunked` off its end.
+/// What is left to undo of a body when `chunked` has been taken off its end.
 enum Coded {
     Not,
     ChunkedAgain,
@@ -128,7 +128,7 @@ impl HttpVersion {
     }
 }
 
-/// Brings a request as hyper's server reads it into the normal form. `gamut-*` signals that an app sends are
+/// Brings a request as a server reads it into the normal form. `gamut-*` signals that an app sends are
 /// dropped.
 ///
 /// # Errors
@@ -137,13 +137,16 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     if head.method == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
-    match Coded::of(&head.headers) {
-        Coded::Not => {}
-        Coded::ChunkedAgain => return Err(BadRequest::ChunkedTwice),
-        Coded::Otherwise => return Err(BadRequest::TransferCoding),
+    let mut wishes = Wishes::default();
+    if is_about_connection(&head.headers) {
+        match Coded::of(&head.headers) {
+            Coded::Not => {}
+            Coded::ChunkedAgain => return Err(BadRequest::ChunkedTwice),
+            Coded::Otherwise => return Err(BadRequest::TransferCoding),
+        }
+        wishes = Wishes { upgrade: wanted_upgrade(head), trailers: wants_trailers(&head.headers) };
+        strip_connection_fields(&mut head.headers);
     }
-    let wishes = Wishes { upgrade: wanted_upgrade(head), trailers: wants_trailers(&head.headers) };
-    strip_connection_fields(&mut head.headers);
     answer::strip_signals(&mut head.headers);
     settle_host(head)?;
     settle_target(head)?;
@@ -153,11 +156,14 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     Ok(wishes)
 }
 
-/// Brings an answer as hyper's client reads it into the normal form.
+/// Brings an answer as a client reads it into the normal form.
 ///
 /// # Errors
 /// [`BadAnswer`]: the answer must not be passed on.
 pub fn normalize_response(head: &mut response::Parts) -> Result<(), BadAnswer> {
+    if !is_about_connection(&head.headers) {
+        return Ok(());
+    }
     if !matches!(Coded::of(&head.headers), Coded::Not) {
         return Err(BadAnswer);
     }
@@ -209,7 +215,7 @@ fn prepare_h1(request: &mut Request<Body>, wishes: &Wishes, authority: &str) -> 
     let headers = request.headers_mut();
     settle_absent_host(headers, authority)?;
     if length_unknown && !headers.contains_key(header::CONTENT_LENGTH) {
-        // hyper takes a GET's body of unknown length for none, unless it is told.
+        // A GET's body of unknown length is taken for none, unless it is said.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if let Some(upgrade) = &wishes.upgrade {
@@ -244,8 +250,16 @@ fn prepare_h2(request: &mut Request<Body>, authority: &str) -> Result<(), BadReq
     Ok(())
 }
 
+/// Whether a field is about this connection only. One look at the names, for most messages have none.
+fn is_about_connection(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == header::CONNECTION || CONNECTION_FIELDS.contains(name))
+}
+
 /// Takes out what is about this connection only.
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
+    if !is_about_connection(headers) {
+        return;
+    }
     if let Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let values: smallvec::SmallVec<[HeaderValue; 1]> = connection.remove_entry_mult().1.collect();
         for name in values.iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')) {
@@ -256,7 +270,7 @@ pub fn strip_connection_fields(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in CONNECTION_FIELDS {
+    for name in &CONNECTION_FIELDS {
         headers.remove(name);
     }
 }

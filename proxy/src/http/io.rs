@@ -18,14 +18,14 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::HttpError;
-use crate::tcp::BreakOff;
+use crate::{ahead::ReadAhead, tcp::BreakOff};
 
 /// A connection to an upstream.
 pub enum Io {
     /// The bytes as they are.
     Tcp(TcpStream),
     /// Mutual TLS to a sidecar.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
     /// To the inbound half of this very process: a split chose one's own pod.
     Local(DuplexStream),
 }

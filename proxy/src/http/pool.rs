@@ -172,7 +172,8 @@ impl Pool {
                 },
             }
         }
-        match dial().await {
+        // Boxed, because a handshake is several KiB, which every request would carry along for the few that dial.
+        match Box::pin(dial()).await {
             Ok(io) => h1::send(H1::new(io), request, self).await.map_err(SendError::of_h1),
             Err(error) => Err(SendError::Dial { error, request: Box::new(request) }),
         }

@@ -1,14 +1,12 @@
 //! Serving HTTP on one connection of an app or a peer, with the limits that all of the proxy's HTTP has.
 
-use std::{convert::Infallible, future::Future, pin::pin};
+use std::future::Future;
 
 use gamut_http1::server::Ended;
 use http::{Request, Response};
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{body::Body, error::HttpError, headers::HttpVersion};
+use super::{body::Body, error::HttpError, h2, headers::HttpVersion};
 use crate::tcp::BreakOff;
 
 /// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the
@@ -37,7 +35,7 @@ pub async fn serve<IO, S, F>(
 ) -> Result<(), HttpError>
 where
     IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
-    S: Fn(Request<Body>) -> F,
+    S: Fn(Request<Body>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     match version {
@@ -49,32 +47,6 @@ where
             }
             Ok(())
         }
-        HttpVersion::H2 => {
-            let answer = move |request: Request<_>| {
-                let answering = service(request.map(Body::from));
-                async move { Ok::<_, Infallible>(answering.await) }
-            };
-            let drain = pin!(drain);
-            let mut connection = pin!(h2().serve_connection(TokioIo::new(io), service_fn(answer)));
-            tokio::select! {
-                ended = connection.as_mut() => return Ok(ended?),
-                () = drain => connection.as_mut().graceful_shutdown(),
-            }
-            Ok(connection.await?)
-        }
+        HttpVersion::H2 => Ok(h2::server::serve(io, h2::server::Client::App, service, drain).await?),
     }
-}
-
-/// Against floods, the h2 crate's limits on resets, on pending accepts and on CONTINUATION frames stay as
-/// they are.
-fn h2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
-        .auto_date_header(false);
-    builder
 }

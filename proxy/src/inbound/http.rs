@@ -17,7 +17,7 @@ use crate::{
         Answer, Body, Carrier, HttpError, HttpVersion, Reason, SendError,
         answer::{Seen, is_grpc, strip_signals},
         body::Guard,
-        h2,
+        h2::{self, server::Client},
         headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
         server,
     },
@@ -50,7 +50,8 @@ where
         }
         Carrier::H2 | Carrier::H1OverH2 => {
             let h1 = carrier == Carrier::H1OverH2;
-            h2::server::serve(io, h1, answer, drain.next()).await.map_err(HttpError::from)
+            let client = if h1 { Client::SidecarH1 } else { Client::Sidecar };
+            h2::server::serve(io, client, answer, drain.next()).await.map_err(HttpError::from)
         }
     };
     if let Err(error) = ended {

@@ -17,6 +17,7 @@ use super::{
     plaintext,
 };
 use crate::{
+    ahead::ReadAhead,
     detect::{self, Detected, Prefixed, Screened, Why, detect},
     drain::Phase,
     tcp::{self, BreakOff},
@@ -145,11 +146,11 @@ impl Inbound {
     async fn shake_hands(
         &self,
         stream: Prefixed<TcpStream>,
-    ) -> Result<(TlsStream<Prefixed<TcpStream>>, MeshProtocol, Peer), Refusal> {
+    ) -> Result<(TlsStream<ReadAhead<Prefixed<TcpStream>>>, MeshProtocol, Peer), Refusal> {
         let failed = |why: String| Refusal::Handshake(why);
         let alpn = MeshProtocol::ALL.map(MeshProtocol::alpn);
         let config = self.0.identity.server_config(&alpn).map_err(|error| failed(error.to_string()))?;
-        let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream));
+        let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(ReadAhead::new(stream)));
         let stream = handshake
             .await
             .map_err(|_| failed(format!("it wasn't complete after {HANDSHAKE_TIMEOUT:?}")))?

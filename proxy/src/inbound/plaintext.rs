@@ -29,8 +29,9 @@ where
     };
     let why: Arc<str> = refusal.to_string().into();
     let answered = Arc::new(Notify::new());
-    let service = |request: Request<Body>| {
-        answered.notify_one();
+    let is_answered = Arc::clone(&answered);
+    let service = move |request: Request<Body>| {
+        is_answered.notify_one();
         let why = Arc::clone(&why);
         async move { Answer::new(reason, why).to_app(is_grpc(request.headers())) }
     };

@@ -15,6 +15,7 @@ use tokio::{io::duplex, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    ahead::ReadAhead,
     balance::Endpoint,
     http::{Carrier, DialError, HttpVersion, Io, h2::carry::goes_along, headers::Wishes},
     inbound::{Inbound, MeshProtocol},
@@ -101,6 +102,7 @@ impl Connector {
             .map_err(|error| DialError::NoCertificate(error.to_string()))?;
         let stream = connect(address).await?;
         let handshake = |error| DialError::Handshake { address, error: Arc::new(error) };
+        let stream = ReadAhead::new(stream);
         let tls = TlsConnector::from(config).connect(server_name(pod), stream).await.map_err(handshake)?;
 
         let (_, session) = tls.get_ref();

@@ -12,6 +12,7 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::SystemTime,
 };
@@ -230,12 +231,14 @@ impl Connection {
             authority: &self.authority,
         };
         let outgoing = Outgoing::new(head, body, are_on(rule));
-        let delivering = deliver(self, rule, (backend, target), picked, &hop, outgoing, exchange.deadline);
+        // In one place, whichever way it is awaited: each further one would be KiBs for every connection.
+        let mut delivering =
+            pin!(deliver(self, rule, (backend, target), picked, &hop, outgoing, exchange.deadline));
         match exchange.deadline {
             Some(deadline) => timeout_at(deadline, delivering).await.unwrap_or_else(|_| {
                 Err(Failure::request_timed_out(rule.timeouts.request.unwrap_or_default()))
             }),
-            None => delivering.await,
+            None => delivering.as_mut().await,
         }
     }
 }

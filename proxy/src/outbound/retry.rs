@@ -12,7 +12,7 @@
 //! nothing about the request: no app gets it once more by that. Beyond the budget the client is answered 503, as the
 //! specification demands, whatever the last attempt showed.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use gamut_route::table::Retry;
 use http::{Response, StatusCode, header::CONNECTION};
@@ -81,13 +81,17 @@ pub(super) async fn deliver(
                 || retries.idempotent
                 || picked.is_meshed()
                 || hop.version == HttpVersion::H2);
-        let attempt = hop.send(&mut outgoing, &picked, keep);
-        let attempted = match until.into_iter().chain(deadline).min() {
-            Some(end) => timeout_at(end, attempt).await.unwrap_or_else(|_| {
-                picked.failed();
-                Err(late(target, rule, until.is_none_or(|until| end < until)))
-            }),
-            None => attempt.await,
+        let end = until.into_iter().chain(deadline).min();
+        let attempted = {
+            // In one place, whichever way it is awaited.
+            let mut attempt = pin!(hop.send(&mut outgoing, &picked, keep));
+            match end {
+                Some(end) => timeout_at(end, attempt).await.unwrap_or_else(|_| {
+                    picked.failed();
+                    Err(late(target, rule, until.is_none_or(|until| end < until)))
+                }),
+                None => attempt.as_mut().await,
+            }
         };
         let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // What was left of the request's time for a later attempt may have been too little for anybody.

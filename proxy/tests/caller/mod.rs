@@ -332,7 +332,7 @@ impl App {
     }
 
     /// Answers as `answer` says, on HTTP/1.1.
-    pub(crate) async fn start<F>(answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static) -> Self
+    pub(crate) async fn start<F>(answer: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
@@ -341,7 +341,7 @@ impl App {
 
     pub(crate) async fn speaking<F>(
         version: HttpVersion,
-        answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
+        answer: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Response<Body>> + Send + 'static,

@@ -28,9 +28,10 @@ use tokio::{
 };
 
 use super::{
-    MAX_GIVEN_UP, MAX_SHARING, MESH_CONNECTION_WINDOW_BYTES, MESH_HEADER_BYTES,
+    MAX_GIVEN_UP, MAX_SHARING, MESH_CONNECTION_WINDOW_BYTES, MESH_FRAME_BYTES, MESH_HEADER_BYTES,
     body::{Answering, Cut, Sending, Streamed},
     carry,
+    gather::{Flush, Gather, gather},
 };
 use crate::http::{Body, Io, body::BodyError, server};
 
@@ -107,6 +108,7 @@ impl H2 {
             builder
                 .initial_max_send_streams(MAX_SHARING)
                 .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
+                .max_frame_size(MESH_FRAME_BYTES)
                 .max_header_list_size(MESH_HEADER_BYTES)
                 .max_concurrent_reset_streams(MAX_GIVEN_UP);
         } else {
@@ -114,10 +116,12 @@ impl H2 {
                 .initial_connection_window_size(server::CONNECTION_WINDOW_BYTES)
                 .max_header_list_size(server::MAX_HEADER_BYTES as u32);
         }
-        let (sender, mut connection) = builder.handshake(io).await?;
+        let (io, flush) = gather(io);
+        let mut handshake = pin!(builder.handshake(io));
+        let (sender, mut connection) = flush.after(|cx| handshake.as_mut().poll(cx)).await?;
         let shared = Arc::new(Shared::default());
         let pulse = if is_asked { connection.ping_pong().map(Pulse::new) } else { None };
-        tokio::spawn(drive(connection, pulse, Arc::clone(&shared)));
+        tokio::spawn(drive(connection, flush, pulse, Arc::clone(&shared)));
         Ok(Self { sender, shared, most: if is_mesh { MAX_SHARING } else { usize::MAX } })
     }
 
@@ -233,9 +237,14 @@ impl Drop for Stream {
 }
 
 /// Moves the connection on until it ends.
-async fn drive(connection: Connection<Io, Bytes>, mut pulse: Option<Pulse>, shared: Arc<Shared>) {
+async fn drive(
+    connection: Connection<Gather<Io>, Bytes>,
+    flush: Flush<Io>,
+    mut pulse: Option<Pulse>,
+    shared: Arc<Shared>,
+) {
     let mut connection = pin!(connection);
-    let ended = poll_fn(|cx| {
+    let ended = flush.after(|cx| {
         if let Some(pulse) = &mut pulse
             && pulse.poll_lost(cx, &shared).is_ready()
         {

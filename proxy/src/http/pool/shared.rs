@@ -48,10 +48,11 @@ impl Pool {
         let mut died = 0;
         loop {
             let mut dialing = match self.hand_over(h1, request, &dial) {
-                Ok(exchange) => {
-                    let answered = async { exchange?.answer().await };
-                    return answered.await.map_err(|unanswered| SendError::of_shared(unanswered, h1));
+                Ok(Ok(exchange)) => {
+                    let answered = exchange.answer().await;
+                    return answered.map_err(|unanswered| SendError::of_shared(unanswered, h1));
                 }
+                Ok(Err(unanswered)) => return Err(SendError::of_shared(unanswered, h1)),
                 Err((unsent, dialing)) => {
                     request = unsent;
                     dialing
