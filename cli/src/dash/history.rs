@@ -158,8 +158,17 @@ impl History {
 impl Key {
     /// The Service that the app addressed, without its port: `shop/web`.
     pub(super) fn service(&self) -> &str {
-        self.parent.rsplit_once(':').map_or(self.parent.as_str(), |(service, _)| service)
+        without_port(&self.parent)
     }
+
+    /// The Service that the requests were sent to: `shop/web-v1`. None for XBackends and for what sidecars answered by themselves.
+    pub(super) fn receiver(&self) -> Option<&str> {
+        self.backend.strip_prefix("service/").map(without_port)
+    }
+}
+
+fn without_port(name: &str) -> &str {
+    name.rsplit_once(':').map_or(name, |(service, _)| service)
 }
 
 /// The key as it is held already, so that ten minutes hold each but once.

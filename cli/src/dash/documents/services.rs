@@ -25,13 +25,17 @@ pub(super) struct Row<'a> {
     name: &'a str,
     /// How many routes are attached to it.
     routes: usize,
+    /// Of what it was asked for.
     figures: Figures,
+    /// Of what it got, as a backend of whatever was asked for.
+    received: Figures,
     /// Requests in a second, of the last rounds.
     trend: Vec<f64>,
 }
 
 pub(super) fn all<'a>(answers: &'a Answers, history: &History) -> Vec<Row<'a>> {
     let counted = history.recently(|key| Some(key.service().to_owned()));
+    let received = history.recently(|key| key.receiver().map(str::to_owned));
     let trends = trends(history);
     let mut routes: HashMap<&str, usize> = HashMap::new();
     for parent in answers.routes.routes.iter().flat_map(super::routes::parents) {
@@ -41,6 +45,7 @@ pub(super) fn all<'a>(answers: &'a Answers, history: &History) -> Vec<Row<'a>> {
         name,
         routes: routes.get(name.as_str()).copied().unwrap_or_default(),
         figures: figures(counted.get(name), history),
+        received: figures(received.get(name), history),
         trend: trends.get(name.as_str()).cloned().unwrap_or_default(),
     };
     answers.services.iter().map(row).collect()
@@ -65,7 +70,9 @@ fn trends(history: &History) -> HashMap<&str, Vec<f64>> {
 #[derive(Debug, Serialize)]
 pub(super) struct Service<'a> {
     name: &'a str,
+    /// As those of [`Row`].
     figures: Figures,
+    received: Figures,
     points: Vec<Point>,
     routes: Vec<RouteRow<'a>>,
     /// Where requests went.
@@ -99,9 +106,11 @@ pub(super) fn one<'a>(answers: &'a Answers, history: &'a History, name: &str) ->
         Point { time: step.time.as_millisecond(), figures: sum.figures(step.seconds) }
     };
     let counted = history.recently(|key| own(key).then_some(()));
+    let received = history.recently(|key| (key.receiver() == Some(name)).then_some(()));
     Some(Service {
         name,
         figures: figures(counted.get(&()), history),
+        received: figures(received.get(&()), history),
         points: history.steps().map(point).collect(),
         routes: attached(answers, name).map(|route| RouteRow::of(route, history)).collect(),
         sent: sent(history.recently(|key| own(key).then(|| key.clone())), history),

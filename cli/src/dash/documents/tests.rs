@@ -143,6 +143,8 @@ fn services_have_the_figures_of_what_was_sent_to_them_and_idle_ones_none() {
     let rows = story.page(&["services"]);
     assert_eq!((&rows[0]["name"], &rows[0]["figures"]["rate"]), (&json!("shop/idle"), &json!(0.0)));
     assert_eq!(rows[1]["figures"]["rate"], 20.0);
+    let received = story.page(&["services", "shop", "web"])["received"]["rate"].take();
+    assert_eq!(received, 0.0, "all of it was sent to the backends");
     assert_eq!((&rows[1]["trend"], &rows[1]["routes"]), (&json!([0.0, 20.0]), &json!(1)));
     let web = story.page(&["services", "shop", "web"]);
     let backends: Vec<_> = web["sent"].as_array().unwrap().iter().map(|sent| &sent["backend"]).collect();

@@ -21,11 +21,11 @@ export function plot({ label, curves, unit, most }) {
   const top = most ?? nice(Math.max(...values));
   const x = (time) => LEFT + ((time - from) / Math.max(1, to - from)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - (Math.min(value, top) / top) * (HEIGHT - TOP - BOTTOM);
-  return h("figure", { class: "scroll", style: null },
+  return h("figure", {},
     h("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
       [0, 0.25, 0.5, 0.75, 1].map((part) => level(y(part * top), unit(part * top))),
       [0, 0.25, 0.5, 0.75, 1].map((part) => moment(from + part * (to - from), to, x)),
-      curves.map((curve) => h("path", { class: classes(curve), d: path(curve.points, x, y) }))),
+      curves.map((curve) => h("path", { class: classes(curve), d: path(curve.points, x, y, curve.set) }))),
     h("ul", { class: "legend" }, curves.map(legend)));
 }
 
@@ -60,15 +60,16 @@ function legend(curve) {
     curve.text ? `${curve.label}: ${curve.text}` : curve.label);
 }
 
-// Where there is no value, the curve has a gap.
-function path(points, x, y) {
+// Where there is no value, the curve has a gap. What is set goes in steps: it was what it was until it was changed.
+function path(points, x, y, steps) {
   let [d, drawing] = ["", false];
   for (const [time, value] of points) {
     if (value === null || value === undefined) {
       drawing = false;
       continue;
     }
-    d += `${drawing ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+    const [across, up] = [x(time).toFixed(1), y(value).toFixed(1)];
+    d += !drawing ? `M${across} ${up}` : steps ? `H${across}V${up}` : `L${across} ${up}`;
     drawing = true;
   }
   return d;

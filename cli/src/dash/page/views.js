@@ -72,22 +72,27 @@ function services(document, options) {
   const columns = [
     { name: "Service", cell: (row) => serviceLink(row.name), value: (row) => row.name },
     ...figureColumns,
+    { name: "As a backend", number: true, cell: (row) => asBackend(row.received), value: (row) => row.received.rate },
     { name: "Last two minutes", cell: (row) => trend(row.trend) },
     { name: "Routes", number: true, cell: (row) => row.routes, value: (row) => row.routes },
   ];
   return [
     h("h1", {}, "Services"),
-    h("p", { class: "faint" }, `What sidecars sent to each Service, in the last ${document.window} seconds.`),
+    h("p", { class: "faint" }, `What sidecars were asked to send to each Service in the last ${document.window} seconds, and what each got as a backend.`),
     table("services", columns, rows, { key: (row) => row.name, empty: "There are no Services yet.", ...options }),
   ];
 }
 
+// What a Service got, whatever was asked for: a canary's own success.
+const asBackend = (received) => (received.rate ? [words.rate(received.rate), ", ", success(received)] : words.NONE);
+
 function service(document) {
-  const { name, figures, points, routes: attached, sent, callers } = document.page;
+  const { name, figures, received, points, routes: attached, sent, callers } = document.page;
   const curve = (label, tone, of, text) => ({ label, tone, text, points: points.map((point) => [point.time, of(point.figures)]) });
   return [
     h("h1", {}, `Service ${name}`),
     bigFigures(figures),
+    received.rate ? h("p", {}, "As a backend: ", asBackend(received), `, half within ${words.duration(received.p50)}, 99 of 100 within ${words.duration(received.p99)}`) : null,
     h("h2", {}, "Requests in a second"),
     plot({ label: "requests in a second, over time", unit: words.short, curves: [
       curve("requests", "s0", (f) => f.rate, words.rate(figures.rate)),
