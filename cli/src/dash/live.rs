@@ -63,11 +63,16 @@ impl Live {
 
     /// Somebody looks. Waits for the first round, for a bounded time.
     pub(super) async fn look(&self) {
+        self.look_at(1).await;
+    }
+
+    /// As [`Self::look`], until so many rounds are over.
+    pub(super) async fn look_at(&self, round: u64) {
         self.looked.send_replace(Some(Instant::now()));
         let mut rounds = self.rounds.subscribe();
-        let first = rounds.wait_for(|rounds| *rounds > 0);
+        let over = rounds.wait_for(|rounds| *rounds >= round);
         // Without an answer yet, the page says so.
-        let _ = timeout(FIRST, first).await;
+        let _ = timeout(FIRST, over).await;
     }
 
     /// Waits until somebody looks, or has lately.
