@@ -1,6 +1,6 @@
 //! `gamut`: one executable for people and for every component.
 //!
-//! People meet `up`, `exec`, `logs`, `status`, `routes`, `explain`, `tap`, `identity`, `check`, `inject` and `completions`; images and the local runtime start the
+//! People meet `up`, `exec`, `logs`, `status`, `routes`, `dash`, `explain`, `tap`, `identity`, `check`, `inject` and `completions`; images and the local runtime start the
 //! hidden commands ([`components`]). A command is a module with `Args` and `run`. Which of them may start threads
 //! matters: `exec` and `internal` enter namespaces, which only a process of one thread can do, so nothing here starts a
 //! runtime before a command does.
@@ -9,6 +9,7 @@ mod check;
 mod cleanup;
 mod completions;
 mod components;
+mod dash;
 mod exec;
 mod explain;
 mod failure;
@@ -68,6 +69,8 @@ enum Command {
     Status(status::Args),
     /// Show routes: where they are attached, their conditions, and what share of requests each backend got
     Routes(routes::Args),
+    /// Serve the live page of a mesh to a browser: rates, splits as they turn out, sidecars
+    Dash(dash::Args),
     /// Show which rule a request would meet, and why the others lost
     Explain(explain::Args),
     /// Show requests as they happen
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Logs(args) => logs::run(args),
         Command::Status(args) => status::run(&args, color),
         Command::Routes(args) => routes::run(&args, color),
+        Command::Dash(args) => dash::run(&args),
         Command::Explain(args) => explain::run(&args, color),
         Command::Tap(args) => tap::run(&args, color),
         Command::Identity(args) => identity::run(&args, color),

@@ -25,7 +25,11 @@ use tokio::{
 };
 
 use self::live::Live;
-use crate::output::{Colour, Tone};
+use crate::{
+    dash::Page,
+    failure,
+    output::{Colour, Tone},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,6 +44,10 @@ pub(crate) struct Args {
     /// Show what containers and components print
     #[arg(short, long)]
     verbose: bool,
+
+    /// Don't serve the live page, whose address is printed where no CMD is run
+    #[arg(long)]
+    no_page: bool,
 
     /// The trust domain of all identities
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", hide_short_help = true)]
@@ -68,13 +76,16 @@ pub(crate) fn run(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
 }
 
 async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let Args { paths, name, verbose, trust_domain, timeout, keep_going, command } = args;
+    let Args { paths, name, verbose, no_page, trust_domain, timeout, keep_going, command } = args;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
     let mut live = Live::new(name.clone());
-    let mut screen = Screen::new(name, colour);
+    let mut screen = Screen::new(name.clone(), colour);
     let machine = Machine::start(&options)?;
+    if command.is_empty() && !no_page {
+        show_page(name, &mut screen);
+    }
     let mut session = Session { machine, state: State::Starting, command, keep_going, exit: 0 };
 
     let ready_deadline = Instant::now() + Duration::from_secs(timeout.into());
@@ -107,6 +118,14 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
     }
     screen.clear();
     session.end(&mut screen).await
+}
+
+/// A mesh without its page is still a mesh.
+fn show_page(name: InstanceName, screen: &mut Screen) {
+    match Page::of_instance(name) {
+        Ok(page) => screen.say(&format!("live page at {}", page.url())),
+        Err(error) => screen.warn(&format!("there is no live page: {}", failure::one_line(&error))),
+    }
 }
 
 /// The machine, and how far it is.

@@ -2,10 +2,13 @@
 
 use std::fmt::Display;
 
+use serde::Serialize;
+
 use crate::printable::printable;
 
 /// What a piece of text says, in colour where there is any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Tone {
     /// Nothing in particular.
     #[default]

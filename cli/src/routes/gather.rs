@@ -18,7 +18,7 @@ use super::{
     session::{self, Session},
     words,
 };
-use crate::world::{Objects, Selection, World};
+use crate::world::{Objects, Place, Selection, World};
 
 /// Asks a world. Clients may be anywhere, so all sidecars are asked, whatever namespace is shown.
 ///
@@ -26,24 +26,29 @@ use crate::world::{Objects, Selection, World};
 /// Nobody answers.
 pub(crate) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
     let mesh = world.mesh(None).await?;
-    let counters = Counters::of(&mesh.pods);
-    let objects = Objects::of_world(world).await?;
+    let objects = Objects::of_mesh(world, &mesh).await?;
+    Ok(of(mesh.world, &mesh.pods, objects, |namespace| selection.has(namespace)))
+}
+
+/// What objects and the pods' sidecars say about the routes of some namespaces.
+pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl Fn(&str) -> bool) -> Report {
+    let counters = Counters::of(pods);
     // Who has no extensions needs none; Services and namespaces are everywhere.
     let unknown: Vec<&str> = objects.unknown.iter().copied().filter(|kind| kind.ends_with("Route")).collect();
-    let notes = notes(&mesh.pods, &unknown);
+    let notes = notes(pods, &unknown);
     let kinds = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
     let of_kind = |kind: RouteKind| {
         let objects = objects.of_kind(kind.as_str());
         objects.map(move |object| RouteObject::read(kind, object)).collect::<Vec<_>>()
     };
     let mut routes: Vec<RouteObject> = kinds.into_iter().flat_map(of_kind).collect();
-    routes.retain(|route| selection.has(&route.reference.name.namespace));
+    routes.retain(|route| shown(&route.reference.name.namespace));
     let index = objects.into_index();
     let report = |route: &RouteObject| route_report(route, index.route(&route.reference), &counters);
     let mut routes: Vec<Route> = routes.iter().map(report).collect();
     routes.sort_by(|a, b| (&a.namespace, &a.kind, &a.name).cmp(&(&b.namespace, &b.kind, &b.name)));
-    let extensions = extensions::of(index.world(), |namespace| selection.has(namespace));
-    Ok(Report { world: mesh.world, routes, extensions, notes })
+    let extensions = extensions::of(index.world(), shown);
+    Report { world, routes, extensions, notes }
 }
 
 fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {

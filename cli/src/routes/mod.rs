@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use self::session::Session;
 pub(crate) use self::{
-    gather::report,
+    gather::{of, report},
+    page::tone,
     watch::{INTERVAL, Window},
 };
 

@@ -112,7 +112,7 @@ fn conditions(about: String, conditions: &[Condition], page: &mut Page) {
 }
 
 /// `PartiallyInvalid` is the one condition whose `True` isn't good.
-fn tone(condition: &Condition) -> Tone {
+pub(crate) fn tone(condition: &Condition) -> Tone {
     match (condition.kind.as_str(), condition.status.as_str()) {
         ("PartiallyInvalid", "True") => Tone::Doubtful,
         (_, "True") | ("PartiallyInvalid", _) => Tone::Good,

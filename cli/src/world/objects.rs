@@ -12,7 +12,7 @@ use gamut_manifest::Object;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Place, World, has_sidecar};
+use super::{Mesh, Place, World, has_sidecar};
 use crate::output;
 
 /// The kinds that tables are made of.
@@ -60,18 +60,39 @@ impl Objects {
     /// Nobody answers, or the answer is no.
     pub(crate) async fn of_world(world: &World) -> anyhow::Result<Self> {
         let place = world.place().await?;
-        let (mut objects, mut notes, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+        let objects = Self::read(world, place).await?;
+        Ok(objects.with(world.settings().await))
+    }
+
+    /// As [`Self::of_world`], where the mesh has been asked already: its controllers have told their settings.
+    ///
+    /// # Errors
+    /// As [`Self::of_world`].
+    pub(crate) async fn of_mesh(world: &World, mesh: &Mesh) -> anyhow::Result<Self> {
+        let objects = Self::read(world, mesh.world.clone()).await?;
+        let told = mesh.controllers.first().map(|controller| controller.settings.clone().into());
+        Ok(objects.with(told.ok_or_else(|| "no controller answers".to_owned())))
+    }
+
+    async fn read(world: &World, place: Place) -> anyhow::Result<Self> {
+        let (mut objects, mut unknown) = (Vec::new(), Vec::new());
         for kind in KINDS {
             match world.objects(kind).await? {
                 Some(read) => objects.extend(read),
                 None => unknown.push(*kind),
             }
         }
-        let settings = world.settings().await.unwrap_or_else(|reason| {
-            notes.push(format!("with the settings of a default installation, because {reason}"));
-            Settings::default()
-        });
-        Ok(Self { world: place, notes, unknown, objects, settings })
+        Ok(Self { world: place, notes: Vec::new(), unknown, objects, settings: Settings::default() })
+    }
+
+    fn with(mut self, settings: Result<Settings, String>) -> Self {
+        match settings {
+            Ok(settings) => self.settings = settings,
+            Err(reason) => {
+                self.notes.push(format!("with the settings of a default installation, because {reason}"));
+            }
+        }
+        self
     }
 
     /// Adds a workload, if it is there.

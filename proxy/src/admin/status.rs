@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     tables::{SubscriptionState, TableState, TableStatus, Tables},
-    telemetry::{EjectedEndpoint, EndpointCounters, StatusClasses, Telemetry, rule_text},
+    telemetry::{Direction, EjectedEndpoint, EndpointCounters, StatusClasses, Telemetry, rule_text},
 };
 
 /// Everything that a sidecar tells about itself.
@@ -48,6 +48,22 @@ pub struct ProxyStatus {
     /// Connections that were kept waiting, because neither side said by which protocol it speaks.
     #[serde(default)]
     pub detect_timeouts: u64,
+    /// Connections that our app opened.
+    #[serde(default)]
+    pub outbound: ConnectionsStatus,
+    /// Connections that were opened to our app.
+    #[serde(default)]
+    pub inbound: ConnectionsStatus,
+}
+
+/// The connections of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionsStatus {
+    /// Those since the sidecar started.
+    pub opened: u64,
+    /// Those that are open now.
+    pub open: u64,
 }
 
 /// A certificate's life.
@@ -101,6 +117,9 @@ pub struct BackendStatus {
     pub requests: u64,
     /// The same by class of status.
     pub by_class: StatusClasses,
+    /// The same by how long they took: as many in each bucket of [`crate::telemetry::BOUNDS_MS`], zeros at the end left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub durations: Vec<u64>,
     /// Connections of opaque bytes.
     pub connections: u64,
     /// Tries beyond the first.
@@ -171,6 +190,8 @@ impl ProxyStatus {
             endpoints: endpoints(telemetry),
             sessions: sessions(telemetry),
             detect_timeouts: telemetry.detect_timeouts(),
+            outbound: connections(telemetry, Direction::Outbound),
+            inbound: connections(telemetry, Direction::Inbound),
         }
     }
 
@@ -228,12 +249,23 @@ fn backends(telemetry: &Telemetry) -> Vec<BackendStatus> {
                 backend: key.backend.map_or(String::new(), |backend| backend.to_string()),
                 requests: by_class.total(),
                 by_class,
+                durations: without_last_zeros(counters.durations()),
                 connections: counters.tcp_connections(),
                 retries: counters.retries(),
                 connect_failures: counters.connect_failures(),
             }
         };
     telemetry.routes().into_iter().map(of).collect()
+}
+
+fn without_last_zeros(mut counts: Vec<u64>) -> Vec<u64> {
+    counts.truncate(counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1));
+    counts
+}
+
+fn connections(telemetry: &Telemetry, direction: Direction) -> ConnectionsStatus {
+    let (opened, open) = telemetry.connections(direction);
+    ConnectionsStatus { opened, open }
 }
 
 fn endpoints(telemetry: &Telemetry) -> Vec<EndpointsStatus> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Upper bounds in milliseconds, as `istio_request_duration_milliseconds` has them; above the last is `+Inf`.
-pub(super) const BOUNDS_MS: [f64; 19] = [
+pub const BOUNDS_MS: [f64; 19] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6,
     3.6e6,
 ];
@@ -46,10 +46,15 @@ impl Histogram {
 
     /// How many were at or below each bound, and last, how many there are.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = u64> {
-        self.buckets.iter().scan(0, |total, bucket| {
-            *total += bucket.load(Ordering::Relaxed);
+        self.counts().scan(0, |total, count| {
+            *total += count;
             Some(*total)
         })
+    }
+
+    /// How many were in each bucket, one for each bound and one for what is above them all.
+    pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed))
     }
 
     /// The sum of all, in milliseconds.

@@ -45,7 +45,7 @@ use self::family::Family;
 pub(crate) use self::render::rule_text;
 pub use self::{
     endpoints::{EjectedEndpoint, EndpointCounters, Limit},
-    histogram::Histogram,
+    histogram::{BOUNDS_MS, Histogram},
     inbound::InboundCounters,
     requests::{Answered, BackendCounters, Method, Protocol, RouteKey, StatusClasses},
     sessions::{SessionCounters, SessionKey, SessionOutcome},
@@ -204,6 +204,15 @@ impl Telemetry {
     pub fn connection(&self, direction: Direction) -> OpenConnection {
         self.0.connections(direction).opened.fetch_add(1, Ordering::Relaxed);
         OpenConnection { registry: self.0.clone(), direction }
+    }
+
+    /// How many connections of a direction have been opened, and how many of them are open.
+    pub fn connections(&self, direction: Direction) -> (u64, u64) {
+        let Connections { opened, closed, .. } = self.0.connections(direction);
+        // Closed first: one that is opened and closed in between is missed, and nothing is negative.
+        let closed = closed.load(Ordering::Relaxed);
+        let opened = opened.load(Ordering::Relaxed);
+        (opened, opened.saturating_sub(closed))
     }
 
     /// All counters of rules and backends, in a stable order.

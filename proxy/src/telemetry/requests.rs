@@ -208,6 +208,13 @@ impl BackendCounters {
         classes
     }
 
+    /// How many requests took how long: one count for each of [`super::BOUNDS_MS`], and one for what is above them all.
+    pub fn durations(&self) -> Vec<u64> {
+        let all = Histogram::default();
+        self.series.each(|_, series| all.absorb(&series.duration()));
+        all.counts().collect()
+    }
+
     /// How many connections of opaque bytes there were.
     pub fn tcp_connections(&self) -> u64 {
         let mut connections = 0;
