@@ -1,5 +1,8 @@
 //! What went wrong on a connection, in either version of HTTP.
 
+use std::error::Error as _;
+
+use h2::Reason;
 use thiserror::Error;
 
 /// How HTTP on a connection failed. Whoever decides by it asks [`super::SendError`] and [`super::BodyError`] what it
@@ -15,4 +18,16 @@ pub enum HttpError {
     /// HTTP/2 on an app's connection, which hyper serves.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
+}
+
+impl HttpError {
+    /// The error code with which we closed an HTTP/2 connection for what came over it; `None` if it ended otherwise.
+    pub fn closed_for(&self) -> Option<Reason> {
+        let error = match self {
+            Self::H1(_) => return None,
+            Self::H2(error) => error,
+            Self::Hyper(error) => error.source()?.downcast_ref()?,
+        };
+        error.reason().filter(|_| error.is_go_away() && error.is_library())
+    }
 }
