@@ -104,6 +104,9 @@ pub(crate) fn check_request(
     for extension in extensions(&request) {
         match extension {
             ParsedExtension::SubjectAlternativeName(names) => {
+                if names.general_names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+                    return Err(Refused::Unreadable("one of its names is not of its kind".to_owned()));
+                }
                 uris.extend(names.general_names.iter().filter_map(|name| match name {
                     GeneralName::URI(uri) => Some(*uri),
                     _ => None,
@@ -202,7 +205,8 @@ mod tests {
 
     use gamut_identity::{Roots, peer, verify_chain};
     use rcgen::{
-        BasicConstraints, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
+        BasicConstraints, CustomExtension, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+        PKCS_RSA_SHA256,
     };
     use x509_parser::{certificate::X509Certificate, extensions::BasicConstraints as Constraints};
 
@@ -356,6 +360,19 @@ mod tests {
             let refused = issue(&request(|wanted| wanted.subject_alt_names = names)).unwrap_err();
             assert_eq!(refused, Refused::UriCount { own: own(), count });
         }
+    }
+
+    #[test]
+    fn a_name_that_not_every_reader_sees_is_refused() {
+        let own = own();
+        let element = |name: &[u8]| [&[0x86, u8::try_from(name.len()).unwrap()], name].concat();
+        let names = [element(own.as_str().as_bytes()), element(b"spiffe\xe1//x")].concat();
+        let names = [&[0x30, u8::try_from(names.len()).unwrap()], &*names].concat();
+        let csr = request(|wanted| {
+            wanted.subject_alt_names.clear();
+            wanted.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
+        });
+        assert!(matches!(issue(&csr), Err(Refused::Unreadable(_))));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! HTTP/1.1 from the wire: heads that must mean one thing to everybody, and chunked bodies.
 
 use bytes::Bytes;
-use gamut_http1::fuzz::{chunked, request_head, response_head};
+use gamut_http1::fuzz::{self, request_head, response_head};
 use http::{HeaderMap, header};
 
 /// The head of a request. What is taken has lines that end in CR LF, and says once where its body ends.
-pub fn http1_request(input: &[u8]) {
+pub(crate) fn request(input: &[u8]) {
     let Some((_, target, headers, length)) = request_head(&Bytes::copy_from_slice(input)) else { return };
     assert!(!target.bytes().any(|byte| byte.is_ascii_control() || byte == b' '), "{target:?}");
     check(input, &headers);
@@ -20,7 +20,7 @@ pub fn http1_request(input: &[u8]) {
 }
 
 /// The head of an answer.
-pub fn http1_response(input: &[u8]) {
+pub(crate) fn response(input: &[u8]) {
     let Some((status, headers)) = response_head(&Bytes::copy_from_slice(input)) else { return };
     assert!((100..1000).contains(&status));
     check(input, &headers);
@@ -39,11 +39,11 @@ fn check(input: &[u8], headers: &HeaderMap) {
 }
 
 /// A chunked body: the same in pieces of any size as at once, and nothing that wasn't in it.
-pub fn http1_chunked(input: &[u8]) {
+pub(crate) fn chunked(input: &[u8]) {
     let input = Bytes::copy_from_slice(input);
-    let whole = chunked(&input, input.len());
+    let whole = fuzz::chunked(&input, input.len());
     for step in [1, 2, 3, 7] {
-        let pieces = chunked(&input, step);
+        let pieces = fuzz::chunked(&input, step);
         assert_eq!(
             whole.as_ref().map(|(data, trailers, _)| (data, trailers)),
             pieces.as_ref().map(|(data, trailers, _)| (data, trailers)),

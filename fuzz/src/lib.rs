@@ -1,94 +1,58 @@
 //! What is fuzzed, as plain functions: bytes in, a panic if something was honoured that must not be.
 //!
-//! `cargo fuzz` drives them by coverage (`fuzz_targets/`), `replay` by the committed seeds and blind mutation.
+//! | module | whose bytes |
+//! |---|---|
+//! | `detect`, `http1`, `http2`, `path`, `session` | a client's or a server's, read by a sidecar |
+//! | `certificates` | a peer's, and of whoever asks the CA |
+//! | `resources` | the controller's and a sidecar's, to each other |
+//! | `objects`, `admission`, `dns` | of whoever may write objects, or asks for names |
+//!
+//! libFuzzer drives them by coverage (`fuzz/run`); `tests/replay.rs` by the committed seeds and blind mutation.
 
-use std::time::{Duration, SystemTime};
+#![forbid(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
 
-use gamut_route::{
-    Uid,
-    session::{
-        Affinity,
-        token::{Keyring, Placement, TOKEN_LENGTH},
-    },
-    table::{Carrier, Session},
-};
-use http::{HeaderMap, HeaderValue, header};
-
+mod admission;
+mod certificates;
+mod detect;
+mod dns;
 mod http1;
+mod http2;
+mod objects;
+mod path;
+mod resources;
+mod session;
 
-pub use http1::{http1_chunked, http1_request, http1_response};
+/// What a target does with an input: nothing, or it panics.
+pub type Target = fn(&[u8]);
 
-const SCOPE: &str = "route/0b8f6f3e/canary";
-const COOKIE: &str = "stay";
-
-/// A target's name and what it does with an input.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
-    ("session_token", session_token),
-    ("session_request", session_request),
-    ("http1_request", http1::http1_request),
-    ("http1_response", http1::http1_response),
-    ("http1_chunked", http1::http1_chunked),
+/// Each target and its name, by which its seeds are found.
+pub const TARGETS: [(&str, Target); 18] = [
+    ("detect", detect::detect),
+    ("http1_request", http1::request),
+    ("http1_response", http1::response),
+    ("http1_chunked", http1::chunked),
+    ("http2_request", http2::request),
+    ("path", path::path),
+    ("session_token", session::token),
+    ("session_request", session::request),
+    ("certificate", certificates::certificate),
+    ("spiffe_id", certificates::spiffe_id),
+    ("csr", certificates::csr),
+    ("service_token", certificates::service_token),
+    ("resource", resources::resource),
+    ("manifest", objects::manifest),
+    ("routes", objects::routes),
+    ("review", admission::review),
+    ("annotations", admission::annotations),
+    ("dns", dns::dns),
 ];
 
-/// A text that claims to be a token. The key is not in the seeds and differs from run to run, so that whatever
-/// opens was honoured without having been sealed.
-pub fn session_token(text: &[u8]) {
-    let keyring = Keyring::new(SCOPE, &[(1, key()), (2, key())]).expect("two keys");
-    let opened = keyring.open(text, now(), Some(Duration::from_secs(3600)));
-    assert!(opened.is_err(), "honoured: {text:?} as {opened:?}");
-
-    // One that is ours, changed by the input in one place: only the unchanged one may open.
-    let sealed = keyring.seal(&placement(), now()).expect("there are keys");
-    let mut changed = sealed.as_str().as_bytes().to_vec();
-    if let [place, by, ..] = text {
-        let place = usize::from(*place) % TOKEN_LENGTH;
-        changed[place] ^= by;
-        let opened = keyring.open(&changed, now(), None);
-        assert_eq!(opened.is_ok(), *by == 0, "{place} ^ {by}: {opened:?}");
+/// Runs what is asynchronous where it can't wait for anything.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
-}
-
-/// The lines of `Cookie` headers. Each `$` becomes a token of ours: as many sessions are found as there are
-/// whole cookies with one, and never more than are looked at.
-pub fn session_request(input: &[u8]) {
-    let key = key();
-    let session = Session {
-        scope: SCOPE.to_owned(),
-        carrier: Carrier::Cookie { name: COOKIE.to_owned(), path: "/".to_owned(), permanent: false },
-        absolute_timeout: None,
-    };
-    let affinity = Affinity::new(&session, &[(1, key)]).expect("the session is valid");
-    let sealed = Keyring::new(SCOPE, &[(1, key)]).expect("a key").seal(&placement(), now()).expect("a key");
-
-    let mut request = HeaderMap::new();
-    for line in input.split(|byte| *byte == b'\n').take(64) {
-        let parts: Vec<&[u8]> = line.split(|byte| *byte == b'$').collect();
-        if let Ok(value) = HeaderValue::from_bytes(&parts.join(sealed.as_str().as_bytes())) {
-            request.append(header::COOKIE, value);
-        }
-    }
-    let brought = affinity.read(&request, now());
-    let ours = input.iter().filter(|byte| **byte == b'$').count();
-    assert!(brought.placements.len() <= ours.min(16), "{input:?}: {brought:?}");
-    assert!(brought.placements.iter().all(|found| *found == placement()), "{brought:?}");
-    let examined = affinity.examine(&request, now());
-    assert_eq!(examined.iter().filter(|token| token.is_ok()).count(), brought.placements.len());
-}
-
-fn placement() -> Placement {
-    Placement { backend: Uid([1; 16]), pod: Uid([2; 16]) }
-}
-
-/// As good as random: this process's own.
-fn key() -> [u8; 32] {
-    use std::hash::{BuildHasher, RandomState};
-    let mut key = [0; 32];
-    for part in key.chunks_mut(8) {
-        part.copy_from_slice(&RandomState::new().hash_one("a key").to_ne_bytes());
-    }
-    key
-}
-
-fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_262_400)
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }

@@ -1,11 +1,12 @@
 //! What fuzzing needs of the private parts: bytes in, and whether they were understood.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, request};
+use http_body::SizeHint;
 
 use crate::{
     body::{Decoded, Decoder},
-    head::{Framing, parse_request, parse_response},
+    head::{Framing, parse_request, parse_response, write_request},
 };
 
 /// A request's head: its method, target, fields and how long its body is (`None`: chunked), if it is one.
@@ -17,6 +18,15 @@ pub fn request_head(input: &Bytes) -> Option<(Method, String, HeaderMap, Option<
         Framing::Chunked | Framing::UntilClose => None,
     };
     Some((head.parts.method, head.parts.uri.to_string(), head.parts.headers, length))
+}
+
+/// A request's head as it is written, with a body of this length (`None`: unknown), if it may be.
+#[must_use]
+pub fn written_request(head: &request::Parts, length: Option<u64>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let length = length.map_or_else(SizeHint::default, SizeHint::with_exact);
+    write_request(head, &length, &mut out).ok()?;
+    Some(out)
 }
 
 /// The head of an answer to a GET: its status and fields, if it is one.

@@ -121,6 +121,10 @@ fn names(leaf: &X509Certificate<'_>) -> Result<Peer, PeerError> {
     // Two extensions of one kind are an error here, so that no parser can read one and another the other.
     let names = leaf.subject_alternative_name().map_err(|error| PeerError::Unreadable(error.to_string()))?;
     let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
+    // A URI or DNS name that isn't ASCII is none for this parser, and may be one for another.
+    if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+        return Err(PeerError::Unreadable("one of its names is not of its kind".to_owned()));
+    }
 
     let mut uris = names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),

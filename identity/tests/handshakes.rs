@@ -309,6 +309,21 @@ fn hostile(mesh: &Mesh) -> Vec<(&'static str, Credentials)> {
         ("0 URI names", named(vec![pod()])),
         ("2 URI names", named(vec![uri(URI), uri("spiffe://cluster.local/ns/shop/sa/admin"), pod()])),
         ("2 URI names", named(vec![uri(URI), uri(URI), pod()])),
+        ("one of its names is not of its kind", {
+            // A second URI, which only readers see who don't mind that it isn't ASCII.
+            let element = |tag: u8, name: &[u8]| [&[tag, u8::try_from(name.len()).unwrap()], name].concat();
+            let names = [
+                element(0x86, URI.as_bytes()),
+                element(0x86, b"spiffe\xe1//x"),
+                element(0x82, pod_name(Uid::of(WEB)).as_bytes()),
+            ];
+            let names = element(0x30, &names.concat());
+            let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
+            mesh.forge(spoilt(|leaf| {
+                leaf.subject_alt_names.clear();
+                leaf.custom_extensions.push(names);
+            }))
+        }),
         ("of another trust domain", called("spiffe://cluster.local.evil/ns/shop/sa/web")),
         ("of another trust domain", called("spiffe://evil-cluster.local/ns/shop/sa/web")),
         ("isn't the one name of a pod", named(vec![uri(URI), pod(), dns(&pod_name(Uid::of(CLIENT)))])),

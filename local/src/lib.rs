@@ -33,6 +33,9 @@ mod paths;
 mod pod;
 mod up;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use client::{Client, ClientError};
 pub use exec::{ExecError, ExecOptions, exec};
 pub use instance::{INSTANCE_VARIABLE, InstanceName, InvalidName, running};

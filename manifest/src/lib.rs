@@ -20,6 +20,9 @@ mod reader;
 mod similar;
 mod watch;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use error::{ManifestError, Problem, Severity};
 pub use object::{Object, ObjectId, Origin};
 pub use reader::{Reader, Reading, load};

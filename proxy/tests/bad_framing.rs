@@ -120,6 +120,21 @@ async fn ask(
     read_rest(client).await
 }
 
+/// RFC 9112 section 6.3: a proxy may pass on such an answer without the length, and needn't. It was made, so asking again
+/// would have it made twice.
+#[tokio::test]
+async fn an_answer_with_two_lengths_is_none_and_is_not_asked_for_again() {
+    const TWO: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let (listener, address) = listen().await;
+    let caller = Caller::new(vec![eager()], &[(WEB, vec![endpoint("web-0", address)])]).await;
+    let mut client = caller.dial().await;
+    let got = ask(&mut client, &listener, TWO).await;
+    assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+    let again = tokio::time::timeout(Duration::from_millis(20), listener.accept()).await;
+    assert!(again.is_err(), "asked twice");
+}
+
 #[tokio::test]
 async fn an_answer_coded_for_the_connection_is_none() {
     for coding in CODINGS.map(|(coding, _)| coding).into_iter().chain(["gzip"]) {

@@ -30,6 +30,9 @@ mod review;
 mod serve;
 mod status;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use config::{InjectorArgs, LogFormat, PullPolicy};
 pub use process::{Injector, InjectorError, run};
 pub use status::{CaBundle, Cause, ForbiddingNamespace, InjectorStatus, OwnCertificate, WithoutSidecar};

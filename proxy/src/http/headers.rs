@@ -53,6 +53,9 @@ pub enum BadRequest {
     /// RFC 9112 section 6.1: never more than once.
     #[error("the body is chunked more than once")]
     ChunkedTwice,
+    /// RFC 9113 section 8.2.1: malformed. HTTP/1.1's reader takes the blank off, and sees another value than was matched.
+    #[error("a field's value begins or ends with a blank")]
+    Blank,
 }
 
 /// An answer that no proxy may pass on.
@@ -96,7 +99,8 @@ impl BadRequest {
             | Self::SeveralHosts
             | Self::InvalidHost
             | Self::InvalidTarget
-            | Self::ChunkedTwice => Reason::BadRequest,
+            | Self::ChunkedTwice
+            | Self::Blank => Reason::BadRequest,
         }
     }
 }
@@ -151,6 +155,9 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     settle_host(head)?;
     settle_target(head)?;
     if head.version == Version::HTTP_2 {
+        if head.headers.values().any(has_blank_at_an_end) {
+            return Err(BadRequest::Blank);
+        }
         join_cookies(&mut head.headers);
     }
     Ok(wishes)
@@ -292,6 +299,11 @@ fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&joined).ok()
 }
 
+fn has_blank_at_an_end(value: &HeaderValue) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
+}
+
 fn wants_trailers(headers: &HeaderMap) -> bool {
     list(headers, &header::TE).any(|item| item.eq_ignore_ascii_case(b"trailers"))
 }
@@ -368,7 +380,9 @@ fn join_cookies(headers: &mut HeaderMap) {
     if cookies.iter().nth(1).is_none() {
         return;
     }
-    let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    // An empty one would leave a blank at the end, which the app doesn't read.
+    let crumbs = cookies.iter().map(HeaderValue::as_bytes).filter(|crumb| !crumb.is_empty());
+    let joined = crumbs.collect::<Vec<_>>().join(&b"; "[..]);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(header::COOKIE, joined);
     }

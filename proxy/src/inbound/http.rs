@@ -41,6 +41,7 @@ where
         peer,
         carrier,
     });
+    let telemetry = connection.inbound.0.telemetry.clone();
     let answer = move |request| Arc::clone(&connection).answer(request);
     let ended = match carrier {
         Carrier::H1 => {
@@ -55,6 +56,9 @@ where
         }
     };
     if let Err(error) = ended {
+        if let Some(code) = error.closed_for() {
+            telemetry.http2_closed(Direction::Inbound, code);
+        }
         tracing::debug!(%destination, %error, "a peer's connection broke");
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn judge(cluster: &Cluster, picked: &Picked, attempted: &Result<Respo
         },
         Err(failure) => match failure.kind {
             Kind::Unconnected | Kind::Late => Failed::Alone,
-            Kind::Unknown => Failed::Together,
+            Kind::Unknown | Kind::Garbled => Failed::Together,
             Kind::NotDialled | Kind::Unprocessed | Kind::Stale | Kind::Anywhere => return,
         },
     };

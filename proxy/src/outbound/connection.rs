@@ -63,6 +63,9 @@ impl Outbound {
                 };
                 // The app is the last to leave its pod, so there is nobody to be told to go elsewhere.
                 if let Err(error) = server::serve(stream, version, answer, std::future::pending()).await {
+                    if let Some(code) = error.closed_for() {
+                        self.0.telemetry.http2_closed(Direction::Outbound, code);
+                    }
                     tracing::debug!(%destination, %error, "the app's connection ended badly");
                 }
             }

@@ -191,7 +191,7 @@ impl From<Kind> for Outcome {
             Kind::Unconnected | Kind::NotDialled | Kind::Unprocessed => Self::Unprocessed,
             Kind::Stale => Self::Stale,
             Kind::Unknown | Kind::Late => Self::Unknown,
-            Kind::Anywhere => Self::Final,
+            Kind::Garbled | Kind::Anywhere => Self::Final,
         }
     }
 }

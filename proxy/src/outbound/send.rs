@@ -9,7 +9,7 @@ use super::connect::{Connector, carrier};
 use crate::{
     balance::{Picked, Spent},
     http::{
-        Body, Carrier, DialError, HttpVersion, Reason, SendError,
+        Body, Carrier, DialError, HttpError, HttpVersion, Reason, SendError,
         headers::{BadAnswer, BadRequest, Wishes, prepare_carried, prepare_request},
         replay::{MAX_REPLAY_BYTES, Replayable},
     },
@@ -57,6 +57,9 @@ pub(super) enum Kind {
     Unknown,
     /// Nobody knows that either, when the attempt's time was over.
     Late,
+    /// The endpoint has answered, in a way that can't be passed on (RFC 9112 section 6.3: two lengths, say). It has done what
+    /// was asked, and would say so again.
+    Garbled,
     /// It would be the same at any endpoint.
     Anywhere,
 }
@@ -181,6 +184,9 @@ impl Failure {
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
             SendError::Stale(_) => (Reason::UpstreamReset, Kind::Stale),
             SendError::Client(_) => (Reason::BadRequest, Kind::Anywhere),
+            SendError::Broken(HttpError::H1(gamut_http1::Error::Head(_))) => {
+                (Reason::UpstreamReset, Kind::Garbled)
+            }
             SendError::Silent(_) | SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
         Self { reason, why: error.to_string(), kind }

@@ -95,6 +95,7 @@ struct Registry {
     endpoints: Mutex<HashMap<BackendId, Arc<EndpointCounters>>>,
     ports: Family<u16, Arc<InboundCounters>>,
     own_answers: Family<(Direction, &'static str), AtomicU64>,
+    http2_closed: Family<(Direction, &'static str), AtomicU64>,
     outbound: Connections,
     inbound: Connections,
 }
@@ -130,6 +131,7 @@ impl Telemetry {
             endpoints: Mutex::default(),
             ports: Family::new(MAX_PORTS, 0, |_| Arc::default()),
             own_answers: Family::new(MAX_REASONS, (Direction::Outbound, "other"), |_| AtomicU64::new(0)),
+            http2_closed: Family::new(MAX_REASONS, (Direction::Outbound, "other"), |_| AtomicU64::new(0)),
             outbound: Connections::default(),
             inbound: Connections::default(),
         }))
@@ -187,6 +189,13 @@ impl Telemetry {
     pub fn own_answer(&self, direction: Direction, reason: &'static str) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         self.0.own_answers.with(|known| *known == (direction, reason), || (direction, reason), add);
+    }
+
+    /// Counts an HTTP/2 connection that was closed for what came over it.
+    pub fn http2_closed(&self, direction: Direction, code: h2::Reason) {
+        let code = http2_code(code);
+        let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        self.0.http2_closed.with(|known| *known == (direction, code), || (direction, code), add);
     }
 
     /// Counts a connection that said nothing while the proxy waited for its first bytes.
@@ -253,6 +262,20 @@ impl Direction {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
         }
+    }
+}
+
+/// An error code of HTTP/2 (RFC 9113 section 7) as a label: those that a connection is closed with.
+fn http2_code(code: h2::Reason) -> &'static str {
+    match code {
+        h2::Reason::PROTOCOL_ERROR => "protocol-error",
+        h2::Reason::INTERNAL_ERROR => "internal-error",
+        h2::Reason::FLOW_CONTROL_ERROR => "flow-control-error",
+        h2::Reason::STREAM_CLOSED => "stream-closed",
+        h2::Reason::FRAME_SIZE_ERROR => "frame-size-error",
+        h2::Reason::COMPRESSION_ERROR => "compression-error",
+        h2::Reason::ENHANCE_YOUR_CALM => "enhance-your-calm",
+        _ => "other",
     }
 }
 

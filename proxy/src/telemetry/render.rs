@@ -200,6 +200,16 @@ impl Telemetry {
             let closed = self.0.connections(direction).closed.load(Ordering::Relaxed);
             page.sample("gamut_connections_closed_total", &[("direction", direction.as_str())], closed);
         }
+        const CLOSED: &str = "gamut_http2_closed_total";
+        page.family(
+            CLOSED,
+            Kind::Counter,
+            "HTTP/2 connections that the sidecar closed for what came over them, by error code.",
+        );
+        self.0.http2_closed.each(|(direction, code), counter| {
+            let labels = [("code", *code), ("direction", direction.as_str())];
+            page.sample(CLOSED, &labels, counter.load(Ordering::Relaxed));
+        });
         const LOST: &str = "gamut_records_lost_total";
         page.family(
             LOST,

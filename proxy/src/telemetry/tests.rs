@@ -198,6 +198,7 @@ fn connections_bytes_sessions_and_own_answers_are_counted() {
     drop(telemetry.connection(Direction::Outbound));
     telemetry.own_answer(Direction::Inbound, "app-connect");
     telemetry.detect_timeout(Direction::Inbound);
+    telemetry.http2_closed(Direction::Inbound, h2::Reason::ENHANCE_YOUR_CALM);
     let session = telemetry.session(Some(&origin(None)), &web(), "route/x");
     session.count(SessionOutcome::Kept);
     let tcp = telemetry.backend(None, &web(), &backend("db")).tcp(&endpoint("db"));
@@ -208,6 +209,7 @@ fn connections_bytes_sessions_and_own_answers_are_counted() {
     assert_eq!(value(&telemetry, "gamut_connections_closed_total", &outbound), 1);
     assert_eq!(value(&telemetry, "gamut_own_answers_total", &[r#"reason="app-connect""#]), 1);
     assert_eq!(value(&telemetry, "gamut_detect_timeouts_total", &[r#"direction="inbound""#]), 1);
+    assert_eq!(value(&telemetry, "gamut_http2_closed_total", &[r#"code="enhance-your-calm""#]), 1);
     assert_eq!(value(&telemetry, "gamut_sessions_total", &[r#"outcome="kept""#]), 1);
     assert_eq!(value(&telemetry, "istio_tcp_sent_bytes_total", &[]), 7);
     assert_eq!(value(&telemetry, "istio_tcp_connections_closed_total", &[]), 0);
@@ -254,6 +256,7 @@ pub(crate) fn exercised() -> Telemetry {
     telemetry.inbound(8080).answered(None, http(200));
     drop(counters.tcp(&endpoint("web-v2")));
     telemetry.own_answer(Direction::Outbound, "no-route");
+    telemetry.http2_closed(Direction::Outbound, h2::Reason::PROTOCOL_ERROR);
     telemetry.endpoints(&backend("web-v2")).begin();
     telemetry.session(Some(&origin(None)), &web(), "route/x").count(SessionOutcome::Kept);
     telemetry

@@ -84,6 +84,7 @@ impl Issuer for ForPod {
 pub(crate) struct Pod {
     pub(crate) inbound: Inbound,
     pub(crate) control: Control,
+    pub(crate) telemetry: Telemetry,
     pub(crate) uid: Uid,
     pub(crate) authority: Authority,
     pub(crate) caller: Identity,
@@ -101,14 +102,15 @@ impl Pod {
         let caller = authority.identity("client", Uid::of("client-0")).await;
         let control = Control::new();
         let policy = policy.map(Arc::new);
+        let telemetry = Telemetry::new(Workload::default());
         let inbound = Inbound::new(
             Settings { pod: uid, ips: vec![LOCALHOST] },
             identity,
             Box::new(move || policy.clone()),
-            Telemetry::new(Workload::default()),
+            telemetry.clone(),
             control.watch(),
         );
-        Self { inbound, control, uid, authority, caller }
+        Self { inbound, control, telemetry, uid, authority, caller }
     }
 
     /// A connection to the sidecar that was going to `app`.

@@ -45,8 +45,6 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 pub(in crate::http) struct H2 {
     sender: SendRequest<Bytes>,
     shared: Arc<Shared>,
-    /// How many requests it is given at a time, whatever the server allows.
-    most: usize,
 }
 
 #[derive(Default)]
@@ -103,18 +101,17 @@ impl H2 {
         builder
             .enable_push(false)
             .initial_window_size(server::STREAM_WINDOW_BYTES)
+            // With less, a few clients who don't read would stop the answers of all who share the connection.
+            .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(server::STREAM_WINDOW_BYTES as usize);
         if is_mesh {
             builder
                 .initial_max_send_streams(MAX_SHARING)
-                .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
                 .max_frame_size(MESH_FRAME_BYTES)
                 .max_header_list_size(MESH_HEADER_BYTES)
                 .max_concurrent_reset_streams(MAX_GIVEN_UP);
         } else {
-            builder
-                .initial_connection_window_size(server::CONNECTION_WINDOW_BYTES)
-                .max_header_list_size(server::MAX_HEADER_BYTES as u32);
+            builder.max_header_list_size(server::MAX_HEADER_BYTES as u32);
         }
         let (io, flush) = gather(io);
         let mut handshake = pin!(builder.handshake(io));
@@ -122,12 +119,12 @@ impl H2 {
         let shared = Arc::new(Shared::default());
         let pulse = if is_asked { connection.ping_pong().map(Pulse::new) } else { None };
         tokio::spawn(drive(connection, flush, pulse, Arc::clone(&shared)));
-        Ok(Self { sender, shared, most: if is_mesh { MAX_SHARING } else { usize::MAX } })
+        Ok(Self { sender, shared })
     }
 
     /// Whether it takes another request now.
     pub(in crate::http) fn has_room(&self) -> bool {
-        let most = self.sender.current_max_send_streams().min(self.most);
+        let most = self.sender.current_max_send_streams().min(MAX_SHARING);
         self.shared.streams.load(Ordering::Relaxed) < most
     }
 

@@ -16,14 +16,14 @@ mod workers;
 
 use super::server::{MAX_HEADER_BYTES, STREAM_WINDOW_BYTES};
 
-/// How many requests share a connection between sidecars before another is opened.
+/// How many requests share a connection to a sidecar or an app before another is opened.
 pub const MAX_SHARING: usize = 128;
 /// How many requests that were given up may be remembered, or wait to be looked at. The h2 crate's own limits (50 and 20)
 /// are for one client: callers of many apps share a connection here, and when they give up together (a time limit, a
 /// restart), that must not end it under the others.
 pub const MAX_GIVEN_UP: usize = 8 * MAX_SHARING;
-/// How many bytes of all streams of a connection between sidecars may be on the way unread: 32 MiB, as many as
-/// [`MAX_SHARING`] windows of one stream hold.
+/// How many bytes of all streams of a connection between sidecars, or to an app, may be on the way unread: 32 MiB, as many
+/// as [`MAX_SHARING`] windows of one stream hold.
 pub const MESH_CONNECTION_WINDOW_BYTES: u32 = MAX_SHARING as u32 * STREAM_WINDOW_BYTES;
 /// How large a frame may be between sidecars. By its default of 16 KiB each piece of a body is a write of its own, and with
 /// its header one byte longer than a TLS record.

@@ -190,3 +190,19 @@ fn an_answers_upgrade_is_kept_where_it_means_something() {
         assert_eq!(head.headers.contains_key("connection"), kept, "{status}");
     }
 }
+
+#[test]
+fn empty_cookie_crumbs_leave_nothing_behind() {
+    let crumbs = [("cookie", ""), ("cookie", "a=1"), ("cookie", ""), ("cookie", "b=2"), ("cookie", "")];
+    let (head, _) = normalized(request(Version::HTTP_2, "http://web/", &crumbs));
+    assert_eq!(text(&head.headers, "cookie"), Some("a=1; b=2"));
+}
+
+#[test]
+fn a_value_that_the_app_would_read_without_its_blank_is_refused() {
+    for value in [" admin", "admin ", "\tadmin", " "] {
+        let head = |version| request(version, "http://web/", &[("x-role", value)]);
+        assert_eq!(refused(head(Version::HTTP_2)), BadRequest::Blank, "{value:?}");
+    }
+    normalized(request(Version::HTTP_2, "http://web/", &[("x-role", "an admin"), ("x-empty", "")]));
+}

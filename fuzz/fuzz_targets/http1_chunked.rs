@@ -1,5 +1,0 @@
-//! See `gamut_fuzz::http1_chunked`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| gamut_fuzz::http1_chunked(data));
