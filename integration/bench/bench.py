@@ -32,6 +32,7 @@ IDLE_CONNECTIONS = 500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gamut", required=True, help="the gamut executable (release build)")
+    parser.add_argument("--sidecar", help="the gamut-proxy executable, as images hold it; without it sidecars run the gamut executable")
     parser.add_argument("--load", required=True, help="the gamut-load executable (release build)")
     parser.add_argument("--parts", help="the gamut-parts executable (release build); without it a request's parts aren't timed")
     parser.add_argument("--envoy", help="the envoy executable; without it Envoy is left out")
@@ -64,7 +65,7 @@ def bring_up(arguments: argparse.Namespace) -> int:
         (files / "10m").write_bytes(b"x" * 10_000_000)
         for name, text in works.scripts().items():
             (scratch / name).write_text(text)
-        pairs.write(arguments.proxies, manifests, files, arguments.gamut, arguments.envoy)
+        pairs.write(arguments.proxies, manifests, files, arguments.gamut, arguments.sidecar, arguments.envoy)
         command = [arguments.gamut, "up", "--name", f"bench-{os.getpid()}", "-f", str(manifests), "--"]
         command += [sys.executable, *sys.argv, "--inside", str(scratch)]
         return subprocess.run(command).returncode

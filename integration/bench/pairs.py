@@ -24,7 +24,9 @@ NEW_DESTINATIONS = 20
 TABLE = 20
 
 
-def write(proxies: list[str], directory: pathlib.Path, files: pathlib.Path, gamut: str, envoy: str | None) -> None:
+def write(
+    proxies: list[str], directory: pathlib.Path, files: pathlib.Path, gamut: str, sidecar: str | None, envoy: str | None
+) -> None:
     """Writes the manifests of all pairs."""
     certificates = make_certificates(directory.parent / "tls")
     for name in proxies:
@@ -32,7 +34,7 @@ def write(proxies: list[str], directory: pathlib.Path, files: pathlib.Path, gamu
         app = app.replace("@NAMESPACE@", f"bench-{name}").replace("@FILES@", str(files))
         (directory / f"{name}-app.yaml").write_text(app)
         if name == "gamut":
-            objects = gamut_pair(gamut)
+            objects = gamut_pair(gamut, sidecar)
         else:
             objects = other_pair(name, gamut, envoy, certificates)
         (directory / f"{name}.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
@@ -41,7 +43,7 @@ def write(proxies: list[str], directory: pathlib.Path, files: pathlib.Path, gamu
 # --- Gamut ------------------------------------------------------------------------------------------------------------
 
 
-def gamut_pair(gamut: str) -> list[dict]:
+def gamut_pair(gamut: str, sidecar: str | None) -> list[dict]:
     namespace = "bench-gamut"
     ports = [
         port("http", 80, works.HTTP, "http"),
@@ -71,6 +73,9 @@ def gamut_pair(gamut: str) -> list[dict]:
     objects += [meshed_namespace(far), deployment(far, "far", [{"name": "app", "image": "gamut.mesh/echo"}], [])]
     for number in range(NEW_DESTINATIONS):
         objects.append(service(far, f"far-{number}", {"app": "far"}, [port("http", 80, 8080, "http")]))
+    for pod in (o["spec"]["template"] for o in objects if sidecar and o["kind"] == "Deployment"):
+        # A program of this machine in place of an image.
+        pod["metadata"]["annotations"] = {"gamut.mesh/image": sidecar}
     return objects
 
 
