@@ -9,6 +9,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// Gives memory back after a crowd has gone; the C library's keeps it (docs/architecture.md, decisions).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What runs in a pod of the mesh
 #[derive(Debug, Parser)]
 #[command(name = "gamut", version)]

@@ -1,6 +1,6 @@
 //! What can be wrong with a message or its connection, and how a server answers it.
 
-use std::io;
+use std::{io, time::Duration};
 
 use http::StatusCode;
 use thiserror::Error;
@@ -42,6 +42,9 @@ pub enum BadHead {
     /// More fields than [`MAX_FIELDS`].
     #[error("the head has more than {MAX_FIELDS} fields")]
     TooManyFields,
+    /// It isn't complete after this time.
+    #[error("the head is not complete after {0:?}")]
+    Late(Duration),
     /// Not what RFC 9112 calls a head: what is wrong, in httparse's words.
     #[error("the head is not HTTP/1.1: {0}")]
     Malformed(httparse::Error),
@@ -90,6 +93,7 @@ impl BadHead {
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooLong | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Malformed(_)
             | Self::BareLineFeed

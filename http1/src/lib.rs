@@ -17,7 +17,8 @@
 //! write, and a long one writes its parts vectored.
 //!
 //! Deliberately absent: obsolete line folding, HTTP/0.9, header names in their original case, trailers that
-//! `Trailer` doesn't announce, `Date`, and time limits, which are their callers'.
+//! `Trailer` doesn't announce, `Date`, and time limits, which are their callers', but for the one on a request's head, which
+//! nobody else can see.
 #![forbid(unsafe_code)]
 
 mod body;

@@ -70,7 +70,12 @@ fn drained(mut seen: mpsc::UnboundedReceiver<Understood>) -> Vec<Understood> {
 async fn requests_as_we_do(input: &[u8]) -> Vec<Understood> {
     let (_client, stream) = said(input).await;
     let (sender, seen) = mpsc::unbounded_channel();
-    let serving = server::serve(stream, |asked| request(asked, sender.clone()), std::future::pending());
+    let serving = server::serve(
+        stream,
+        Duration::from_secs(30),
+        |asked| request(asked, sender.clone()),
+        std::future::pending(),
+    );
     let _ = timeout(2 * LONG, serving).await;
     drained(seen)
 }

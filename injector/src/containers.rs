@@ -75,6 +75,7 @@ pub(crate) fn proxy_container(settings: &Settings, originals: &Originals, config
     env.extend(optional("GAMUT_SLOW_START", &settings.slow_start));
     env.extend(optional("GAMUT_MAX_REQUESTS", &settings.max_requests));
     env.extend(optional("GAMUT_MAX_CONNECTING", &settings.max_connecting));
+    env.extend(optional("GAMUT_MAX_CONNECTIONS", &settings.max_connections));
     env.extend(optional("GAMUT_ACCESS_LOG", &settings.access_log));
     env.extend(optional("GAMUT_TRACES_TO", &config.traces_to));
     env.extend(optional("GAMUT_TRACES_SHARE", &config.traces_share));

@@ -38,6 +38,8 @@ pub const SLOW_START: &str = "gamut.mesh/slow-start";
 pub const MAX_REQUESTS: &str = "gamut.mesh/max-requests";
 /// The most connections to a backend that may be under way without being open yet.
 pub const MAX_CONNECTING: &str = "gamut.mesh/max-connecting";
+/// The most connections that the app may have open, and the most that its callers may.
+pub const MAX_CONNECTIONS: &str = "gamut.mesh/max-connections";
 /// The sidecar's CPU request.
 pub const CPU_REQUEST: &str = "gamut.mesh/cpu-request";
 /// The sidecar's memory request.
@@ -63,6 +65,7 @@ pub const POD_ANNOTATIONS: &[&str] = &[
     SLOW_START,
     MAX_REQUESTS,
     MAX_CONNECTING,
+    MAX_CONNECTIONS,
     CPU_REQUEST,
     MEMORY_REQUEST,
     CPU_LIMIT,

@@ -11,8 +11,8 @@ use crate::{
     config::{Config, Resources},
     names::{
         ACCESS_LOG, APP_STOP_DELAY, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, EJECT_AFTER, IMAGE, LOG_LEVEL,
-        MAX_CONNECTING, MAX_REQUESTS, MEMORY_LIMIT, MEMORY_REQUEST, MTLS, OPAQUE_PORTS, PLAINTEXT_PORTS,
-        POD_ANNOTATIONS, PREFIX, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
+        MAX_CONNECTING, MAX_CONNECTIONS, MAX_REQUESTS, MEMORY_LIMIT, MEMORY_REQUEST, MTLS, OPAQUE_PORTS,
+        PLAINTEXT_PORTS, POD_ANNOTATIONS, PREFIX, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
     },
     values::{self, Expected},
 };
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) slow_start: Option<String>,
     pub(crate) max_requests: Option<String>,
     pub(crate) max_connecting: Option<String>,
+    pub(crate) max_connections: Option<String>,
     /// Seconds.
     pub(crate) app_stop_delay: Option<i64>,
     pub(crate) resources: Resources,
@@ -121,6 +122,7 @@ impl Settings {
             slow_start: read.parsed(SLOW_START, values::duration)?,
             max_requests: read.parsed(MAX_REQUESTS, values::limit)?,
             max_connecting: read.parsed(MAX_CONNECTING, values::limit)?,
+            max_connections: read.parsed(MAX_CONNECTIONS, values::limit)?,
             app_stop_delay: read.app_stop_delay(grace)?,
             resources: Resources {
                 cpu_request: read.quantity(CPU_REQUEST, &defaults.cpu_request)?,
@@ -254,6 +256,7 @@ mod tests {
             (MAX_REQUESTS, "1e3"),
             (MAX_CONNECTING, "-1"),
             (MAX_CONNECTING, "4294967296"),
+            (MAX_CONNECTIONS, "0"),
             (CPU_REQUEST, "a lot"),
             (CPU_REQUEST, "-1"),
             (CPU_LIMIT, "1.2.3"),
@@ -282,6 +285,7 @@ mod tests {
             (SLOW_START, "0s"),
             (MAX_REQUESTS, "100000"),
             (MAX_CONNECTING, "1"),
+            (MAX_CONNECTIONS, "100"),
             (CPU_REQUEST, "100m"),
             (CPU_LIMIT, "1.5"),
             (MEMORY_REQUEST, "64Mi"),

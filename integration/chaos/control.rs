@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{Mesh, PATIENCE, app, service, statuses},
+    harness::{Mesh, PATIENCE, app, namespace, service, statuses},
     scenario::{EVERYBODY, Oracle, RETRIED, Scenario, shop, web},
 };
 
@@ -100,4 +100,34 @@ fn without_a_certificate_new_connections_fail_closed_until_there_is_one() {
         may_break: &[],
         longest_gap: Duration::from_secs(5),
     });
+}
+
+#[test]
+fn a_new_destination_fails_closed_without_the_controller_and_is_reached_when_it_is_back() {
+    let mut manifests = shop(web(2), RETRIED);
+    // Of another namespace: nothing of it is loaded before its first use.
+    manifests.extend([
+        namespace("bank", "strict"),
+        app("safe").in_namespace("bank"),
+        service("bank", "safe"),
+    ]);
+    let mut run = Scenario::begin("a new destination without a controller", &manifests, &[], EVERYBODY);
+    let ask =
+        |run: &Scenario| run.mesh.try_to_ask("shop/deploy/client", &["http://safe.bank/", "--timeout=8s"]);
+    let hung = run.mesh.component("controller");
+    run.mesh.signal("STOP", hung);
+    let refused = ask(&run);
+    assert!(!refused.status.success(), "nobody knows where it leads: {refused:?}");
+    run.mix.answered(100);
+    run.mesh.signal("CONT", hung);
+    let begin = Instant::now();
+    while !ask(&run).status.success() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it isn't reached");
+        run.mix.answered(20);
+    }
+    run.repeat(|run| run.mix.answered(100));
+    run.end(&Oracle::nothing(
+        "a first use of an address is reset after 5 s while the controller hangs, and succeeds within 30 s of its return; \
+         nobody else notices",
+    ));
 }

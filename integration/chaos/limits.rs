@@ -13,9 +13,7 @@ fn a_sidecar_out_of_file_descriptors_serves_what_it_has_and_recovers() {
         &["h1=2", "h2=2", "tcp=1"],
     );
     run.repeat(|run| {
-        let client = run.mesh.pods("client").remove(0);
-        let sidecar = client.containers.iter().find(|container| container.role == "sidecar");
-        let pid = sidecar.and_then(|sidecar| sidecar.pid).unwrap().to_string();
+        let pid = run.mesh.sidecar("client").to_string();
         // As the sidecar's own user, who may do this to it; the hard limit stays.
         let limit = |number: &str| {
             let number = format!("--nofile={number}:");

@@ -6,11 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod bounds;
 mod control;
 #[allow(dead_code, unused_imports, reason = "shared with the end-to-end tests, each of which uses its part")]
 #[path = "../e2e/harness/mod.rs"]
 mod harness;
 mod limits;
+mod network;
 mod pods;
 mod routes;
 mod scenario;

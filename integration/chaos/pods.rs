@@ -121,7 +121,8 @@ fn cut(mesh: &Mesh, pod: &str) {
     nft(mesh, pod, &format!("{table}{rules}"));
 }
 
-fn nft(mesh: &Mesh, pod: &str, commands: &str) {
+/// Runs commands of nftables in a pod.
+pub(crate) fn nft(mesh: &Mesh, pod: &str, commands: &str) {
     let done = mesh.exec(&format!("shop/pod/{pod}"), &["nft", commands]);
     assert!(done.status.success(), "nft in {pod}: {done:?}");
 }

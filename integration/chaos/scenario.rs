@@ -92,10 +92,17 @@ pub(crate) struct Scenario {
 
 /// A shop whose client calls `web`, by this route.
 pub(crate) fn shop(web: App, rule: &str) -> Vec<String> {
+    shop_of("", web, rule)
+}
+
+/// The same, where the client's pod has this annotation.
+pub(crate) fn shop_of(annotation: &str, web: App, rule: &str) -> Vec<String> {
+    let client = app("client").in_namespace("shop");
+    let annotated = format!("    metadata:\n      annotations: {{{annotation}}}\n      labels:\n");
     let ports = "[{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 9000, targetPort: 9000, appProtocol: tcp}]";
     vec![
         namespace("shop", "strict"),
-        app("client").in_namespace("shop"),
+        client.replacen("    metadata:\n      labels:\n", &annotated, 1),
         web.in_namespace("shop"),
         service_with("shop", "web", "web", ports, ""),
         route("shop", "web", "name: web, port: 80", &[rule]),
@@ -292,11 +299,15 @@ fn retries(mesh: &Mesh) -> u64 {
     backends.flatten().filter_map(|backend| backend["retries"].as_u64()).sum()
 }
 
+/// Whether this is the long run.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("GAMUT_CHAOS_REQUESTS").is_some()
+}
+
 /// Puts an outcome in its place in the results: the repository's after a long run, a copy's below `target` otherwise.
 fn write_down(outcome: Outcome) {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../integration/chaos/results.json");
-    let is_long = std::env::var_os("GAMUT_CHAOS_REQUESTS").is_some();
-    let file = if is_long {
+    let file = if is_long() {
         committed
     } else {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("chaos-results.json")

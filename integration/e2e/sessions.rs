@@ -80,14 +80,6 @@ fn kill_container(mesh: &Mesh, workload: &str, role: &str) {
     assert!(killed.status.success(), "{killed:?}");
 }
 
-/// The memory that a workload's sidecar has, in bytes (proc_pid_status(5), VmRSS).
-fn memory_of_sidecar(mesh: &Mesh, workload: &str) -> u64 {
-    let file = format!("/proc/{}/status", processes(mesh, workload, "sidecar")[0]);
-    let status = text_of(mesh.exec("node", &["cat", &file]));
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
-}
-
 #[test]
 fn every_way_in_begins_a_session_with_the_first_answer_and_keeps_the_pod() {
     let mesh = Mesh::example("sessions");
@@ -140,9 +132,9 @@ fn sessions_cost_the_sidecar_no_memory_however_many_there_are() {
     };
     // Connections and buffers, which a sidecar has whatever it is asked.
     begin(3_000);
-    let before = memory_of_sidecar(&mesh, "client");
+    let before = mesh.memory_of_sidecar("client");
     begin(10_000);
-    let grown = memory_of_sidecar(&mesh, "client").saturating_sub(before);
+    let grown = mesh.memory_of_sidecar("client").saturating_sub(before);
     assert_eq!(outcome(&mesh, "httproute/shop/web", "started"), 13_000);
     // A state of its own would be a placement of 32 bytes and what finds it again.
     assert!(grown < 10_000 * 64, "{grown} bytes for 10,000 sessions");

@@ -33,6 +33,9 @@ pub mod ports {
     pub const PROBES: u16 = 15021;
 }
 
+/// How many connections the app may have open, and how many its callers, unless the pod says otherwise.
+pub const MAX_CONNECTIONS: u32 = 16384;
+
 /// The user that sidecars run as, whose connections aren't redirected.
 pub const PROXY_UID: u32 = 15001;
 
@@ -81,6 +84,9 @@ pub struct ProxyArgs {
     /// How many connections to a backend may be under way without being open yet
     #[arg(long, env = "GAMUT_MAX_CONNECTING", default_value_t = balance::Settings::default().max_connecting, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connecting: u32,
+    /// How many connections the app may have open, and how many its callers
+    #[arg(long, env = "GAMUT_MAX_CONNECTIONS", default_value_t = MAX_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
     /// Which requests get a line on standard output: off, all, errors, or a share such as 1/100
     #[arg(long, env = "GAMUT_ACCESS_LOG", default_value = "off")]
     pub access_log: AccessLog,

@@ -173,10 +173,18 @@ fn serve(
         let tables = tables.clone();
         Box::new(move || tables.policy())
     };
-    let settings = inbound::Settings { pod: args.pod_uid, ips: args.pod_ips.clone() };
+    let settings = inbound::Settings {
+        pod: args.pod_uid,
+        ips: args.pod_ips.clone(),
+        max_connections: args.max_connections,
+    };
     let inbound = Inbound::new(settings, identity.clone(), policy, telemetry.clone(), control.watch());
     let connector = Connector::new(identity.clone(), args.pod_uid, inbound.clone());
-    let settings = outbound::Settings { ips: args.pod_ips.clone(), opaque_ports: args.opaque_ports.clone() };
+    let settings = outbound::Settings {
+        ips: args.pod_ips.clone(),
+        opaque_ports: args.opaque_ports.clone(),
+        max_connections: args.max_connections,
+    };
     let outbound = Outbound::new(settings, tables.clone(), connector, telemetry);
 
     for listener in listeners.outbound {

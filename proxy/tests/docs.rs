@@ -5,6 +5,7 @@ use std::fs;
 
 use gamut_proxy::{
     balance::{Settings, settings::EjectAfter},
+    config::MAX_CONNECTIONS,
     init::{self, InitArgs},
 };
 
@@ -23,7 +24,7 @@ fn the_rules_in_the_reference_are_those_that_are_written() {
 }
 
 #[test]
-fn the_defaults_of_balancing_in_the_reference_are_the_codes() {
+fn the_defaults_of_bounds_in_the_reference_are_the_codes() {
     let page = fs::read_to_string(format!("{ROOT}/docs/reference/annotations.md")).unwrap();
     let Settings { eject_after, slow_start, max_requests, max_connecting } = Settings::default();
     for (annotation, default) in [
@@ -31,6 +32,7 @@ fn the_defaults_of_balancing_in_the_reference_are_the_codes() {
         ("slow-start", format!("{slow_start:?}")),
         ("max-requests", max_requests.to_string()),
         ("max-connecting", max_connecting.to_string()),
+        ("max-connections", MAX_CONNECTIONS.to_string()),
     ] {
         let row =
             page.lines().find(|line| line.starts_with(&format!("| `gamut.mesh/{annotation}`"))).unwrap();

@@ -14,7 +14,7 @@ use std::{
 
 use gamut_controller_api::{InboundPolicy, MtlsMode};
 use gamut_proxy::{
-    config::PROXY_UID,
+    config::{MAX_CONNECTIONS, PROXY_UID},
     drain::Control,
     inbound::{Inbound, Settings},
     init::{self, InitArgs},
@@ -70,7 +70,8 @@ fn sidecar(listening: &mpsc::Sender<()>, stopped: oneshot::Receiver<()>) {
         let uid = Uid::of("web-0");
         let identity = Authority::new().identity("web", uid).await;
         let policy = Arc::new(InboundPolicy { mode: MtlsMode::Permissive, ports: [].into() });
-        let settings = Settings { pod: uid, ips: POD.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec() };
+        let ips = POD.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec();
+        let settings = Settings { pod: uid, ips, max_connections: MAX_CONNECTIONS };
         let telemetry = Telemetry::new(Workload::default());
         let control = Control::new();
         let policy = Box::new(move || Some(Arc::clone(&policy)));

@@ -16,7 +16,7 @@ use http::{Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     incoming::{FramePoll, Incoming, Source},
 };
 use crate::{
-    Error,
+    BadHead, Error,
     body::{Decoded, Decoder, Encoder},
     head::{Asked, CONTINUE, RequestHead, parse_request, trim_start_lines, write_response},
     wire::{Output, Wire},
@@ -76,11 +76,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
         }))))
     }
 
-    /// The next request's head; `None` if there is none.
+    /// The next request's head, which may take so long from its first byte on; `None` if there is none.
     pub(super) async fn read_head(
         &self,
+        time: Duration,
         drain: &mut Drain<'_, impl Future<Output = ()>>,
     ) -> Result<Option<RequestHead>, Error> {
+        // There is one only for a head that doesn't come in one piece.
+        let mut late: Option<Pin<Box<Sleep>>> = None;
         let head = poll_fn(|cx| {
             let mut state = self.0.lock();
             let wire = state.wire()?;
@@ -94,9 +97,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
                 if wire.input.rest.is_empty() && drain.poll(cx) {
                     return Poll::Ready(Ok(None));
                 }
-                if ready!(wire.poll_read(cx))? == 0 {
-                    let is_idle = wire.input.rest.is_empty();
-                    return Poll::Ready(if is_idle { Ok(None) } else { Err(Error::Incomplete) });
+                let is_idle = wire.input.rest.is_empty();
+                match wire.poll_read(cx)? {
+                    Poll::Ready(0) => {
+                        return Poll::Ready(if is_idle { Ok(None) } else { Err(Error::Incomplete) });
+                    }
+                    Poll::Ready(_) => {}
+                    Poll::Pending if is_idle => return Poll::Pending,
+                    Poll::Pending => {
+                        let late = late.get_or_insert_with(|| Box::pin(sleep(time)));
+                        return late.as_mut().poll(cx).map(|()| Err(BadHead::Late(time).into()));
+                    }
                 }
             }
         });

@@ -15,6 +15,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -45,7 +46,8 @@ pub enum Ended<IO, B> {
     },
 }
 
-/// Serves requests until the connection ends. When `drain` is ready, the connection closes: at once if it is idle, else
+/// Serves requests until the connection ends. A request's head has `head_time` from its first byte on; an idle connection may
+/// stay as long as it likes. When `drain` is ready, the connection closes: at once if it is idle, else
 /// behind the answer that is due. Dropping the future closes the connection and cancels the request.
 ///
 /// A 101 may be answered to a request with `Upgrade` alone; no other 1xx is.
@@ -54,6 +56,7 @@ pub enum Ended<IO, B> {
 /// How the connection ended, if not well. A head that was refused has been answered.
 pub async fn serve<IO, S, F, B>(
     io: IO,
+    head_time: Duration,
     mut service: S,
     drain: impl Future<Output = ()>,
 ) -> Result<Ended<IO, B>, Error>
@@ -66,7 +69,7 @@ where
     let connection = Connection::new(io);
     let mut drain = Drain { waiting: pin!(drain), is_due: false };
     loop {
-        let head = match connection.read_head(&mut drain).await {
+        let head = match connection.read_head(head_time, &mut drain).await {
             Ok(Some(head)) => head,
             Ok(None) => {
                 connection.close().await;

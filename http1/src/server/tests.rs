@@ -22,6 +22,9 @@ use super::*;
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 type Served = JoinHandle<Result<Ended<DuplexStream, BoxBody<Bytes, Infallible>>, Error>>;
 
+/// How long a head may take here.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
 fn full(text: &str) -> Answer {
     Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).boxed())
 }
@@ -48,7 +51,7 @@ where
     F: Future<Output = Answer> + Send + 'static,
 {
     let (client, server) = duplex(1024 * 1024);
-    (client, tokio::spawn(serve(server, service, std::future::pending())))
+    (client, tokio::spawn(serve(server, HEAD_TIME, service, std::future::pending())))
 }
 
 /// What comes back to a client that says this, and then waits for the end.
@@ -404,7 +407,7 @@ async fn draining_closes_what_is_idle_at_once_and_what_is_busy_behind_its_answer
                 echo(request).await
             }
         };
-        tokio::spawn(serve(server, service, async move { due.notified().await }));
+        tokio::spawn(serve(server, HEAD_TIME, service, async move { due.notified().await }));
         if busy {
             client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
             tokio::task::yield_now().await;
@@ -449,6 +452,7 @@ async fn a_long_answer_waits_for_its_reader() {
     let (mut client, server) = duplex(1024);
     tokio::spawn(serve(
         server,
+        HEAD_TIME,
         move |_| {
             let (part, count) = (part.clone(), Arc::clone(&count));
             let next =
@@ -463,4 +467,36 @@ async fn a_long_answer_waits_for_its_reader() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).await.unwrap();
     assert!(answer.ends_with(b"\r\n0\r\n\r\n") && answer.len() > 100 * 64 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_dribbles_a_head_is_answered_408_when_its_time_is_over() {
+    let (mut client, served) = start(echo);
+    let begin = tokio::time::Instant::now();
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    // Far fewer fields than there may be.
+    while !served.is_finished() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = client.write_all(b"x: y\r\n").await;
+    }
+    assert!(matches!(served.await.unwrap(), Err(Error::Head(BadHead::Late(HEAD_TIME)))));
+    assert!(begin.elapsed() >= HEAD_TIME && begin.elapsed() < HEAD_TIME * 2, "{:?}", begin.elapsed());
+    let answer = rest(&mut client).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 Request Timeout\r\n") && answer.contains("connection: close"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_may_stay_and_each_head_has_its_own_time() {
+    let (mut client, _served) = start(echo);
+    for path in ["/1", "/2"] {
+        tokio::time::sleep(HEAD_TIME * 10).await;
+        client.write_all(format!("GET {path} HTTP/1.1\r\n").as_bytes()).await.unwrap();
+        tokio::time::sleep(HEAD_TIME - Duration::from_secs(1)).await;
+        client.write_all(b"host: x\r\n\r\n").await.unwrap();
+        let body = format!("GET {path} []");
+        hear(&mut client, &format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+    }
 }

@@ -180,6 +180,21 @@ impl Mesh {
         components.iter().find(|component| component.name == name).and_then(|component| component.pid)
     }
 
+    /// The process of the sidecar of a workload's first pod, as a number of the node's process namespace.
+    pub(crate) fn sidecar(&self, workload: &str) -> i32 {
+        let pods = self.pods(workload);
+        let mut containers = pods.iter().flat_map(|pod| &pod.containers);
+        containers.find(|container| container.role == "sidecar").and_then(|sidecar| sidecar.pid).unwrap()
+    }
+
+    /// The memory that the sidecar of a workload's first pod has, in bytes (proc_pid_status(5), VmRSS).
+    pub(crate) fn memory_of_sidecar(&self, workload: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.sidecar(workload));
+        let status = text_of(self.exec("node", &["cat", &file]));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends a signal to processes of the node, at once and unasked.
     pub(crate) fn signal(&self, signal: &str, pids: impl IntoIterator<Item = i32>) {
         let pids: Vec<String> = pids.into_iter().map(|pid| pid.to_string()).collect();

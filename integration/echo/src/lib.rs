@@ -4,7 +4,7 @@
 //! speaks (`ServiceVersion=`, `Hostname=`, `RequestHeader=...`). [`Args`] is the command line, [`run`] runs it; a
 //! request flows `server` (sockets, SIGTERM) -> `server::http` (what to do with it) -> `server::report` (the lines).
 //! `client` goes the other way round, `client::load` sends requests until it is told to stop, and `client::mix` does so as clients of
-//! several kinds. `sniff` shows what all
+//! several kinds; `client::crowd` holds many connections. `sniff` shows what all
 //! that looks like on the wire.
 
 mod client;
@@ -20,7 +20,7 @@ use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration}
 use clap::{Args as ClapArgs, Subcommand};
 use thiserror::Error;
 
-/// `gamut echo [server|client|load|mix|sniff]`.
+/// `gamut echo [server|client|load|mix|crowd|sniff]`.
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true, disable_version_flag = true)]
 pub struct Args {
@@ -41,6 +41,8 @@ enum Command {
     Load(client::load::Args),
     /// Keep clients of several kinds calling until standard input ends, and print counts
     Mix(client::mix::Args),
+    /// Hold many connections open until standard input ends, and print counts
+    Crowd(client::crowd::Args),
     /// Print what goes over the wire of this network namespace
     Sniff(sniff::Args),
 }
@@ -104,6 +106,7 @@ pub async fn run(args: Args) -> Result<ExitCode, EchoError> {
         Command::Client(args) => client::run(args).await,
         Command::Load(args) => client::load::run(args).await,
         Command::Mix(args) => client::mix::run(args).await,
+        Command::Crowd(args) => client::crowd::run(args).await,
         Command::Sniff(args) => sniff::run(&args),
     }
 }

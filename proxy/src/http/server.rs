@@ -1,6 +1,6 @@
 //! Serving HTTP on one connection of an app or a peer, with the limits that all of the proxy's HTTP has.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use gamut_http1::server::Ended;
 use http::{Request, Response};
@@ -12,6 +12,9 @@ use crate::tcp::BreakOff;
 /// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the
 /// limit is theirs. Beyond: 431.
 pub const MAX_HEADER_BYTES: usize = gamut_http1::MAX_HEAD_BYTES;
+/// How long the head of an HTTP/1.1 request may take from its first byte on. Beyond: 408. What comes in one piece, as nearly all do, isn't
+/// timed.
+pub const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How many bytes of one HTTP/2 stream may be on the way unread: 256 KiB.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// How many bytes of all streams of an HTTP/2 connection may be on the way unread: 1 MiB.
@@ -41,7 +44,7 @@ where
     match version {
         HttpVersion::H1 => {
             let answer = move |request: Request<_>| service(request.map(Body::from));
-            match gamut_http1::server::serve(io, answer, drain).await? {
+            match gamut_http1::server::serve(io, HEAD_TIME, answer, drain).await? {
                 Ended::Upgraded { io, read, body: Body::Upgraded(upstream) } => upstream.join(io, read).await,
                 Ended::Upgraded { .. } | Ended::Closed => {}
             }

@@ -55,6 +55,9 @@ pub enum Refusal {
     /// A sidecar, but the handshake failed.
     #[error("the mesh handshake failed: {0}")]
     Handshake(String),
+    /// There are as many connections as there may be.
+    #[error("{0} connections to the pod are open, which is the most (gamut.mesh/max-connections)")]
+    TooMany(u32),
     /// It would come back to this sidecar.
     #[error(
         "port {0} is one of the sidecar's own ({first}-{last}), which an app can't use",
@@ -75,6 +78,7 @@ impl Refusal {
             Self::NoPolicy => "no-policy",
             Self::WrongPod(_) => "wrong-pod",
             Self::Handshake(_) => "handshake",
+            Self::TooMany(_) => "overload",
             Self::OwnPort(_) => "own-port",
             Self::NotHere(_) => "not-here",
         }
@@ -202,7 +206,11 @@ mod tests {
     use crate::http::HttpVersion;
 
     fn settings() -> Settings {
-        Settings { pod: test_pod(), ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()] }
+        Settings {
+            pod: test_pod(),
+            ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+            max_connections: 1,
+        }
     }
 
     /// Strict, but for port 9090.

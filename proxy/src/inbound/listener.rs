@@ -54,9 +54,14 @@ impl Inbound {
 
     /// A redirected connection: learns where it was going.
     async fn take(&self, stream: TcpStream) {
-        let _open = self.0.telemetry.connection(Direction::Inbound);
+        let open = self.0.telemetry.connection(Direction::Inbound);
         self.0.drain.arrived();
+        let limit = self.0.settings.max_connections;
         match tcp::original_destination(&stream) {
+            Ok(destination) if open.open() > limit.into() => {
+                self.refuse(&Refusal::TooMany(limit), destination);
+                stream.break_off();
+            }
             Ok(destination) => self.serve(stream, destination).await,
             // Closed by the peer already, or connection tracking is full: where it was going is unknown.
             Err(error) => tracing::debug!(%error, "a connection without an original destination"),

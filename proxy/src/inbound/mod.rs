@@ -52,6 +52,8 @@ pub struct Settings {
     pub pod: Uid,
     /// The pod's addresses.
     pub ips: Vec<IpAddr>,
+    /// How many connections callers may have open. What is beyond is reset.
+    pub max_connections: u32,
 }
 
 struct Shared {

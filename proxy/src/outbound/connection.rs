@@ -25,7 +25,13 @@ const UNHURRIED: Duration = Duration::from_secs(24 * 60 * 60);
 impl Outbound {
     /// Serves a connection of `client` to `destination`, whatever that is.
     pub async fn connect(&self, stream: TcpStream, client: IpAddr, destination: SocketAddr) {
-        let _open = self.0.telemetry.connection(Direction::Outbound);
+        let open = self.0.telemetry.connection(Direction::Outbound);
+        let limit = self.0.settings.max_connections;
+        if open.open() > limit.into() {
+            self.0.telemetry.own_answer(Direction::Outbound, Reason::Overload.as_str());
+            tracing::debug!(%destination, limit, "the app has too many connections (gamut.mesh/max-connections): this one is reset");
+            return stream.break_off();
+        }
         match self.0.tables.resolve(destination).await {
             Ok(Destination::Service(service)) => self.to_service(stream, client, destination, service).await,
             Ok(Destination::Pod(pod)) => self.to_pod(stream, &pod).await,

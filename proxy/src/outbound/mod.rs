@@ -47,19 +47,31 @@ pub use self::{
     retry::MAX_ELSEWHERE,
     service::Service,
 };
-use crate::{config::Ports, tables::Tables, telemetry::Telemetry};
+use crate::{
+    config::{MAX_CONNECTIONS, Ports},
+    tables::Tables,
+    telemetry::Telemetry,
+};
 
 /// The outbound half of a sidecar. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Outbound(Arc<Shared>);
 
 /// Whose outbound it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The pod's addresses: the proxy's own ports behind them are no destination.
     pub ips: Vec<IpAddr>,
     /// Ports of other workloads whose bytes are never looked at.
     pub opaque_ports: Ports,
+    /// How many connections the app may have open. What is beyond is reset.
+    pub max_connections: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { ips: Vec::new(), opaque_ports: Ports::default(), max_connections: MAX_CONNECTIONS }
+    }
 }
 
 #[derive(Debug)]

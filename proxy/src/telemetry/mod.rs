@@ -249,6 +249,15 @@ impl Registry {
     }
 }
 
+impl OpenConnection {
+    /// How many connections of its direction are open, this one included.
+    pub fn open(&self) -> u64 {
+        let Connections { opened, closed, .. } = self.registry.connections(self.direction);
+        let closed = closed.load(Ordering::Relaxed);
+        opened.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.registry.connections(self.direction).closed.fetch_add(1, Ordering::Relaxed);

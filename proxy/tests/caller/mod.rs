@@ -20,6 +20,7 @@ use gamut_controller_api::{Endpoint, EndpointSet, Pod, RetryBudget, SessionKeys,
 use gamut_identity::{Identity, SpiffeId};
 use gamut_proxy::{
     balance::{self, Cluster},
+    config::MAX_CONNECTIONS,
     drain::Control,
     http::{Body, HttpVersion, server},
     inbound::{Inbound, Settings as InboundSettings},
@@ -113,7 +114,7 @@ impl Caller {
         };
         let policy = Arc::new(policy);
         let inbound = Inbound::new(
-            InboundSettings { pod, ips: vec![LOCALHOST] },
+            InboundSettings { pod, ips: vec![LOCALHOST], max_connections: MAX_CONNECTIONS },
             identity.clone(),
             Box::new(move || Some(policy.clone())),
             telemetry.clone(),

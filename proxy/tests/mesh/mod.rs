@@ -14,6 +14,7 @@ use gamut_identity::{
     Clock, Identity, IssueError, Issued, Issuer, Peer, Roots, SpiffeId, pod_name, server_name,
 };
 use gamut_proxy::{
+    config::MAX_CONNECTIONS,
     drain::Control,
     inbound::{Inbound, MeshProtocol, Settings},
     telemetry::{Telemetry, Workload},
@@ -104,7 +105,7 @@ impl Pod {
         let policy = policy.map(Arc::new);
         let telemetry = Telemetry::new(Workload::default());
         let inbound = Inbound::new(
-            Settings { pod: uid, ips: vec![LOCALHOST] },
+            Settings { pod: uid, ips: vec![LOCALHOST], max_connections: MAX_CONNECTIONS },
             identity,
             Box::new(move || policy.clone()),
             telemetry.clone(),

@@ -14,6 +14,7 @@ use gamut_controller_api::{Endpoint, EndpointSet, InboundPolicy, MtlsMode, Pod, 
 use gamut_identity::{Clock, Identity, IssueError, Issued, Issuer, Roots, SpiffeId, pod_name};
 use gamut_proxy::{
     balance::Cluster,
+    config::MAX_CONNECTIONS,
     drain::Control,
     inbound::{self, Inbound},
     outbound::{self, Connector, Outbound, Service},
@@ -153,7 +154,7 @@ async fn serve_app() -> anyhow::Result<SocketAddr> {
 
 fn inbound(pod: Uid, identity: Identity) -> (Inbound, Control) {
     let policy = Arc::new(InboundPolicy { mode: MtlsMode::Strict, ports: [].into() });
-    let settings = inbound::Settings { pod, ips: vec![LOCALHOST] };
+    let settings = inbound::Settings { pod, ips: vec![LOCALHOST], max_connections: MAX_CONNECTIONS };
     let (telemetry, control) = (Telemetry::new(Workload::default()), Control::new());
     let inbound =
         Inbound::new(settings, identity, Box::new(move || Some(policy.clone())), telemetry, control.watch());

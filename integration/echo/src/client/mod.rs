@@ -1,5 +1,6 @@
 //! The client: sends a number of requests and prints each one's answer in the conformance suite's line format.
 
+pub(crate) mod crowd;
 mod grpc;
 mod http;
 pub(crate) mod load;
