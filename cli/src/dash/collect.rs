@@ -1,9 +1,6 @@
 //! Asks the mesh, again and again, what the commands ask it once.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use gamut_local::control::PodReport;
 use gamut_proxy::admin::{BackendStatus, ProxyStatus};
@@ -20,8 +17,6 @@ use crate::{
     world::{Objects, Selection, World},
 };
 
-/// From one round of questions to the next, where they are answered quickly.
-const EVERY: Duration = Duration::from_secs(2);
 /// A round that takes long is followed by a rest of as many times its length, so that who looks at a large cluster doesn't keep
 /// its API server busy.
 const REST: u32 = 3;
@@ -33,7 +28,7 @@ pub(super) async fn collect(world: &World, selection: &Selection, live: &Live) {
         let began = Instant::now();
         let answers = ask(world, selection).await;
         let took = began.elapsed();
-        let rest = EVERY.saturating_sub(took).max(took * REST);
+        let rest = routes::INTERVAL.saturating_sub(took).max(took * REST);
         {
             let mut state = live.state();
             state.every = took + rest;
@@ -89,7 +84,7 @@ fn counter(backend: BackendStatus) -> (Key, Count) {
 /// How requests are to be split.
 fn set(routes: &routes::Report) -> Splits {
     let of_route = |route: &routes::Route| {
-        let key = super::documents::route_key(route);
+        let key = route.id();
         let of_rule = move |rule: &routes::Rule| {
             let shares = rule.backends.iter().map(|backend| (backend.id.clone(), backend.share)).collect();
             ((key.clone(), rule.name.clone()), shares)
@@ -101,6 +96,8 @@ fn set(routes: &routes::Report) -> Splits {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::{Value, json};
     use tokio::time::timeout;
 

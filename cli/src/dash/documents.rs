@@ -18,7 +18,6 @@ use super::{
     live::{Answers, State},
 };
 use crate::world::Component;
-pub(super) use routes::key as route_key;
 
 /// A page's document.
 #[derive(Debug, Serialize)]

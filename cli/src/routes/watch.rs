@@ -210,7 +210,7 @@ fn flow(route: &Route, rule: &Rule, before: &Counts, seconds: f64) -> Flow {
 
 impl Route {
     /// `httproute/shop/web`, as in metrics and messages.
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         format!("{}/{}/{}", self.kind.to_ascii_lowercase(), self.namespace, self.name)
     }
 }

@@ -18,11 +18,6 @@ use crate::{
 /// What a point of a measured split is the mean of: single rounds have too few requests to tell 10 % from 12 %.
 const SMOOTH: Duration = Duration::from_secs(10);
 
-/// A route as counters name it: `httproute/shop/web`.
-pub(in crate::dash) fn key(route: &Route) -> String {
-    format!("{}/{}/{}", route.kind.to_ascii_lowercase(), route.namespace, route.name)
-}
-
 /// The Services of a route's parents: a reference reads `Service shop/web, port 80`.
 pub(super) fn parents(route: &Route) -> impl Iterator<Item = &str> {
     route.parents.iter().map(|parent| service(&parent.reference))
@@ -70,14 +65,15 @@ struct Verdict<'a> {
 
 pub(super) fn all<'a>(answers: &'a Answers, history: &History) -> Vec<Row<'a>> {
     let counted = history.recently(|key| Some(key.route.clone()));
-    let row = |route| Row { figures: figures(counted.get(&key(route)), history), ..Row::idle(route) };
+    let row =
+        |route: &'a Route| Row { figures: figures(counted.get(&route.id()), history), ..Row::idle(route) };
     answers.routes.routes.iter().map(row).collect()
 }
 
 impl<'a> Row<'a> {
     /// With its figures.
     pub(super) fn of(route: &'a Route, history: &History) -> Self {
-        let key = key(route);
+        let key = route.id();
         let counted = history.recently(|counted| (counted.route == key).then_some(()));
         Self { figures: figures(counted.get(&()), history), ..Self::idle(route) }
     }
@@ -163,7 +159,7 @@ pub(super) fn one<'a>(
     };
     Some(Page {
         row: Row::of(route, history),
-        rules: route.rules.iter().map(|rule| rule_part(answers, history, &key(route), rule)).collect(),
+        rules: route.rules.iter().map(|rule| rule_part(answers, history, &route.id(), rule)).collect(),
         extensions: answers.routes.extensions.iter().filter(own).map(extension).collect(),
     })
 }
