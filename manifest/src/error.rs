@@ -78,7 +78,7 @@ pub enum Problem {
         /// The `kind`.
         kind: String,
         /// A known kind that may have been meant.
-        similar: Option<&'static str>,
+        similar: Option<String>,
     },
     /// A file that was good once isn't any more: what it held before stays in use. Only a warning.
     #[error("keeps its last good version until the errors in this file are mended")]
@@ -94,8 +94,8 @@ pub enum Severity {
     Error,
 }
 
-fn remedy_for_kind(similar: &Option<&'static str>) -> String {
-    similar.map(|kind| format!(" (did you mean {kind}?)")).unwrap_or_default()
+fn remedy_for_kind(similar: &Option<String>) -> String {
+    similar.as_ref().map(|kind| format!(" (did you mean {kind}?)")).unwrap_or_default()
 }
 
 impl ManifestError {

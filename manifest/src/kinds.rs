@@ -56,8 +56,12 @@ pub(crate) fn scope(group: &str, kind: &str) -> Option<Scope> {
 }
 
 /// A known kind that somebody who wrote `kind` may have meant, or the same kind of another group.
-pub(crate) fn similar(kind: &str) -> Option<&'static str> {
-    nearest(kind, KINDS.iter().map(|known| known.0))
+pub(crate) fn similar(kind: &str) -> Option<String> {
+    match KINDS.iter().find(|known| known.0 == kind) {
+        Some((_, "", _)) => Some(format!("{kind} of v1")),
+        Some((_, group, _)) => Some(format!("{kind} of group {group}")),
+        None => nearest(kind, KINDS.iter().map(|known| known.0)).map(str::to_owned),
+    }
 }
 
 /// RBAC allows any path segment as a name (`system:node`), all else wants DNS names.

@@ -1,11 +1,12 @@
 //! Readings that follow the files: one at once, another after each change.
 //!
 //! Changes arrive from inotify on a thread that does nothing else. It waits until they have been quiet for a
-//! moment (an editor writes, renames and removes in one go), then reads everything again: manifests are few,
-//! and a whole reading can't miss what an event forgot to say. A file is watched through its directory,
+//! moment (an editor writes, renames and removes in one go) and until whoever writes into a file has closed it (half a
+//! file is often good YAML, of fewer objects), then reads everything again: manifests are few, and a whole reading can't miss what an event forgot to say. A file is watched through its directory,
 //! because editors and `kubectl`-like tools replace files instead of writing into them.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::mpsc as std_mpsc,
     thread,
@@ -14,7 +15,7 @@ use std::{
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -26,6 +27,19 @@ const QUIET: Duration = Duration::from_millis(8);
 
 /// A change is acted on after this long even if others keep coming.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A file that is being written is read after this long even if it isn't closed.
+const PATIENCE_WITH_WRITERS: Duration = Duration::from_secs(2);
+
+/// What happened.
+enum Change {
+    /// Somebody writes into this file and may not be done.
+    Written(PathBuf),
+    /// Somebody who could write into it has closed it.
+    Closed(PathBuf),
+    /// Anything else that is a reason to read.
+    Other,
+}
 
 /// Readings of some paths, as they change. Dropping it ends the watch.
 #[derive(Debug)]
@@ -56,9 +70,10 @@ pub fn watch(paths: &[PathBuf]) -> Result<Watch, WatchError> {
     let first = paths.first().map_or(Path::new("."), PathBuf::as_path);
     let on_event = move |event: notify::Result<notify::Event>| {
         // An error says that events were lost, which is a reason to read as good as any.
-        if event.map_or(true, |event| is_change(event.kind)) {
+        let happened = event.map_or_else(|_| vec![Change::Other], changes_of);
+        for change in happened {
             // Nobody receives any more: the watch is being dropped.
-            let _ = changes.send(());
+            let _ = changes.send(change);
         }
     };
     let mut watcher = notify::recommended_watcher(on_event).map_err(failed(first))?;
@@ -88,7 +103,11 @@ impl Watch {
     }
 }
 
-fn read_on_change(mut reader: Reader, changed: &std_mpsc::Receiver<()>, readings: &mpsc::Sender<Reading>) {
+fn read_on_change(
+    mut reader: Reader,
+    changed: &std_mpsc::Receiver<Change>,
+    readings: &mpsc::Sender<Reading>,
+) {
     let mut last = None;
     loop {
         let reading = reader.read();
@@ -98,20 +117,42 @@ fn read_on_change(mut reader: Reader, changed: &std_mpsc::Receiver<()>, readings
             }
             last = Some(reading);
         }
-        if changed.recv().is_err() {
-            return;
+        match changed.recv() {
+            Ok(first) => await_quiet(first, changed),
+            Err(_) => return,
         }
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && changed.recv_timeout(QUIET).is_ok() {}
+    }
+}
+
+/// Waits until changes are over, for now.
+fn await_quiet(first: Change, changed: &std_mpsc::Receiver<Change>) {
+    let began = Instant::now();
+    let mut unfinished = BTreeSet::new();
+    let mut next = Some(first);
+    while let Some(change) = next {
+        match change {
+            Change::Written(file) => _ = unfinished.insert(file),
+            Change::Closed(file) => _ = unfinished.remove(&file),
+            Change::Other => {}
+        }
+        let (patience, quiet) = match unfinished.is_empty() {
+            true => (PATIENCE, QUIET),
+            false => (PATIENCE_WITH_WRITERS, PATIENCE_WITH_WRITERS),
+        };
+        let left = patience.saturating_sub(began.elapsed());
+        next = changed.recv_timeout(quiet.min(left)).ok();
     }
 }
 
 /// Opening and reading files, as the reader itself does, changes nothing.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
+fn changes_of(event: notify::Event) -> Vec<Change> {
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) => event.paths.into_iter().map(Change::Written).collect(),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            event.paths.into_iter().map(Change::Closed).collect()
+        }
+        EventKind::Access(_) => Vec::new(),
+        _ => vec![Change::Other],
     }
 }
 

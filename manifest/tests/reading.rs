@@ -164,6 +164,11 @@ fn each_mistake_is_one_line_with_its_place_and_costs_only_its_own_document() {
             "x.yaml:1: kind HttpRoutes of gateway.networking.k8s.io/v1 is not known to Gamut; it is left out (did you mean HTTPRoute?)",
         ),
         (
+            "a kind of another group",
+            "apiVersion: networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\n",
+            "x.yaml:1: kind HTTPRoute of networking.k8s.io/v1 is not known to Gamut; it is left out (did you mean HTTPRoute of group gateway.networking.k8s.io?)",
+        ),
+        (
             "another's kind",
             "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: web}\n",
             "x.yaml:1: kind Widget of example.com/v1 is not known to Gamut; it is left out",

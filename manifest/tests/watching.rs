@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io::Write as _, path::Path, time::Duration};
 
 use gamut_manifest::{Reading, Watch, watch};
 use tempfile::TempDir;
@@ -55,6 +55,26 @@ async fn files_written_replaced_and_removed_are_followed() {
 
     fs::remove_file(path("a.yaml")).unwrap();
     holds(&mut watch, &["b"]).await;
+}
+
+#[tokio::test]
+async fn half_a_file_is_not_read_while_it_is_being_written() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("all.yaml");
+    fs::write(&path, format!("{}---\n{}", namespace("a"), namespace("b"))).unwrap();
+    let mut watch = watched(directory.path());
+    holds(&mut watch, &["a", "b"]).await;
+
+    // As a shell's `> all.yaml` does: emptied, then written bit by bit, good YAML all the time.
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(namespace("a").as_bytes()).unwrap();
+    let half = timeout(Duration::from_millis(300), watch.next()).await;
+    assert!(half.is_err(), "{half:?}");
+
+    file.write_all(format!("---\n{}---\n{}", namespace("b"), namespace("c")).as_bytes()).unwrap();
+    drop(file);
+    let whole = watch.next().await.unwrap();
+    assert_eq!(names(&whole), ["a", "b", "c"]);
 }
 
 #[tokio::test]

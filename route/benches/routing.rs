@@ -91,6 +91,7 @@ fn bench_match(bencher: Bencher<'_, '_>, rules: &HttpRules, path: &str, hit: boo
         query: Some("page=2&sort=name"),
         authority: Some("web.shop"),
         headers: &headers,
+        received: None,
     };
     assert_eq!(matcher.find(&request).is_some(), hit);
     bencher.bench_local(|| matcher.find(black_box(&request)));

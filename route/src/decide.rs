@@ -160,7 +160,7 @@ impl<'t> Decider<'t> {
             });
             let Some(location) = location else { return Ok(Does::NoHost) };
             let mut headers = HeaderMap::from_iter([(header::LOCATION, location)]);
-            of_rule.response_headers.apply(&mut headers);
+            of_rule.finish_own(asked.headers, &mut headers);
             return Ok(Does::Answers(redirect.status(), headers));
         }
         let split = match &rule.outcome {
@@ -211,6 +211,7 @@ fn view<'a>(asked: &Asked<'a>, path: &'a str) -> RequestView<'a> {
         query: asked.uri.query(),
         authority: Some(asked.host),
         headers: asked.headers,
+        received: None,
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use http::{Uri, request::Parts, uri::PathAndQuery};
+use http::{HeaderMap, Uri, request::Parts, uri::PathAndQuery};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -136,6 +136,8 @@ pub struct Compiled {
     pub mirrors: Vec<Sampler>,
     /// Answers preflights and marks responses.
     pub cors: Option<CorsPolicy>,
+    /// Whether the host of [`Compiled::rewrite`] goes before the one that is set as a header.
+    rewrites_host_last: bool,
 }
 
 /// Why filters can't be carried out. The rule that has them is answered 500, and its route's condition says
@@ -221,7 +223,10 @@ impl Compiled {
         let mut rewrite = None;
         for filter in filters {
             match filter {
-                Filter::RequestHeaders(edits) => compiled.request_headers.extend(edits)?,
+                Filter::RequestHeaders(edits) => {
+                    compiled.request_headers.extend(edits)?;
+                    compiled.rewrites_host_last = rewrite.is_none();
+                }
                 Filter::ResponseHeaders(edits) => compiled.response_headers.extend(edits)?,
                 Filter::Redirect(redirect) => {
                     once(&mut compiled.redirect, Redirector::new(redirect)?, "RequestRedirect")?
@@ -238,9 +243,21 @@ impl Compiled {
         Ok(compiled)
     }
 
-    /// The host that the request gets: that of `URLRewrite`, else one that a `RequestHeaderModifier` sets.
+    /// The host that the request gets: of a `URLRewrite` and a `RequestHeaderModifier` that both set it, the later one's
+    /// ("filters SHOULD be executed in the order they are specified", HTTPRouteRule.filters).
     pub fn authority(&self) -> Option<&http::HeaderValue> {
-        self.rewrite.hostname().or(self.request_headers.host())
+        match self.rewrites_host_last {
+            true => self.rewrite.hostname().or(self.request_headers.host()),
+            false => self.request_headers.host().or(self.rewrite.hostname()),
+        }
+    }
+
+    /// Makes of the headers of an answer that the rule gives itself to an actual request those that the client gets.
+    pub fn finish_own(&self, request: &HeaderMap, answer: &mut HeaderMap) {
+        self.response_headers.apply(answer);
+        if let Some(cors) = &self.cors {
+            cors.finish(cors.allowed_origin(request), answer);
+        }
     }
 }
 
@@ -329,12 +346,26 @@ mod tests {
     }
 
     #[test]
-    fn the_host_of_a_rewrite_is_before_that_of_a_header_modifier() {
+    fn of_two_filters_that_set_the_host_the_later_one_counts() {
         let header = Filter::RequestHeaders(set("Host", "from-header"));
-        assert_eq!(Compiled::new(std::slice::from_ref(&header)).unwrap().authority().unwrap(), "from-header");
-        for filters in [[header.clone(), rewrite("from-rewrite")], [rewrite("from-rewrite"), header]] {
-            assert_eq!(Compiled::new(&filters).unwrap().authority().unwrap(), "from-rewrite");
-        }
+        let other = Filter::RequestHeaders(set("x-other", "1"));
+        let of = |filters: &[Filter]| Compiled::new(filters).unwrap().authority().unwrap().clone();
+        assert_eq!(of(std::slice::from_ref(&header)), "from-header");
+        assert_eq!(of(&[header.clone(), rewrite("from-rewrite")]), "from-rewrite");
+        assert_eq!(of(&[rewrite("from-rewrite"), header]), "from-header");
+        assert_eq!(of(&[rewrite("from-rewrite"), other]), "from-rewrite");
+    }
+
+    #[test]
+    fn an_answer_of_the_rules_own_is_marked_for_scripts_as_any_other() {
+        let cors = Cors { allow_origins: vec!["https://app.example".to_owned()], ..Cors::default() };
+        let edits = Filter::ResponseHeaders(set("x-rule", "moved"));
+        let compiled = Compiled::new(&[redirect(), Filter::Cors(cors), edits]).unwrap();
+        let origin = (http::header::ORIGIN, http::HeaderValue::from_static("https://app.example"));
+        let mut answer = HeaderMap::new();
+        compiled.finish_own(&HeaderMap::from_iter([origin]), &mut answer);
+        assert_eq!(answer["access-control-allow-origin"], "https://app.example");
+        assert_eq!(answer["x-rule"], "moved");
     }
 
     #[test]

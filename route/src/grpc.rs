@@ -44,7 +44,7 @@ impl GrpcMatch {
 fn element(part: &Option<ValueMatch>) -> String {
     match part {
         None => "[^/]+".to_owned(),
-        Some(ValueMatch::Exact(name)) => regex::escape(name),
+        Some(ValueMatch::Exact(name)) => regex_syntax::escape(name),
         Some(ValueMatch::Regex(regex)) => format!("(?:{regex})"),
     }
 }

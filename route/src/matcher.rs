@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use regex::bytes::Regex;
+use regex_automata::meta::Regex;
 use thiserror::Error;
 
 use crate::{
@@ -39,6 +39,9 @@ pub struct RequestView<'a> {
     pub authority: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
+    /// The headers as they were received, for tests of those about the connection (`Upgrade`), where they have been taken
+    /// out of `headers`.
+    pub received: Option<&'a HeaderMap>,
 }
 
 /// The match that won.
@@ -69,7 +72,7 @@ pub enum Verdict<'m> {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MatcherError {
     /// Not a regular expression of the `regex` crate's syntax, or one that is too large.
-    #[error("{pattern:?} can't be used as a regular expression: {reason}")]
+    #[error("{:?} can't be used as a regular expression: {reason}", pattern::shortened(pattern))]
     Regex {
         /// As written.
         pattern: String,
@@ -108,6 +111,7 @@ pub struct Matcher {
     /// By rank.
     entries: Box<[Entry]>,
     index: Index,
+    reads_received: bool,
 }
 
 /// One match, compiled.
@@ -147,7 +151,23 @@ impl Matcher {
             }
             entries.push(entry);
         }
-        Ok(Self { entries: entries.into(), index })
+        let reads_received = entries.iter().any(|entry| entry.conditions.reads_received());
+        Ok(Self { entries: entries.into(), index, reads_received })
+    }
+
+    /// Whether any match needs [`RequestView::received`].
+    pub fn reads_received(&self) -> bool {
+        self.reads_received
+    }
+
+    /// The memory that the regular expressions take, in bytes. What searches need on the way comes on top of it, and is
+    /// bounded for each ([`pattern`]).
+    pub fn size_of_expressions(&self) -> usize {
+        let of_path = |entry: &Entry| match &entry.path {
+            PathTest::Regex(regex) => regex.memory_usage(),
+            PathTest::Exact(_) | PathTest::Prefix(_) => 0,
+        };
+        self.entries.iter().map(|entry| of_path(entry) + entry.conditions.size_of_expressions()).sum()
     }
 
     /// The first match in order of precedence that holds; `None` is 404.

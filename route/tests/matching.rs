@@ -146,7 +146,7 @@ fn value_holds(test: &ValueMatch, value: &str) -> bool {
 }
 
 fn whole(pattern: &str, value: &str) -> bool {
-    regex::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(value)
+    regex_automata::meta::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(value)
 }
 
 /// The escapes that the strategies below make.
@@ -166,6 +166,7 @@ fn found(matcher: &Matcher, request: &Request) -> (Option<Matched>, Option<usize
         query: request.query.as_deref(),
         authority: None,
         headers: &headers,
+        received: None,
     };
     let won = matcher.verdicts(&view).iter().position(|verdict| *verdict == Verdict::Won);
     (matcher.find(&view), won)
@@ -277,7 +278,7 @@ proptest! {
 }
 
 fn view<'a>(path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
-    RequestView { method: "GET", path, query: None, authority: None, headers }
+    RequestView { method: "GET", path, query: None, authority: None, headers, received: None }
 }
 
 fn with_header(name: &str, value: ValueMatch) -> Match {

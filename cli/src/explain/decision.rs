@@ -77,6 +77,11 @@ pub(super) fn decide<'t>(
         answer.backends = shares(&table.tcp);
         return Ok((answer, None));
     }
+    if asked.method == Method::CONNECT {
+        own(&mut answer, 405, "405, because CONNECT asks for a tunnel past routes and policy".to_owned());
+        answer.matches = Vec::new();
+        return Ok((answer, None));
+    }
     match &fate {
         Fate::Refused(error) => own(&mut answer, 400, format!("400, because {error}")),
         Fate::NoRule => own(&mut answer, 404, "404, because no rule matches".to_owned()),
@@ -173,29 +178,46 @@ fn considered(
     asked: &Asked<'_>,
     itself: &str,
 ) -> Vec<Considered> {
-    let winner = match fate {
-        Fate::Ruled { matched, .. } => table.http.matches.get(matched.rank).map(|ranked| &ranked.when),
-        Fate::Refused(_) | Fate::NoRule => None,
+    let (winner, route) = match fate {
+        Fate::Ruled { matched, rule, .. } => {
+            let when = table.http.matches.get(matched.rank).map(|ranked| &ranked.when);
+            (when, rule.origin.as_ref().map(|origin| &origin.route))
+        }
+        Fate::Refused(_) | Fate::NoRule => (None, None),
     };
     let considered = table.http.matches.iter().zip(decider.verdicts(asked)).map(|(ranked, verdict)| {
         let rule = table.http.rules.get(ranked.rule);
-        let is_grpc = rule
-            .and_then(|rule| rule.origin.as_ref())
-            .is_some_and(|origin| origin.route.kind == RouteKind::Grpc);
+        let origin = rule.and_then(|rule| rule.origin.as_ref());
+        let rank = Rank {
+            when: winner,
+            is_grpc: origin.is_some_and(|origin| origin.route.kind == RouteKind::Grpc),
+            is_of_winner: origin.is_some_and(|origin| Some(&origin.route) == route),
+        };
         Considered {
             rule: rule.map_or_else(String::new, |rule| rule_name(rule, itself)),
             when: in_words(&ranked.when),
-            verdict: in_verdict(&verdict, winner.filter(|_| !is_grpc), &ranked.when, asked),
+            verdict: in_verdict(&verdict, &rank, &ranked.when, asked),
         }
     });
     considered.collect()
 }
 
-fn in_verdict(verdict: &Verdict<'_>, winner: Option<&Match>, when: &Match, asked: &Asked<'_>) -> String {
+/// What a match is compared with.
+struct Rank<'t> {
+    /// The match that won.
+    when: Option<&'t Match>,
+    /// Whether the match is a GRPCRoute's, whose criteria aren't those of the table's paths.
+    is_grpc: bool,
+    /// Whether it is of the route that won.
+    is_of_winner: bool,
+}
+
+fn in_verdict(verdict: &Verdict<'_>, rank: &Rank<'_>, when: &Match, asked: &Asked<'_>) -> String {
     match verdict {
         Verdict::Won => "won".to_owned(),
-        Verdict::Outranked => match winner {
+        Verdict::Outranked => match rank.when.filter(|_| !rank.is_grpc) {
             Some(winner) => format!("outranked: {}", behind(winner, when)),
+            None if rank.is_of_winner => "outranked: less specific, or a later rule of the route".to_owned(),
             None => "outranked: less specific, or a younger route".to_owned(),
         },
         Verdict::Unmet(Unmet::Path) => "another path".to_owned(),

@@ -30,7 +30,6 @@ pub(super) struct Answer {
     /// What to know beforehand, a line each: the client has no sidecar, say.
     pub(super) notes: Vec<String>,
     /// What isn't in force as it was written, of the routes and policies that are about it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) remarks: Vec<Remark>,
     /// What becomes of it, and why.
     #[serde(flatten)]
@@ -59,6 +58,7 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
             args.url
         );
     };
+    check_frontend(object, &service)?;
     check_port(object, &service)?;
     let mut notes = std::mem::take(&mut objects.notes);
     if let Some(client) = &args.from {
@@ -95,6 +95,7 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
 
 /// `web`, `web.shop`, `web.shop.svc` and `web.shop.svc.cluster.local`, as a pod of the namespace resolves them.
 fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort> {
+    let host = host.to_ascii_lowercase();
     let mut labels = host.trim_end_matches('.').split('.');
     let name = labels.next().filter(|name| !name.is_empty()).context("the URL has no host")?;
     let namespace = labels.next().unwrap_or(namespace);
@@ -104,6 +105,20 @@ fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort
             "{host} is not a Service's name; use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local"
         ),
     }
+}
+
+/// Another name of a host outside has no address of its own: clients call that host.
+fn check_frontend(object: &Object, service: &ServicePort) -> anyhow::Result<()> {
+    let text = |pointer| object.raw.pointer(pointer).and_then(Value::as_str);
+    if text("/spec/type") == Some("ExternalName") {
+        bail!(
+            "Service {} is another name of {}: its clients call that host, and routes of the Service have no say; \
+             as a backend of a route it can be reached",
+            service.service,
+            text("/spec/externalName").unwrap_or_default()
+        );
+    }
+    Ok(())
 }
 
 /// Where a Service has no port, nobody takes requests: there is no table to be asked.
@@ -314,6 +329,55 @@ spec:
         let answer = explain(&["http://web/..;/admin"]).unwrap();
         assert_eq!(answer.decision.status, Some(400));
         assert!(answer.decision.outcome.starts_with("400, because the path"), "{}", answer.decision.outcome);
+    }
+
+    #[test]
+    fn connect_is_refused_before_any_rule_is_asked() {
+        let answer = explain(&["http://web/api", "-X", "CONNECT"]).unwrap();
+        assert_eq!(answer.decision.status, Some(405));
+        assert_eq!(answer.decision.outcome, "405, because CONNECT asks for a tunnel past routes and policy");
+        assert!(answer.decision.matches.is_empty());
+    }
+
+    #[test]
+    fn a_name_has_no_case_and_one_of_a_host_outside_is_no_service() {
+        assert_eq!(explain(&["http://WEB.Shop/api"]).unwrap().service, "Service shop/web:80");
+        let outside = "---
+apiVersion: v1
+kind: Service
+metadata: {name: bank, namespace: shop}
+spec: {type: ExternalName, externalName: bank.example}
+";
+        let error = explain_of(&format!("{SHOP}{outside}"), &["http://bank/"]).unwrap_err().to_string();
+        assert!(error.contains("another name of bank.example"), "{error}");
+    }
+
+    #[test]
+    fn a_reference_that_does_not_resolve_is_remarked_on() {
+        let mirror =
+            "    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: nosuch, port: 80}}}]\n";
+        let broken = SHOP.replace("  - name: always\n", &format!("  - name: always\n{mirror}"));
+        let remarks = explain_of(&broken, &["http://web/api"]).unwrap().remarks;
+        assert_eq!((remarks[0].condition, remarks[0].reason), ("ResolvedRefs is False", "BackendNotFound"));
+    }
+
+    #[test]
+    fn a_later_rule_of_the_same_grpcroute_is_said_to_be_that() {
+        let calls = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: canary}]
+  rules:
+  - {name: first, backendRefs: [{name: web, port: 80}]}
+  - {name: second, backendRefs: [{name: canary, port: 80}]}
+";
+        let answer = explain_of(&format!("{SHOP}{calls}"), &["http://canary/a.B/C"]).unwrap();
+        assert_eq!(
+            answer.decision.matches[1].verdict,
+            "outranked: less specific, or a later rule of the route"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What isn't in force as it was written: routes that name the Service as their parent and are refused, rules that were
-//! dropped, policies that aren't accepted. In the words of their conditions, which come from the same compilation.
+//! dropped, references that don't resolve, policies that aren't accepted. In the words of their conditions, which come from the same compilation.
 
 use gamut_controller::{
     compile::{Condition, ParentConditions, policy_conditions},
@@ -18,7 +18,7 @@ pub(super) struct Remark {
     pub(super) kind: &'static str,
     /// Namespace and name.
     pub(super) name: String,
-    /// `Accepted is False`, or `PartiallyInvalid is True`.
+    /// `Accepted is False`, `PartiallyInvalid is True` or `ResolvedRefs is False`.
     pub(super) condition: &'static str,
     /// The condition's.
     pub(super) reason: &'static str,
@@ -30,6 +30,8 @@ pub(super) struct Remark {
 const REFUSED: &str = "Accepted is False";
 /// Of a route some of whose rules aren't in force.
 const PARTLY: &str = "PartiallyInvalid is True";
+/// Of a route with a backend or mirror that isn't there.
+const UNRESOLVED: &str = "ResolvedRefs is False";
 
 /// What there is to say about the routes of a table's Service, as clients of a namespace meet it, and about the policies for
 /// it and for its backends.
@@ -67,6 +69,7 @@ fn remark(kind: &'static str, name: &NamespacedName, condition: &Condition) -> O
     let bad = match (condition.kind, condition.status) {
         ("Accepted", false) => REFUSED,
         ("PartiallyInvalid", true) => PARTLY,
+        ("ResolvedRefs", false) => UNRESOLVED,
         _ => return None,
     };
     Some(Remark {

@@ -2,7 +2,7 @@
 
 use gamut_controller::{
     compile::World,
-    gateway::{RetryConstraint, SessionPersistence, TrafficPolicy, XBackend},
+    gateway::{RetryConstraint, SessionPersistence, TargetRef, TrafficPolicy, XBackend},
 };
 use gamut_route::NamespacedName;
 use serde_json::Value;
@@ -22,11 +22,15 @@ fn policy(policy: &TrafficPolicy) -> Extension {
     let spec = policy.spec.ok().cloned().unwrap_or_default();
     let session = spec.session_persistence.as_ref().map(session);
     let budget = spec.retry_constraint.as_ref().map(budget);
-    let ancestor = |name: &String| {
-        let is_about = |reference: &Value| reference.get("name").and_then(Value::as_str) == Some(name);
+    let ancestor = |target: &TargetRef| {
+        let TargetRef { kind, name, .. } = target;
+        let is = |reference: &Value, field: &str, wanted: &str| {
+            reference.get(field).and_then(Value::as_str) == Some(wanted)
+        };
+        let is_about = |reference: &Value| is(reference, "name", name) && is(reference, "kind", kind);
         Ancestor {
             reference: format!(
-                "Service {}",
+                "{kind} {}",
                 NamespacedName::new(policy.name.namespace.as_str(), name.as_str())
             ),
             conditions: conditions(&policy.status, ["ancestors", "ancestorRef"], is_about),
@@ -37,7 +41,7 @@ fn policy(policy: &TrafficPolicy) -> Extension {
         namespace: policy.name.namespace.clone(),
         name: policy.name.name.clone(),
         settings: session.into_iter().chain(budget).collect(),
-        ancestors: spec.target_refs.iter().map(|target| ancestor(&target.name)).collect(),
+        ancestors: spec.target_refs.iter().map(ancestor).collect(),
     }
 }
 

@@ -123,16 +123,28 @@ fn readable<T>(rules: &[Lenient<T>]) -> impl Iterator<Item = (usize, &T)> {
 fn parent_report(route: &RouteObject, parent: &ParentRef) -> Parent {
     let namespace = &route.reference.name.namespace;
     let target = parent.target(namespace);
-    let port = parent.port.map(|port| format!(", port {port}"));
-    let section = parent.section_name.as_ref().map(|name| format!(", port {name}"));
-    let is_about = |reference: &Value| {
-        serde_json::from_value::<ParentRef>(reference.clone())
-            .is_ok_and(|reference| same(&reference, parent, namespace))
+    let port = match (parent.port, &parent.section_name) {
+        (Some(port), Some(name)) => format!(", port {port} named {name}"),
+        (Some(port), None) => format!(", port {port}"),
+        (None, Some(name)) => format!(", port {name}"),
+        (None, None) => String::new(),
+    };
+    let about = |is_meant: &dyn Fn(&ParentRef) -> bool| {
+        let read = |reference: &Value| serde_json::from_value::<ParentRef>(reference.clone());
+        conditions(&route.status, ["parents", "parentRef"], |reference| {
+            read(reference).is_ok_and(|reference| is_meant(&reference))
+        })
+    };
+    // A parent may be named twice in different words, and has an entry for each.
+    let in_these_words = about(&|reference| reference == parent);
+    let conditions = match in_these_words.is_empty() {
+        true => about(&|reference| same(reference, parent, namespace)),
+        false => in_these_words,
     };
     Parent {
-        reference: format!("Service {target}{}", port.or(section).unwrap_or_default()),
+        reference: format!("Service {target}{port}"),
         role: if target.namespace == *namespace { "producer" } else { "consumer" },
-        conditions: conditions(&route.status, ["parents", "parentRef"], is_about),
+        conditions,
     }
 }
 

@@ -1,8 +1,8 @@
-//! Attachment: which ports of a Service a route's parentRef means, and which routes win there.
+//! Attachment: which ports of a Service a route's parentRef means, and which clients its routes are for.
 
 use std::collections::BTreeSet;
 
-use gamut_route::{NamespacedName, RouteKind, RouteRef, precedence::RouteName, table::AppProtocol};
+use gamut_route::{NamespacedName, RouteKind, table::AppProtocol};
 
 use super::{
     protocol,
@@ -51,7 +51,7 @@ pub(super) fn is_excluded(route: &CompiledRoute, service: &Service) -> bool {
 }
 
 /// What a parentRef means, apart from what the Service does about sessions.
-fn find(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Attachment, Problem> {
+pub(super) fn find(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Attachment, Problem> {
     let target = parent.target(route.namespace());
     let refuse = |message: String| Err(Problem { reason: Reason::NoMatchingParent, message });
     let Some(service) = world.services.get(&target) else {
@@ -74,11 +74,11 @@ fn find(world: &World, route: &CompiledRoute, parent: &ParentRef) -> Result<Atta
     }
     let meant: Vec<&Port> = service.ports.iter().filter(|port| is_meant(parent, port)).collect();
     if meant.is_empty() {
-        return refuse(format!(
-            "Service {target} has no TCP port {}; it has {}",
-            wanted(parent),
-            ports_of(service)
-        ));
+        let message = match (wanted(parent), service.ports.as_slice()) {
+            (_, []) => format!("Service {target} has no TCP ports; give it one"),
+            (wanted, ports) => format!("Service {target} has no TCP port {wanted}; it has {}", listed(ports)),
+        };
+        return refuse(message);
     }
     let named = parent.port.is_some() || parent.section_name.is_some();
     let (suitable, unsuitable): (Vec<&Port>, Vec<&Port>) =
@@ -124,15 +124,12 @@ fn wanted(parent: &ParentRef) -> String {
     }
 }
 
-fn ports_of(service: &Service) -> String {
+fn listed(ports: &[Port]) -> String {
     let port = |port: &Port| match port.name.as_str() {
         "" => port.number.to_string(),
         name => format!("{} ({name})", port.number),
     };
-    match service.ports.as_slice() {
-        [] => "none".to_owned(),
-        ports => ports.iter().map(port).collect::<Vec<_>>().join(", "),
-    }
+    ports.iter().map(port).collect::<Vec<_>>().join(", ")
 }
 
 /// Which set a route belongs to, seen from a Service.
@@ -141,71 +138,4 @@ pub fn clients_of<'a>(route: &'a CompiledRoute, service: &NamespacedName) -> Cli
         true => Clients::Everywhere,
         false => Clients::Of(route.namespace()),
     }
-}
-
-/// The routes that have a say about a Service's port for some clients, and the kind that wins.
-#[derive(Clone, Debug)]
-pub struct Contest<'a> {
-    /// Routes of the kind that wins, in the order of age and name; more than one only of kinds that merge.
-    pub winners: Vec<&'a CompiledRoute>,
-    /// The others.
-    pub losers: Vec<&'a CompiledRoute>,
-}
-
-impl<'a> Contest<'a> {
-    /// Decides among the routes attached to a Service's port. `routes` are all that name the Service as a parent.
-    pub fn new(
-        world: &World,
-        routes: &[&'a CompiledRoute],
-        service: &NamespacedName,
-        port: u16,
-        clients: Clients<'_>,
-    ) -> Self {
-        let mut attached: Vec<&'a CompiledRoute> = routes
-            .iter()
-            .copied()
-            .filter(|route| clients_of(route, service) == clients && route.takes_part())
-            .filter(|route| is_attached(world, route, service, port))
-            .collect();
-        let order = |route: &&'a CompiledRoute| {
-            (route.kind(), route.route.created, RouteName(&route.route.reference.name))
-        };
-        attached.sort_by(|a, b| order(a).cmp(&order(b)));
-        let kind = attached.first().map(|route| route.kind());
-        let mut winning = attached.iter().take_while(|route| Some(route.kind()) == kind).count();
-        // Connections without names can't be told apart: of several TCPRoutes the oldest has them all.
-        if kind == Some(RouteKind::Tcp) {
-            winning = winning.min(1);
-        }
-        let losers = attached.split_off(winning);
-        Self { winners: attached, losers }
-    }
-
-    /// False if the routes of a Service can't be in each other's way: all of one kind that merges. Spares
-    /// asking for each.
-    pub fn is_possible(routes: &[&CompiledRoute]) -> bool {
-        let kinds: BTreeSet<RouteKind> = routes.iter().map(|route| route.kind()).collect();
-        kinds.len() > 1 || kinds.contains(&RouteKind::Tcp)
-    }
-
-    /// The kind that wins.
-    pub fn kind(&self) -> Option<RouteKind> {
-        self.winners.first().map(|route| route.kind())
-    }
-
-    /// The route that a loser loses to.
-    pub fn winner_over(&self, route: &RouteRef) -> Option<&'a CompiledRoute> {
-        let lost = self.losers.iter().any(|loser| loser.route.reference == *route);
-        self.winners.first().copied().filter(|_| lost)
-    }
-}
-
-/// Whether a route has a say about a port: where its parentRef isn't accepted, as to what must be answered 500.
-fn is_attached(world: &World, route: &CompiledRoute, service: &NamespacedName, port: u16) -> bool {
-    let excluded = world.services.get(service).is_some_and(|service| is_excluded(route, service));
-    (!excluded || route.has_failing())
-        && route.parents().into_iter().any(|parent| {
-            parent.target(route.namespace()) == *service
-                && find(world, route, parent).is_ok_and(|attachment| attachment.ports.contains(&port))
-        })
 }

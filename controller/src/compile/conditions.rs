@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use gamut_route::{NamespacedName, RouteRef};
 
 use super::{
-    attach::{Attachment, Contest, attach, clients_of},
-    backends, policy, protocol,
-    report::{Problem, Reason},
-    route::CompiledRoute,
+    attach::{Attachment, attach, clients_of, find},
+    backends,
+    contest::{Contest, InForce},
+    policy, protocol,
+    report::{Problem, Reason, label},
+    route::{CompiledRoute, CompiledRules},
     session,
     world::World,
 };
@@ -70,13 +72,19 @@ fn accepted<'a>(
     parent: &ParentRef,
     attached: &impl Fn(&NamespacedName) -> Vec<&'a CompiledRoute>,
 ) -> Condition {
-    let attachment = match attach(world, route, parent) {
+    let found = attach(world, route, parent).and_then(|attachment| match route.report.refusal() {
+        Some(problem) => Err(problem),
+        None => Ok(attachment),
+    });
+    let attachment = match found {
         Ok(attachment) => attachment,
-        Err(problem) => return refused(problem),
+        Err(mut problem) => {
+            problem
+                .message
+                .extend(answered_500(world, route, parent, attached).map(|what| format!("; {what}")));
+            return refused(problem);
+        }
     };
-    if let Some(problem) = route.report.refusal() {
-        return refused(problem);
-    }
     let routes = attached(&attachment.service);
     let clients = clients_of(route, &attachment.service);
     let mut won = Vec::new();
@@ -111,6 +119,37 @@ fn accepted<'a>(
     }
 }
 
+/// What a route that isn't accepted does all the same, and where.
+fn answered_500<'a>(
+    world: &World,
+    route: &CompiledRoute,
+    parent: &ParentRef,
+    attached: &impl Fn(&NamespacedName) -> Vec<&'a CompiledRoute>,
+) -> Option<String> {
+    let CompiledRules::Requests(rules) = &route.rules else { return None };
+    let rules: Vec<String> = rules
+        .iter()
+        .filter(|rule| rule.closed)
+        .filter_map(|rule| rule.rule.origin.as_ref())
+        .map(label)
+        .collect();
+    let attachment = find(world, route, parent).ok().filter(|_| !rules.is_empty())?;
+    let service = world.services.get(&attachment.service)?;
+    let routes = attached(&attachment.service);
+    let fails = |port: &&u16| {
+        let Some(port) = service.port(**port) else { return false };
+        let parent = service.service_port(port.number);
+        let in_force = InForce::new(world, &routes, &parent, port, route.namespace());
+        in_force.fails_for(&route.route.reference)
+    };
+    let ports: Vec<u16> = attachment.ports.iter().filter(fails).copied().collect();
+    let clients = clients_in_words(route, &attachment);
+    let which = format!("requests that {} matches", rules.join(" or "));
+    let whose = format!("of {clients}, on {}", named(&ports));
+    (!ports.is_empty())
+        .then(|| format!("{which}, {whose}, are answered 500 rather than passed on as if it weren't there"))
+}
+
 /// Who wins instead of the route, and where.
 fn losses(lost: &BTreeMap<RouteRef, Vec<u16>>) -> Vec<String> {
     lost.iter().map(|(winner, ports)| format!("{winner} wins on {}", named(ports))).collect()
@@ -130,10 +169,7 @@ fn accepted_message(
     won: &[u16],
     losses: &[String],
 ) -> String {
-    let clients = match route.namespace() == attachment.service.namespace {
-        true => "clients of all namespaces without consumer routes".to_owned(),
-        false => format!("clients of namespace {}", route.namespace()),
-    };
+    let clients = clients_in_words(route, attachment);
     let mut parts = vec![format!("in force on {} for {clients}", named(won))];
     parts.extend(
         attachment
@@ -144,6 +180,13 @@ fn accepted_message(
     parts.extend(losses.iter().map(|loss| format!("but {loss}")));
     parts.extend(route.report.notes.iter().cloned());
     parts.join("; ")
+}
+
+fn clients_in_words(route: &CompiledRoute, attachment: &Attachment) -> String {
+    match route.namespace() == attachment.service.namespace {
+        true => "clients of all namespaces without consumer routes".to_owned(),
+        false => format!("clients of namespace {}", route.namespace()),
+    }
 }
 
 fn resolved_refs(route: &CompiledRoute) -> Condition {

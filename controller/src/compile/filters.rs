@@ -260,18 +260,24 @@ fn compile_mirror(scope: &mut RuleScope<'_, '_>, field: &str, mirror: &gateway::
 
 fn compile_cors(scope: &mut RuleScope<'_, '_>, field: &str, cors: &gateway::Cors) -> Option<Cors> {
     let before = scope.problems.len();
-    check_list(scope, &format!("{field}.allowOrigins"), &cors.allow_origins, |_| true);
-    check_list(scope, &format!("{field}.allowMethods"), &cors.allow_methods, |value| {
-        CORS_METHODS.contains(&value)
-    });
-    check_list(scope, &format!("{field}.allowHeaders"), &cors.allow_headers, is_header);
+    check_list(scope, &format!("{field}.allowOrigins"), &cors.allow_origins, |_| true, "origins");
+    let methods = CORS_METHODS.join(", ");
+    check_list(
+        scope,
+        &format!("{field}.allowMethods"),
+        &cors.allow_methods,
+        |value| CORS_METHODS.contains(&value),
+        &methods,
+    );
+    let headers = "names of headers";
+    check_list(scope, &format!("{field}.allowHeaders"), &cors.allow_headers, is_header, headers);
     let named = cors.expose_headers.iter().find(|value| *value != "*" && !is_header(value));
     if let Some(wrong) = named {
         refuse(
             scope,
             Reason::UnsupportedValue,
             &format!("{field}.exposeHeaders"),
-            format!("{wrong:?} isn't valid here"),
+            format!("{wrong:?} isn't valid here; use names of headers, or \"*\""),
         );
     }
     let max_age = cors.max_age.unwrap_or(DEFAULT_MAX_AGE);
@@ -290,10 +296,17 @@ fn compile_cors(scope: &mut RuleScope<'_, '_>, field: &str, cors: &gateway::Cors
     })
 }
 
-/// Checks a list in which `*` stands for everything, and then alone.
-fn check_list(scope: &mut RuleScope<'_, '_>, field: &str, list: &[String], valid: impl Fn(&str) -> bool) {
+/// Checks a list in which `*` stands for everything, and then alone; `what` else is valid.
+fn check_list(
+    scope: &mut RuleScope<'_, '_>,
+    field: &str,
+    list: &[String],
+    valid: impl Fn(&str) -> bool,
+    what: &str,
+) {
     if let Some(wrong) = list.iter().find(|value| *value != "*" && !valid(value)) {
-        refuse(scope, Reason::UnsupportedValue, field, format!("{wrong:?} isn't valid here"));
+        let what = format!("{wrong:?} isn't valid here; use {what}, or \"*\"");
+        refuse(scope, Reason::UnsupportedValue, field, what);
     }
     if list.len() > 1 && list.iter().any(|value| value == "*") {
         refuse(scope, Reason::UnsupportedValue, field, "\"*\" must be the only entry");

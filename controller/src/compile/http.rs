@@ -37,10 +37,11 @@ pub(super) fn http_rule(
     rule: &Lenient<HttpRule>,
     sessions: &RouteSettings,
 ) -> (Option<CompiledRule>, RuleVerdict) {
-    let name = rule.ok().and_then(|rule| rule.name.clone());
-    let mut scope = RuleScope::new(lookup, route, index, name);
-    let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
-    let ranked = matches::http(&mut scope, &rule.matches);
+    let about = rule.ok().or(rule.about.as_ref());
+    let mut scope = RuleScope::new(lookup, route, index, about.and_then(|rule| rule.name.clone()));
+    let readable = readable(&mut scope, rule);
+    let ranked = about.map(|rule| matches::http(&mut scope, &rule.matches)).unwrap_or_default();
+    let Some(rule) = readable else { return scope.finish(ranked, nothing()) };
     let backends = scope.backends(&rule.backend_refs, has_one_prefix(&ranked));
     let parts = Parts {
         filters: rule.filters.clone(),
@@ -59,10 +60,11 @@ pub(super) fn grpc_rule(
     rule: &Lenient<GrpcRule>,
     sessions: &RouteSettings,
 ) -> (Option<CompiledRule>, RuleVerdict) {
-    let name = rule.ok().and_then(|rule| rule.name.clone());
-    let mut scope = RuleScope::new(lookup, route, index, name);
-    let Some(rule) = readable(&mut scope, rule) else { return scope.finish(Vec::new(), nothing()) };
-    let ranked = matches::grpc(&mut scope, &rule.matches);
+    let about = rule.ok().or(rule.about.as_ref());
+    let mut scope = RuleScope::new(lookup, route, index, about.and_then(|rule| rule.name.clone()));
+    let readable = readable(&mut scope, rule);
+    let ranked = about.map(|rule| matches::grpc(&mut scope, &rule.matches)).unwrap_or_default();
+    let Some(rule) = readable else { return scope.finish(ranked, nothing()) };
     let backends = scope.backends(&rule.backend_refs, has_one_prefix(&ranked));
     let parts = Parts {
         filters: rule.filters.iter().cloned().map(Into::into).collect(),
@@ -90,6 +92,10 @@ fn compile(
         scope.fails = true;
         scope.problems.push(Problem { reason: Reason::IncompatibleFilters, message });
     }
+    if redirects {
+        refuse_mirrors(&mut scope, &parts.filters);
+        note_what_is_idle(&mut scope, parts);
+    }
     let timeouts = timeouts(&mut scope, parts.timeouts);
     let retry = parts.retry.map(|retry| compile_retry(&mut scope, retry));
     let whens: Vec<Match> = ranked.iter().map(|(_, when)| when.clone()).collect();
@@ -101,6 +107,36 @@ fn compile(
     };
     let rule = Rule { origin: Some(scope.origin.clone()), filters, outcome, timeouts, retry, session };
     scope.finish(ranked, rule)
+}
+
+/// "If an implementation cannot support other combinations of filters, they must clearly document that limitation"
+/// (HTTPRouteRule.filters): a request that the sidecar answers itself goes nowhere, and neither does a copy of it.
+fn refuse_mirrors(scope: &mut RuleScope<'_, '_>, filters: &[HttpFilter]) {
+    if filters.iter().any(|filter| filter.kind == "RequestMirror") {
+        scope.fails = true;
+        scope.problem(
+            Reason::IncompatibleFilters,
+            "filters",
+            "RequestRedirect and RequestMirror exclude each other: what is redirected is not copied; remove one",
+        );
+    }
+}
+
+/// Settings about requests that go somewhere, in a rule that answers them.
+fn note_what_is_idle(scope: &mut RuleScope<'_, '_>, parts: &Parts<'_>) {
+    let edits = parts.filters.iter().any(|filter| filter.kind == "RequestHeaderModifier");
+    let settings = [
+        (edits, "RequestHeaderModifier"),
+        (parts.timeouts.is_some(), "timeouts"),
+        (parts.retry.is_some(), "retry"),
+        (parts.session.is_some(), "sessionPersistence"),
+    ];
+    let idle: Vec<&str> = settings.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+    if !idle.is_empty() {
+        let note =
+            format!("{} answers with a redirect and has no use for {}", scope.field(""), idle.join(", "));
+        scope.notes.push(note);
+    }
 }
 
 /// Whether there is exactly one match and it is a PathPrefix: only then "the matched prefix" is one thing.
@@ -118,6 +154,8 @@ pub(super) fn readable<'r, T>(scope: &mut RuleScope<'_, '_>, rule: &'r Lenient<T
     match &rule.value {
         Ok(rule) => Some(rule),
         Err(error) => {
+            // Nobody knows what else it says: a filter, for one.
+            scope.fails = true;
             let message = format!("{}; correct the field", error.below(&scope.field("")));
             scope.problems.push(Problem { reason: Reason::UnsupportedValue, message });
             None
@@ -157,7 +195,15 @@ fn compile_retry(scope: &mut RuleScope<'_, '_>, retry: &gateway::Retry) -> Retry
         scope.unsupported("retry.attempts", format!("{attempts} is out of range; use 0 or more"));
         0
     });
-    let backoff = duration(scope, "retry.backoff", retry.backoff.as_deref()).unwrap_or(DEFAULT_BACKOFF);
+    let backoff = duration(scope, "retry.backoff", retry.backoff.as_deref());
+    // `backoff` is the least time that is waited; retrying at once isn't allowed (HTTPRouteRetry.backoff).
+    if backoff.is_some_and(|backoff| backoff.is_zero()) {
+        let field = scope.field("retry.backoff");
+        scope.notes.push(format!(
+            "{field}: nothing is tried again at once; {DEFAULT_BACKOFF:?} are waited instead of 0s"
+        ));
+    }
+    let backoff = backoff.filter(|backoff| !backoff.is_zero()).unwrap_or(DEFAULT_BACKOFF);
     Retry { codes, attempts, backoff }
 }
 
@@ -166,7 +212,7 @@ fn duration(scope: &mut RuleScope<'_, '_>, field: &str, text: Option<&str>) -> O
     parsed.map_err(|error| scope.unsupported(field, error)).ok()
 }
 
-/// In place of a rule that can't be read; it never gets into a table, because it has no matches.
+/// In place of a rule that can't be read; it never gets into a table, where such a rule answers 500.
 fn nothing() -> Rule {
     Rule {
         origin: None,

@@ -3,7 +3,7 @@
 
 use gamut_route::{
     grpc,
-    matcher::{Matcher, MatcherError},
+    matcher::Matcher,
     precedence::Specificity,
     table::{HttpRules, Match, NamedMatch, PathMatch, RankedMatch, Rule, Split, ValueMatch},
 };
@@ -13,6 +13,15 @@ use crate::gateway::{self, GrpcMatch, HttpMatch};
 
 /// The methods that a route can match. `CONNECT` is missing: the proxy refuses it before any route is asked.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
+/// What "PathPrefix and Exact paths" can't contain to be syntactically valid (HTTPPathMatch, and its CRD's rules).
+const NOT_IN_PATHS: [&str; 6] = ["//", "/./", "/../", "%2f", "%2F", "#"];
+
+/// What they can't end with.
+const NOT_AT_THE_END_OF_PATHS: [&str; 2] = ["/..", "/."];
+
+/// Headers that only sidecars write. They are taken out of requests before any match is asked.
+const OF_SIDECARS: [&str; 3] = ["gamut-answer", "gamut-proxy-answer", "gamut-proxy-upgrade"];
 
 /// The matches of an HTTPRoute's rule; none is one that matches everything.
 pub(super) fn http(scope: &mut RuleScope<'_, '_>, matches: &[HttpMatch]) -> Vec<(Specificity, Match)> {
@@ -41,7 +50,7 @@ pub(super) fn grpc(scope: &mut RuleScope<'_, '_>, matches: &[GrpcMatch]) -> Vec<
                 Some((specificity, compiled))
             }
             Err(error) => {
-                scope.unsupported(&format!("{field}.method"), one_line(&error));
+                scope.unsupported(&format!("{field}.method"), &error);
                 None
             }
         }
@@ -54,7 +63,18 @@ fn http_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &HttpMatch) -> O
         None => Some(PathMatch::default()),
         Some(path) => {
             let value = path.value.clone().unwrap_or_else(|| "/".to_owned());
-            match path.kind.as_deref().unwrap_or("PathPrefix") {
+            let kind = path.kind.as_deref().unwrap_or("PathPrefix");
+            if matches!(kind, "Exact" | "PathPrefix")
+                && let Some(part) = NOT_IN_PATHS
+                    .iter()
+                    .find(|part| value.contains(**part))
+                    .or_else(|| NOT_AT_THE_END_OF_PATHS.iter().find(|part| value.ends_with(**part)))
+            {
+                let what = format!("{value:?} can't be matched as a path: it must not have {part:?} there");
+                scope.unsupported(&format!("{field}.path.value"), what);
+                return None;
+            }
+            match kind {
                 "Exact" => Some(PathMatch::Exact(value)),
                 "PathPrefix" => Some(PathMatch::Prefix(value)),
                 "RegularExpression" => Some(PathMatch::Regex(value)),
@@ -75,13 +95,13 @@ fn http_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &HttpMatch) -> O
             None
         }
     };
-    let headers = values(scope, &format!("{field}.headers"), &when.headers, str::to_ascii_lowercase);
-    let query = values(scope, &format!("{field}.queryParams"), &when.query_params, str::to_owned);
+    let headers = values(scope, &format!("{field}.headers"), &when.headers, true);
+    let query = values(scope, &format!("{field}.queryParams"), &when.query_params, false);
     Some(Match { path: path?, method: method?, headers: headers?, query: query? })
 }
 
 fn grpc_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &GrpcMatch) -> Option<grpc::GrpcMatch> {
-    let headers = values(scope, &format!("{field}.headers"), &when.headers, str::to_ascii_lowercase);
+    let headers = values(scope, &format!("{field}.headers"), &when.headers, true);
     let Some(method) = &when.method else {
         return Some(grpc::GrpcMatch { service: None, method: None, headers: headers? });
     };
@@ -114,18 +134,26 @@ fn grpc_match(scope: &mut RuleScope<'_, '_>, field: &str, when: &GrpcMatch) -> O
     Some(grpc::GrpcMatch { service: service.map(value), method: name.map(value), headers: headers? })
 }
 
-/// Tests of headers or query parameters.
+/// Tests of headers, whose names have no case, or query parameters.
 fn values(
     scope: &mut RuleScope<'_, '_>,
     field: &str,
     tests: &[gateway::ValueMatch],
-    name_of: impl Fn(&str) -> String,
+    is_header: bool,
 ) -> Option<Vec<NamedMatch>> {
     let before = scope.problems.len();
     let compiled = tests.iter().enumerate().filter_map(|(index, test)| {
         let field = format!("{field}[{index}]");
         if test.name.is_empty() || test.value.is_empty() {
             scope.unsupported(&field, "name and value must both be set");
+            return None;
+        }
+        if is_header && OF_SIDECARS.iter().any(|name| test.name.eq_ignore_ascii_case(name)) {
+            let what = format!(
+                "{} is a header of the mesh's own, which no request has; remove the match",
+                test.name
+            );
+            scope.unsupported(&field, what);
             return None;
         }
         let value = match test.kind.as_deref().unwrap_or("Exact") {
@@ -137,7 +165,8 @@ fn values(
                 return None;
             }
         };
-        Some(NamedMatch { name: name_of(&test.name), value })
+        let name = if is_header { test.name.to_ascii_lowercase() } else { test.name.clone() };
+        Some(NamedMatch { name, value })
     });
     let compiled: Vec<NamedMatch> = compiled.collect();
     (scope.problems.len() == before).then_some(compiled)
@@ -147,20 +176,11 @@ fn values(
 fn check(scope: &mut RuleScope<'_, '_>, field: &str, when: &Match) -> Option<()> {
     let rule = Rule::forward(Split::default());
     let alone = HttpRules { rules: vec![rule], matches: vec![RankedMatch { when: when.clone(), rule: 0 }] };
-    Matcher::new(&alone).map_err(|error| scope.unsupported(field, one_line(&error))).ok()?;
-    Some(())
-}
-
-/// A regular expression's error is a drawing over several lines; the first and the last say it in words.
-fn one_line(error: &MatcherError) -> String {
-    let text = error.to_string();
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default();
-    match lines.next_back() {
-        None => first.to_owned(),
-        Some(last) => {
-            let first = first.trim_end_matches("regex parse error:").trim_end();
-            format!("{first} {}", last.trim().trim_start_matches("error: "))
-        }
+    let matcher = Matcher::new(&alone).map_err(|error| scope.unsupported(field, &error)).ok()?;
+    let bytes = matcher.size_of_expressions();
+    if bytes > 0 {
+        let field = scope.field(field);
+        scope.expressions.push((field, bytes));
     }
+    Some(())
 }

@@ -3,10 +3,10 @@
 //! ```text
 //! Route ─compile_route→ CompiledRoute ─┬─ rules ──compile_table→ RouteTable (per Service port and client namespace)
 //!   ↑ World: Services, XBackends,      └─ report ─conditions→ Accepted, ResolvedRefs, PartiallyInvalid
-//!     policies, grants                        ↑ attach, Contest: which ports, who wins there
+//!     policies, grants                        ↑ attach, contest: which ports, who wins there
 //! ```
 //!
-//! Tables and conditions come from the same [`CompiledRoute`], [`attach`] and [`Contest`], so a condition
+//! Tables and conditions come from the same [`CompiledRoute`], [`attach`] and [`InForce`], so a condition
 //! can't promise what a table doesn't do. What a compilation looked at is recorded on the way
 //! ([`Dependency`]), so the index knows what to compile again when something changes.
 //!
@@ -14,7 +14,8 @@
 //!
 //! - a *rule* that can't be carried out is dropped, and `PartiallyInvalid` says so; but if one of its filters is the reason, the requests
 //!   that it matches are answered 500, because a filter must not be skipped;
-//! - a *route* all of whose rules are like that isn't accepted, and the Service is as without it, but for those 500s;
+//! - a *route* all of whose rules are like that isn't accepted: everything is as without it, but for those 500s where it
+//!   would have been in force ([`contest`]);
 //! - a *reference* that doesn't resolve costs its share of the requests, which are answered 500, and `ResolvedRefs` says so.
 //!
 //! Deliberately absent: clocks, sources of objects, what was there before.
@@ -22,6 +23,7 @@
 mod attach;
 mod backends;
 mod conditions;
+mod contest;
 mod filters;
 mod http;
 mod matches;
@@ -37,8 +39,9 @@ mod stream;
 mod table;
 mod world;
 
-pub use attach::{Attachment, Clients, Contest, attach, clients_of};
+pub use attach::{Attachment, Clients, attach, clients_of};
 pub use conditions::{Condition, ParentConditions, conditions, policy_conditions, xbackend_condition};
+pub use contest::{Contest, InForce};
 pub use report::{InvalidRule, Problem, Reason, Report};
 pub use route::{CompiledRoute, CompiledRules, compile_route};
 pub use rule::CompiledRule;

@@ -7,6 +7,8 @@ use gamut_route::NamespacedName;
 
 use super::{
     report::{Problem, Reason},
+    route::client_ip_problem,
+    service::Service,
     session::{self, Settings},
     world::{Lookup, World, policy_for},
 };
@@ -18,7 +20,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The session settings of the policy that is in force for a Service, if it is accepted and has some.
 pub(super) fn session_settings(lookup: &Lookup<'_>, service: &NamespacedName) -> Option<Settings> {
     let policy = lookup.policy(service)?;
-    unsupported(policy).is_none().then(|| settings(policy))?
+    let excluded = lookup.service(service).is_some_and(|service| is_excluded(policy, service));
+    (!excluded && unsupported(policy).is_none()).then(|| settings(policy))?
 }
 
 fn settings(policy: &TrafficPolicy) -> Option<Settings> {
@@ -28,8 +31,16 @@ fn settings(policy: &TrafficPolicy) -> Option<Settings> {
 
 /// The retry budget of the policy that is in force for a Service, if it is accepted and has one.
 pub(crate) fn retry_budget(world: &World, service: &NamespacedName) -> Option<RetryBudget> {
-    let policy = policy_for(world, service).filter(|policy| unsupported(policy).is_none())?;
+    let excluded = |policy| world.services.get(service).is_some_and(|service| is_excluded(policy, service));
+    let policy =
+        policy_for(world, service).filter(|policy| unsupported(policy).is_none() && !excluded(policy))?;
     budget(policy.spec.ok()?.retry_constraint.as_ref()?).ok()
+}
+
+/// Whether a policy sets sessions for a Service that keeps clients by their address: one of the two has to go (GEP-1619).
+fn is_excluded(policy: &TrafficPolicy, service: &Service) -> bool {
+    service.client_ip_affinity.is_some()
+        && policy.spec.ok().is_some_and(|spec| spec.session_persistence.is_some())
 }
 
 /// A `retryConstraint` with its defaults, which are the CRD's; or what is wrong with it.
@@ -124,11 +135,13 @@ pub(super) fn accepted(world: &World, policy: &TrafficPolicy, target: &TargetRef
         return problem(Reason::UnsupportedValue, what);
     }
     let service = NamespacedName::new(policy.name.namespace.as_str(), target.name.as_str());
-    if !world.services.contains_key(&service) {
-        return problem(
-            Reason::NoMatchingParent,
-            format!("Service {service} doesn't exist; create it or correct targetRefs"),
-        );
+    match world.services.get(&service) {
+        None => {
+            let message = format!("Service {service} doesn't exist; create it or correct targetRefs");
+            return problem(Reason::NoMatchingParent, message);
+        }
+        Some(target) if is_excluded(policy, target) => return Err(client_ip_problem(&service)),
+        Some(_) => {}
     }
     match policy_for(world, &service) {
         Some(winner) if winner.name != policy.name => problem(

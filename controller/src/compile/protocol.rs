@@ -1,7 +1,9 @@
 //! What the bytes of a port are, as their owner declares it. What is assumed of the others:
 //! [`AppProtocol::assumed`].
 
-use gamut_route::table::AppProtocol;
+use gamut_route::{RouteKind, table::AppProtocol};
+
+use super::service::Port;
 
 /// What an `appProtocol` says: Kubernetes' own values (KEP-3726), and the field's habit. `None` for a value
 /// that says nothing to us: the port is looked at like one without.
@@ -24,6 +26,25 @@ pub(crate) fn of_xbackend(value: &str) -> Option<AppProtocol> {
         "WSS" => AppProtocol::Tls,
         _ => return None,
     })
+}
+
+/// What the bytes of a port are under routes of a kind: what they say goes before what is declared, and that before
+/// what is assumed.
+pub(super) fn in_force(port: &Port, kind: Option<RouteKind>) -> AppProtocol {
+    match kind {
+        None => port.protocol,
+        Some(RouteKind::Grpc) => AppProtocol::Http2,
+        // Such a port has a route only if somebody named it (see `attach`), who knows better than our list.
+        Some(RouteKind::Http) if !port.declared && port.protocol == AppProtocol::Opaque => AppProtocol::Http,
+        Some(RouteKind::Http) => port.protocol,
+        Some(RouteKind::Tls) => AppProtocol::Tls,
+        Some(RouteKind::Tcp) => AppProtocol::Opaque,
+    }
+}
+
+/// Whether the sidecar sees requests there.
+pub(super) fn carries_requests(protocol: AppProtocol) -> bool {
+    !matches!(protocol, AppProtocol::Tls | AppProtocol::Opaque)
 }
 
 /// The protocol's name in messages.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -64,17 +65,6 @@ impl CompiledRoute {
         self.route.service_parents()
     }
 
-    /// True if it has a say in tables: nothing is wrong with it as a whole (then it has even where it has no
-    /// rules, and nothing is matched), or rules of it must be answered 500.
-    pub fn takes_part(&self) -> bool {
-        let has_rules = match &self.rules {
-            CompiledRules::Requests(rules) => !rules.is_empty(),
-            CompiledRules::Tls(rules) => !rules.is_empty(),
-            CompiledRules::Tcp(split) => split.is_some(),
-        };
-        has_rules || self.report.refusal().is_none()
-    }
-
     /// True if requests must be answered 500 because of it: they mustn't pass by what can't be carried out, whether the
     /// route is accepted or not.
     pub fn has_failing(&self) -> bool {
@@ -87,6 +77,10 @@ impl CompiledRoute {
         rules.iter().flat_map(CompiledRule::sessions).map(|session| session.scope.as_str()).collect()
     }
 }
+
+/// The most memory, in bytes, that all regular expressions of a route may take in a sidecar: enough for one of
+/// `\w+` in each of the 128 matches that a route can have.
+const MAX_EXPRESSIONS: usize = 8 << 20;
 
 /// Compiles a route.
 pub fn compile_route(world: &World, route: Arc<Route>) -> CompiledRoute {
@@ -166,7 +160,7 @@ fn note_hostnames(route: &Route, report: &mut Report) {
 fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec<CompiledRule> {
     // The CRD's default: an HTTPRoute without rules has one that matches everything and leads nowhere.
     // GRPCRoute has no such default.
-    let without_rules = [Lenient { value: Ok(HttpRule::default()), unknown: Vec::new() }];
+    let without_rules = [Lenient { value: Ok(HttpRule::default()), unknown: Vec::new(), about: None }];
     let names: Vec<Option<&str>> = match &route.rules {
         Rules::Http(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
         Rules::Grpc(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
@@ -189,6 +183,7 @@ fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec
         }
         Rules::Stream(_) | Rules::Unreadable => Vec::new(),
     };
+    report.refusals.extend(too_many_expressions(&compiled));
     let clashes = clashes(&names, &compiled);
     let mut rules = Vec::new();
     for (index, (rule, mut verdict)) in compiled.into_iter().enumerate() {
@@ -207,6 +202,22 @@ fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec
         note(report, verdict);
     }
     rules
+}
+
+/// Every sidecar that calls the Service has all expressions of the route in memory.
+fn too_many_expressions(compiled: &[(Option<CompiledRule>, RuleVerdict)]) -> Option<Problem> {
+    let expressions = compiled.iter().flat_map(|(_, verdict)| &verdict.expressions);
+    let mut total = 0;
+    let (field, _) = expressions.into_iter().find(|(_, bytes)| {
+        total += bytes;
+        total > MAX_EXPRESSIONS
+    })?;
+    let message = format!(
+        "{field}: with this one the regular expressions of the route take more than {} MiB of each sidecar's memory; \
+         shorten them (`[0-9]` takes less than `\\d`, `x*` less than `x{{100}}`) or use other routes",
+        MAX_EXPRESSIONS >> 20
+    );
+    Some(Problem { reason: Reason::UnsupportedValue, message })
 }
 
 /// Rules of one route that can't both be there: a name used twice, or a cookie or header of two different sessions.
@@ -254,7 +265,9 @@ fn connection_rules(route: &Route, report: &mut Report, rules: Vec<TlsRule>) -> 
         return CompiledRules::Tcp(rules.into_iter().next().map(|rule| (rule.origin, rule.split)));
     }
     let hostnames: Vec<String> = route.hostnames.ok().cloned().unwrap_or_default();
-    if let Some(wrong) = hostnames.iter().find(|name| !is_hostname(name)) {
+    // A Hostname "cannot be an IP address": clients name none in their TLS (RFC 6066 section 3).
+    let is_address = |name: &str| name.parse::<IpAddr>().is_ok();
+    if let Some(wrong) = hostnames.iter().find(|name| !is_hostname(name) || is_address(name)) {
         let message =
             format!("spec.hostnames: {wrong:?} isn't a DNS name, nor one behind \"*.\"; correct it");
         report.refusals.push(Problem { reason: Reason::UnsupportedValue, message });

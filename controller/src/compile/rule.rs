@@ -51,6 +51,8 @@ pub(super) struct RuleScope<'a, 'w> {
     pub(super) unresolved: Vec<Problem>,
     /// Worth saying.
     pub(super) notes: Vec<String>,
+    /// The matches with regular expressions: the field, and the memory that they take, in bytes.
+    pub(super) expressions: Vec<(String, usize)>,
 }
 
 /// A backendRef and what it came to.
@@ -74,6 +76,7 @@ impl<'a, 'w> RuleScope<'a, 'w> {
             fails: false,
             unresolved: Vec::new(),
             notes: Vec::new(),
+            expressions: Vec::new(),
         }
     }
 
@@ -115,11 +118,7 @@ impl<'a, 'w> RuleScope<'a, 'w> {
             let field = format!("backendRefs[{index}]");
             let (target, resolved) = match self.resolve(reference) {
                 Ok(resolved) => {
-                    if let Some(host) = resolved.external() {
-                        let note =
-                            format!("{} leads to {host}, outside the mesh: no mTLS", self.field(&field));
-                        self.notes.push(note);
-                    }
+                    self.note_external(&field, &resolved);
                     (resolved.target(), Some(resolved))
                 }
                 Err(problem) => {
@@ -150,11 +149,20 @@ impl<'a, 'w> RuleScope<'a, 'w> {
         reference: &BackendRef<HttpFilter>,
     ) -> Option<BackendId> {
         match self.resolve(reference) {
-            Ok(resolved) => Some(resolved.id()),
+            Ok(resolved) => {
+                self.note_external(field, &resolved);
+                Some(resolved.id())
+            }
             Err(problem) => {
                 self.unresolved(field, problem);
                 None
             }
+        }
+    }
+
+    fn note_external(&mut self, field: &str, resolved: &Resolved<'_>) {
+        if let Some(host) = resolved.external() {
+            self.notes.push(format!("{} leads to {host}, outside the mesh: no mTLS", self.field(field)));
         }
     }
 
@@ -169,7 +177,12 @@ impl<'a, 'w> RuleScope<'a, 'w> {
         matches: Vec<(Specificity, Match)>,
         rule: Rule,
     ) -> (Option<CompiledRule>, RuleVerdict) {
-        let verdict = |invalid| RuleVerdict { invalid, unresolved: self.unresolved, notes: self.notes };
+        let verdict = |invalid| RuleVerdict {
+            invalid,
+            unresolved: self.unresolved,
+            notes: self.notes,
+            expressions: self.expressions,
+        };
         if self.problems.is_empty() {
             return (Some(CompiledRule { matches, rule, closed: false }), verdict(None));
         }
@@ -195,6 +208,7 @@ pub(super) struct RuleVerdict {
     pub(super) invalid: Option<InvalidRule>,
     pub(super) unresolved: Vec<Problem>,
     pub(super) notes: Vec<String>,
+    pub(super) expressions: Vec<(String, usize)>,
 }
 
 /// The split of a rule's backends.

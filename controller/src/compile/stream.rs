@@ -32,11 +32,11 @@ pub(super) fn stream_rule(
     }
     let RuleScope { origin, problems, unresolved, notes, .. } = scope;
     if problems.is_empty() {
-        let verdict = RuleVerdict { invalid: None, unresolved, notes };
+        let verdict = RuleVerdict { invalid: None, unresolved, notes, expressions: Vec::new() };
         return (Some(TlsRule { origin, hostnames: Vec::new(), split }), verdict);
     }
     let invalid = InvalidRule { origin, problems, fails: false };
-    (None, RuleVerdict { invalid: Some(invalid), unresolved, notes })
+    (None, RuleVerdict { invalid: Some(invalid), unresolved, notes, expressions: Vec::new() })
 }
 
 fn split(scope: &mut RuleScope<'_, '_>, rule: &StreamRule) -> Split {

@@ -13,8 +13,8 @@ use gamut_route::{
 };
 
 use super::{
-    attach::{Clients, Contest, is_excluded},
-    policy,
+    contest::InForce,
+    policy, protocol,
     route::{CompiledRoute, CompiledRules},
     service::{Port, Service},
     session,
@@ -34,33 +34,31 @@ pub fn compile_table(
     else {
         return nowhere(parent);
     };
-    let contest = contest_for(world, routes, parent, client_namespace);
+    let in_force = InForce::new(world, routes, parent, port, client_namespace);
+    let kind = in_force.kind();
     let itself = itself(service, port);
-    let is_accepted =
-        |route: &CompiledRoute| route.report.refusal().is_none() && !is_excluded(route, service);
-    let accepted = contest.winners.iter().any(|route| is_accepted(route));
     let mut table = RouteTable {
         parent: parent.clone(),
-        protocol: protocol(port, contest.kind()),
+        protocol: protocol::in_force(port, kind),
         http: HttpRules::default(),
         tls: Vec::new(),
         tcp: Split { backends: vec![itself.clone()] },
     };
-    match contest.kind() {
+    match kind {
         None | Some(RouteKind::Grpc | RouteKind::Http) => {
-            table.http = merged(&contest.winners, is_accepted);
+            table.http = merged(&in_force);
             // "When no routes are defined, all traffic should implicitly work" (GEP-1294).
-            if !accepted {
+            if kind.is_none() {
                 add_default(&mut table.http, Backend { session: own_session(world, service), ..itself });
             }
         }
         // What no rule is for is refused: a route replaces what a Service does without one.
         Some(RouteKind::Tls) => {
-            table.tls = merged_tls(&contest.winners);
+            table.tls = merged_tls(&in_force.winners);
             table.tcp = Split::default();
         }
         Some(RouteKind::Tcp) => {
-            let split = contest.winners.iter().find_map(|route| match &route.rules {
+            let split = in_force.winners.iter().find_map(|route| match &route.rules {
                 CompiledRules::Tcp(Some((_, split))) => Some(split.clone()),
                 _ => None,
             });
@@ -68,37 +66,6 @@ pub fn compile_table(
         }
     }
     table
-}
-
-/// The set of routes that is in force for clients of a namespace: its own consumer routes if it has any, else
-/// the producer's.
-fn contest_for<'a>(
-    world: &World,
-    routes: &[&'a CompiledRoute],
-    parent: &ServicePort,
-    client_namespace: &str,
-) -> Contest<'a> {
-    let contest = |clients| Contest::new(world, routes, &parent.service, parent.port, clients);
-    if client_namespace != parent.service.namespace {
-        let own = contest(Clients::Of(client_namespace));
-        if !own.winners.is_empty() {
-            return own;
-        }
-    }
-    contest(Clients::Everywhere)
-}
-
-/// What the bytes are: what the routes say goes before what is declared, and that before what is assumed.
-fn protocol(port: &Port, kind: Option<RouteKind>) -> AppProtocol {
-    match kind {
-        None => port.protocol,
-        Some(RouteKind::Grpc) => AppProtocol::Http2,
-        // Such a port has a route only if somebody named it (see `attach`), who knows better than our list.
-        Some(RouteKind::Http) if !port.declared && port.protocol == AppProtocol::Opaque => AppProtocol::Http,
-        Some(RouteKind::Http) => port.protocol,
-        Some(RouteKind::Tls) => AppProtocol::Tls,
-        Some(RouteKind::Tcp) => AppProtocol::Opaque,
-    }
 }
 
 /// The Service as its own backend.
@@ -117,13 +84,16 @@ fn own_session(world: &World, service: &Service) -> Option<Session> {
 }
 
 /// The rules of all routes, and their matches in order of precedence; of routes that aren't accepted here those alone
-/// that must be answered 500.
-fn merged(routes: &[&CompiledRoute], is_accepted: impl Fn(&CompiledRoute) -> bool) -> HttpRules {
+/// that must be answered 500. What would replace the rules of others comes before them: consumer routes before the
+/// producer's, one kind of route before the next.
+fn merged(in_force: &InForce<'_>) -> HttpRules {
     let mut rules = Vec::new();
-    let mut ranked: Vec<(Rank<'_>, RankedMatch)> = Vec::new();
-    for route in routes {
+    let mut ranked: Vec<((Layer, Rank<'_>), RankedMatch)> = Vec::new();
+    let accepted = in_force.winners.iter().map(|route| (route, Set::InForce, true));
+    let failing = in_force.failing.iter().map(|route| (route, Set::InForce, false));
+    let failing_consumers = in_force.failing_consumers.iter().map(|route| (route, Set::Consumers, false));
+    for (route, set, accepted) in accepted.chain(failing).chain(failing_consumers) {
         let CompiledRules::Requests(compiled) = &route.rules else { continue };
-        let accepted = is_accepted(route);
         for rule in compiled.iter().filter(|rule| accepted || rule.closed) {
             let index = rule.rule.origin.as_ref().map_or(0, |origin| origin.index);
             for (position, (specificity, when)) in rule.matches.iter().enumerate() {
@@ -134,13 +104,26 @@ fn merged(routes: &[&CompiledRoute], is_accepted: impl Fn(&CompiledRoute) -> boo
                     rule: index,
                     index: position,
                 };
-                ranked.push((rank, RankedMatch { when: when.clone(), rule: rules.len() }));
+                let layer = (set, route.kind());
+                ranked.push(((layer, rank), RankedMatch { when: when.clone(), rule: rules.len() }));
             }
             rules.push(rule.rule.clone());
         }
     }
     ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
     HttpRules { rules, matches: ranked.into_iter().map(|(_, ranked)| ranked).collect() }
+}
+
+/// Precedence counts inside a set and a kind only.
+type Layer = (Set, RouteKind);
+
+/// Which set of routes a rule is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Set {
+    /// Consumer routes, where another set is in force.
+    Consumers,
+    /// The set in force.
+    InForce,
 }
 
 fn add_default(http: &mut HttpRules, itself: Backend) {

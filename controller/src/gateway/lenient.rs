@@ -14,7 +14,13 @@ pub struct Lenient<T> {
     pub value: Result<T, ReadError>,
     /// Fields that are set and not known, as paths from the part's own root.
     pub unknown: Vec<String>,
+    /// Of a rule that can't be read: what it says about which requests it is for, if that can be (see
+    /// [`Lenient::read_rule`]).
+    pub about: Option<T>,
 }
+
+/// The fields of a rule that say which requests it is for.
+const ABOUT: [&str; 2] = ["name", "matches"];
 
 /// A value of a type that the field can't have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -52,7 +58,21 @@ impl<T: DeserializeOwned> Lenient<T> {
             let path = track.path().to_string();
             ReadError { path: if path == "." { String::new() } else { path }, what: plain(&error) }
         });
-        Self { value, unknown }
+        Self { value, unknown, about: None }
+    }
+
+    /// Reads a rule. Of one that can't be read as a whole, its name and matches are read by themselves: the requests that
+    /// they name mustn't be somebody else's as if the rule weren't there.
+    pub fn read_rule(value: Value) -> Self {
+        let about = value.as_object().map(|fields| {
+            let about = fields.iter().filter(|(name, _)| ABOUT.contains(&name.as_str()));
+            Value::Object(about.map(|(name, value)| (name.clone(), value.clone())).collect())
+        });
+        let mut rule = Self::read(value);
+        if rule.value.is_err() {
+            rule.about = about.and_then(|about| Self::read(about).value.ok());
+        }
+        rule
     }
 }
 

@@ -206,7 +206,7 @@ fn name_of(object: &Object) -> NamespacedName {
 fn each<T: DeserializeOwned>(list: Option<Value>) -> Option<Vec<Lenient<T>>> {
     match list {
         None | Some(Value::Null) => Some(Vec::new()),
-        Some(Value::Array(list)) => Some(list.into_iter().map(Lenient::read).collect()),
+        Some(Value::Array(list)) => Some(list.into_iter().map(Lenient::read_rule).collect()),
         Some(_) => None,
     }
 }

@@ -26,7 +26,7 @@ use gamut_route::{
     matcher::{Matched, RequestView},
     path::{self, PathError},
 };
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
@@ -113,6 +113,7 @@ impl Connection {
         let (mut head, body) = request.into_parts();
         // The newest table, for all of this request.
         let mut service = self.service.load_full();
+        let received = service.reads_received().then(|| head.headers.clone());
         let normalized = normalize_request(&mut head).map_err(|error| Own::bad_request(&service, error));
         let normalized = normalized.and_then(|wishes| {
             canonicalize(&mut head).map(|()| wishes).map_err(|e| Own::bad_path(&service, e))
@@ -121,16 +122,17 @@ impl Connection {
             Ok(wishes) => wishes,
             Err(own) => return call.own(&self.outbound.0.telemetry, &service, &own),
         };
-        let mut plan = self.plan(&service, &head);
+        let mut plan = self.plan(&service, &head, received.as_ref());
         // A table that was replaced since it was loaded may lead to a backend that has been emptied since: then
         // everything is decided anew. It ends with a table that is still the newest.
         while let Err(own) = &plan
             && own.reason() == Reason::NoEndpoint
             && let Some(newer) = newer(&self.service, &service)
+            && (received.is_some() || !newer.reads_received())
         {
             drop(plan);
             service = newer;
-            plan = self.plan(&service, &head);
+            plan = self.plan(&service, &head, received.as_ref());
         }
         let answered = match plan {
             Ok(Plan::Answer(rule, response)) => {
@@ -146,8 +148,13 @@ impl Connection {
     }
 
     /// What a table makes of a request in normal form. Nothing of the request is changed or sent.
-    fn plan<'s>(&self, service: &'s Service, head: &Parts) -> Result<Plan<'s>, Own<'s>> {
-        let (rule, matched) = find(service, head).ok_or_else(|| Own::no_route(service))?;
+    fn plan<'s>(
+        &self,
+        service: &'s Service,
+        head: &Parts,
+        received: Option<&HeaderMap>,
+    ) -> Result<Plan<'s>, Own<'s>> {
+        let (rule, matched) = find(service, head, received).ok_or_else(|| Own::no_route(service))?;
         if let Some(response) = self.answer_of(rule, matched, head)? {
             return Ok(Plan::Answer(rule, response));
         }
@@ -200,7 +207,7 @@ impl Connection {
         })?;
         *response.status_mut() = redirect.status();
         response.headers_mut().insert(header::LOCATION, location);
-        rule.filters.response_headers.apply(response.headers_mut());
+        rule.filters.finish_own(&head.headers, response.headers_mut());
         Ok(Some(response))
     }
 
@@ -299,7 +306,7 @@ fn canonicalize(head: &mut Parts) -> Result<(), PathError> {
     }
 }
 
-fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
+fn find<'s>(service: &'s Service, head: &Parts, received: Option<&HeaderMap>) -> Option<(&'s Rule, Matched)> {
     service.find(&RequestView {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -307,5 +314,6 @@ fn find<'s>(service: &'s Service, head: &Parts) -> Option<(&'s Rule, Matched)> {
         // In normal form it is in `Host`.
         authority: None,
         headers: &head.headers,
+        received,
     })
 }

@@ -132,6 +132,11 @@ impl Service {
         self.table.protocol
     }
 
+    /// Whether a match is about headers of the connection, so that a request's are needed as they were received.
+    pub fn reads_received(&self) -> bool {
+        self.matcher.reads_received()
+    }
+
     /// The rule of a request.
     pub fn find(&self, request: &RequestView<'_>) -> Option<(&Rule, Matched)> {
         let matched = self.matcher.find(request)?;

@@ -1,6 +1,6 @@
 //! URL rewrites: a new host, and a new path in place of the whole or of the matched prefix.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv4Addr};
 
 use http::HeaderValue;
 
@@ -77,13 +77,14 @@ impl PathChange {
     }
 }
 
-/// A `PreciseHostname`: a DNS name (RFC 1123), without port.
+/// A `PreciseHostname`: a DNS name (RFC 1123), without port; "numeric IP addresses are not allowed".
 pub(super) fn parse_hostname(hostname: &str) -> Result<&str, FilterError> {
     let is_label = |label: &str| {
         let inner = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
         !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
-    if hostname.len() <= 253 && hostname.split('.').all(is_label) {
+    let is_address = hostname.parse::<Ipv4Addr>().is_ok();
+    if hostname.len() <= 253 && hostname.split('.').all(is_label) && !is_address {
         return Ok(hostname);
     }
     Err(FilterError::Hostname { hostname: hostname.to_owned() })
@@ -105,7 +106,14 @@ mod tests {
             Matcher::new(&HttpRules { rules: vec![rule], matches: vec![RankedMatch { when, rule: 0 }] })
                 .unwrap();
         let headers = http::HeaderMap::new();
-        let request = RequestView { method: "GET", path, query: None, authority: None, headers: &headers };
+        let request = RequestView {
+            method: "GET",
+            path,
+            query: None,
+            authority: None,
+            headers: &headers,
+            received: None,
+        };
         matcher.find(&request).unwrap().prefix
     }
 
@@ -173,7 +181,7 @@ mod tests {
                 .map(|rewriter| rewriter.hostname().cloned().unwrap())
         };
         assert_eq!(hostname("web.shop").unwrap(), "web.shop");
-        for bad in ["", "web:80", "a b", "a..b", "-a", "a\r\nb", "[::1]", "*.a"] {
+        for bad in ["", "web:80", "a b", "a..b", "-a", "a\r\nb", "[::1]", "*.a", "10.0.0.1"] {
             assert!(matches!(hostname(bad), Err(FilterError::Hostname { .. })), "{bad:?}");
         }
     }

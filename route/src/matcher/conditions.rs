@@ -2,7 +2,7 @@
 //! table.
 
 use http::{HeaderMap, HeaderName, header};
-use regex::bytes::Regex;
+use regex_automata::meta::Regex;
 use smallvec::SmallVec;
 
 use super::{MatcherError, RequestView, pattern, query};
@@ -39,7 +39,19 @@ enum Field {
     Authority,
     /// Among the headers.
     Header(HeaderName),
+    /// Among those about the connection, which proxies take out before they do anything else (RFC 9110 §7.6.1).
+    Received(HeaderName),
 }
+
+/// The headers about the connection.
+static OF_THE_CONNECTION: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 
 /// A test of bytes.
 #[derive(Clone, Debug)]
@@ -58,6 +70,17 @@ impl Conditions {
             headers: headers.collect::<Result<_, MatcherError>>()?,
             query: query.collect::<Result<_, MatcherError>>()?,
         })
+    }
+
+    /// Whether a test is about the headers as they were received.
+    pub(super) fn reads_received(&self) -> bool {
+        self.headers.iter().any(|(field, _)| matches!(field, Field::Received(_)))
+    }
+
+    /// The memory that the regular expressions take, in bytes.
+    pub(super) fn size_of_expressions(&self) -> usize {
+        let tests = self.headers.iter().map(|(_, test)| test).chain(self.query.iter().map(|(_, test)| test));
+        tests.map(ValueTest::size_of_expression).sum()
     }
 
     /// The first condition that doesn't hold.
@@ -93,6 +116,9 @@ fn header_test(test: &NamedMatch) -> Result<(Field, ValueTest), MatcherError> {
         name => HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| MatcherError::HeaderName { name: name.to_owned() })?,
     };
+    if OF_THE_CONNECTION.contains(&name) {
+        return Ok((Field::Received(name), ValueTest::new(&test.value)?));
+    }
     if name != header::HOST {
         return Ok((Field::Header(name), ValueTest::new(&test.value)?));
     }
@@ -106,6 +132,7 @@ fn header_test(test: &NamedMatch) -> Result<(Field, ValueTest), MatcherError> {
 fn header_holds(field: &Field, test: &ValueTest, request: &RequestView<'_>) -> bool {
     match field {
         Field::Header(name) => joined_holds(test, name, request.headers),
+        Field::Received(name) => joined_holds(test, name, request.received.unwrap_or(request.headers)),
         Field::Authority => {
             let in_headers = || request.headers.get(header::HOST)?.to_str().ok();
             request.authority.or_else(in_headers).is_some_and(|host| test.holds(&authority::canonical(host)))
@@ -132,7 +159,9 @@ fn query_holds(name: &str, test: &ValueTest, query: &str) -> bool {
     let Some(value) = query::first(query, name) else { return false };
     match test {
         ValueTest::Exact(expected) => query::equals(value, expected),
-        ValueTest::Regex(regex) if value.contains(['%', '+']) => regex.is_match(&query::decode(value)),
+        ValueTest::Regex(regex) if value.contains(['%', '+']) => {
+            regex.is_match(query::decode(value).as_slice())
+        }
         ValueTest::Regex(regex) => regex.is_match(value.as_bytes()),
     }
 }
@@ -141,7 +170,7 @@ impl Field {
     fn name(&self) -> &str {
         match self {
             Self::Authority => "host",
-            Self::Header(name) => name.as_str(),
+            Self::Header(name) | Self::Received(name) => name.as_str(),
         }
     }
 }
@@ -152,6 +181,13 @@ impl ValueTest {
             ValueMatch::Exact(text) => Self::Exact(text.as_bytes().into()),
             ValueMatch::Regex(pattern) => Self::Regex(pattern::compile(pattern)?),
         })
+    }
+
+    fn size_of_expression(&self) -> usize {
+        match self {
+            Self::Exact(_) => 0,
+            Self::Regex(regex) => regex.memory_usage(),
+        }
     }
 
     fn holds(&self, value: &[u8]) -> bool {

@@ -53,6 +53,33 @@ fn a_rules_backends_have_the_shares_that_were_set_and_those_that_were_counted() 
 }
 
 #[test]
+fn a_parent_in_two_wordings_has_the_conditions_of_each_once() {
+    let entry = |reference: serde_json::Value| {
+        json!({
+            "parentRef": reference, "controllerName": "gamut.mesh/controller",
+            "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}],
+        })
+    };
+    let short = json!({"group": "", "kind": "Service", "name": "web"});
+    let long = json!({"group": "core", "kind": "Service", "name": "web", "namespace": "shop"});
+    let both = json!({"group": "", "kind": "Service", "name": "web", "port": 80, "sectionName": "http"});
+    let object = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"parentRefs": [short, long, both]},
+        "status": {"parents": [entry(short.clone()), entry(long.clone()), entry(both.clone())]},
+    });
+    let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
+    let route = RouteObject::read(RouteKind::Http, &Object::from_value(object, &origin).unwrap());
+    let report = route_report(&route, None, &Counters::default());
+    let parents: Vec<_> = report.parents.iter().map(|p| (p.reference.as_str(), p.conditions.len())).collect();
+    assert_eq!(
+        parents,
+        [("Service shop/web", 1), ("Service shop/web", 1), ("Service shop/web, port 80 named http", 1)]
+    );
+}
+
+#[test]
 fn each_service_parent_has_its_own_conditions_and_gateways_are_nobodys_here() {
     let report = route_report(&route(), None, &Counters::default());
     let parents: Vec<_> =

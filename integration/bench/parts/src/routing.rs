@@ -57,6 +57,7 @@ fn matching(name: &'static str, size: usize) -> anyhow::Result<Part> {
             query: Some("page=2&sort=name"),
             authority: Some("web.shop"),
             headers: &headers,
+            received: None,
         };
         matcher.find(&request).is_some()
     }))
