@@ -76,6 +76,7 @@ fn every_test_that_a_page_names_exists() {
         "ca",
         "cli",
         "controller",
+        "fuzz",
         "http1",
         "identity",
         "injector",

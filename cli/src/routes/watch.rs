@@ -219,18 +219,28 @@ impl Flow {
     fn namespace(&self) -> &str {
         self.route.split('/').nth(1).unwrap_or_default()
     }
+
+    /// The shares as they were, and as they were set.
+    fn shares(&self) -> String {
+        let share = |got: &Got| {
+            let id = page::short(&got.id, self.namespace());
+            format!("{id} {} (set {})", page::percent(got.got), page::percent(Some(got.set)))
+        };
+        self.backends.iter().map(share).collect::<Vec<_>>().join(", ")
+    }
+
+    /// As much of it as fits into a line of a terminal.
+    pub(crate) fn brief(&self) -> String {
+        let route = self.route.split_once('/').map_or(self.route.as_str(), |(_, name)| name);
+        format!("{route} {}: {}; {:.0}/s", self.rule, self.shares(), self.per_second)
+    }
 }
 
 /// One line.
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let share = |got: &Got| {
-            let id = page::short(&got.id, self.namespace());
-            format!("{id} {} (set {})", page::percent(got.got), page::percent(Some(got.set)))
-        };
-        let shares: Vec<String> = self.backends.iter().map(share).collect();
         let failed: u64 = self.backends.iter().map(|got| got.failed).sum();
-        write!(f, "{}, rule {}: {}; ", self.route, self.rule, shares.join(", "))?;
+        write!(f, "{}, rule {}: {}; ", self.route, self.rule, self.shares())?;
         write!(f, "{:.1} requests/s, {failed} failed", self.per_second)
     }
 }
@@ -278,6 +288,7 @@ mod tests {
             flow.to_string(),
             "httproute/shop/web, rule split: web-v1:80 50% (set 50%), web-v2:80 50% (set 50%); 50.0 requests/s, 5 failed"
         );
+        assert_eq!(flow.brief(), "shop/web split: web-v1:80 50% (set 50%), web-v2:80 50% (set 50%); 50/s");
         // What is older than the window is forgotten.
         let flow = window.take(&report((1050, 0), (60, 5), 50), after(12)).remove(0);
         assert_eq!((flow.per_second, flow.backends[1].got, flow.backends[1].failed), (1.0, Some(100.0), 0));

@@ -43,6 +43,6 @@ impl Live {
         (self.looking, self.next) = (None, Instant::now() + INTERVAL);
         let flows = self.window.take(&report?, Moment::now());
         let busiest = flows.into_iter().max_by(|a, b| a.per_second.total_cmp(&b.per_second));
-        busiest.filter(|flow| flow.per_second > 0.0).map(|flow| flow.to_string())
+        busiest.filter(|flow| flow.per_second > 0.0).map(|flow| flow.brief())
     }
 }

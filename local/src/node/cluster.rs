@@ -140,12 +140,10 @@ impl Cluster {
         self.read_services(&mut objects);
 
         let present: BTreeSet<ObjectId> = objects.keys().cloned().collect();
-        for gone in self.from_manifests.difference(&present) {
-            let removed = self.objects.remove(gone);
-            note(&mut self.problems.node, "removing an object", removed);
-        }
+        // The controller may read between any two files: what a route refers to is there before the route, and goes after it.
+        let (routes, others): (Vec<_>, Vec<_>) = objects.into_iter().partition(|(id, _)| is_route(id));
         // Pods of manifests are written as pods are, when they run.
-        for (id, (mut object, _)) in objects.into_iter().filter(|(id, _)| id.kind != "Pod") {
+        for (id, (mut object, _)) in others.into_iter().chain(routes).filter(|(id, _)| id.kind != "Pod") {
             // Who applies a manifest doesn't touch the status.
             let status = self.objects.get(&id).and_then(|known| known.get("status")).cloned();
             if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
@@ -153,6 +151,12 @@ impl Cluster {
             }
             let written = self.objects.put(object);
             note(&mut self.problems.node, "writing an object", written);
+        }
+        let (routes, others): (Vec<_>, Vec<_>) =
+            self.from_manifests.difference(&present).partition(|id| is_route(id));
+        for gone in routes.into_iter().chain(others) {
+            let removed = self.objects.remove(gone);
+            note(&mut self.problems.node, "removing an object", removed);
         }
         self.from_manifests = present;
         self.network_is_stale = true;
@@ -356,6 +360,11 @@ fn config_map(namespace: &str, name: &str, data: Value, created: Timestamp) -> V
         "metadata": {"namespace": namespace, "name": name, "uid": uid, "creationTimestamp": created.to_string()},
         "data": data,
     })
+}
+
+/// Whether an object says where requests go, and so refers to others.
+fn is_route(id: &ObjectId) -> bool {
+    id.kind.ends_with("Route")
 }
 
 /// Keeps an error for people to see, until the same works again; whether something has changed.
