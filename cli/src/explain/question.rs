@@ -373,7 +373,7 @@ spec:
   - {name: first, backendRefs: [{name: web, port: 80}]}
   - {name: second, backendRefs: [{name: canary, port: 80}]}
 ";
-        let answer = explain_of(&format!("{SHOP}{calls}"), &["http://canary/a.B/C"]).unwrap();
+        let answer = explain_of(&format!("{SHOP}{calls}"), &["http://canary/a.B/C", "-X", "POST"]).unwrap();
         assert_eq!(
             answer.decision.matches[1].verdict,
             "outranked: less specific, or a later rule of the route"
