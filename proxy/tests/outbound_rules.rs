@@ -278,7 +278,7 @@ async fn a_tap_sees_what_was_asked_who_answered_and_why_nobody_did() {
     let mut table = table(vec![rule(&[(WEB, 1)])]);
     table.http.matches[0].when.path = PathMatch::Prefix("/v1".to_owned());
     let caller = Caller::with(table, &[(WEB, vec![app.endpoint("web-0")])]).await;
-    let mut last = None;
+    let mut last = Some(caller.taps.after(None).await.last);
     for (path, status) in [("/v1/cart?token=1", 200), ("/v2", 404)] {
         let request = Request::get(path).header("host", "web").header("traceparent", TRACE);
         let asking = async { read(caller.send(request.body(Body::Empty).unwrap()).await).await };

@@ -56,6 +56,9 @@ pub enum BadRequest {
     /// RFC 9113 section 8.2.1: malformed. HTTP/1.1's reader takes the blank off, and sees another value than was matched.
     #[error("a field's value begins or ends with a blank")]
     Blank,
+    /// RFC 9110 section 5.6.2: no token. The `http` crate takes it for part of a name, HTTP/1.1's readers don't.
+    #[error("a field's name has a quotation mark")]
+    Quoted,
 }
 
 /// An answer that no proxy may pass on.
@@ -100,7 +103,8 @@ impl BadRequest {
             | Self::InvalidHost
             | Self::InvalidTarget
             | Self::ChunkedTwice
-            | Self::Blank => Reason::BadRequest,
+            | Self::Blank
+            | Self::Quoted => Reason::BadRequest,
         }
     }
 }
@@ -157,6 +161,9 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     if head.version == Version::HTTP_2 {
         if head.headers.values().any(has_blank_at_an_end) {
             return Err(BadRequest::Blank);
+        }
+        if head.headers.keys().any(|name| name.as_str().contains('"')) {
+            return Err(BadRequest::Quoted);
         }
         join_cookies(&mut head.headers);
     }

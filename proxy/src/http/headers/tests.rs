@@ -206,3 +206,9 @@ fn a_value_that_the_app_would_read_without_its_blank_is_refused() {
     }
     normalized(request(Version::HTTP_2, "http://web/", &[("x-role", "an admin"), ("x-empty", "")]));
 }
+
+#[test]
+fn a_name_that_an_http_1_reader_refuses_is_refused() {
+    let head = request(Version::HTTP_2, "http://web/", &[("x-\"role", "admin")]);
+    assert_eq!(refused(head), BadRequest::Quoted);
+}
