@@ -142,3 +142,9 @@ fn the_first_rule_for_a_server_name_has_the_connection() {
     table.tls.push(tls(&[]));
     assert_eq!((table.tls_rule(None), table.tls_rule(Some("b.example"))), (Some(2), Some(2)));
 }
+
+#[test]
+fn a_port_whose_owner_says_nothing_is_looked_at_unless_its_servers_speak_first() {
+    assert_eq!([25, 3306].map(AppProtocol::assumed), [AppProtocol::Opaque; 2]);
+    assert_eq!([80, 5432, 50051].map(AppProtocol::assumed), [AppProtocol::Detect; 3]);
+}
