@@ -6,7 +6,7 @@ mod mesh;
 
 use std::net::SocketAddr;
 
-use caller::{App, Caller, endpoint, get, post, read, reason, table};
+use caller::{App, Caller, caller_of, endpoint, get, meshed, post, read, reason, table};
 use gamut_controller_api::{Endpoint, MtlsMode, Transport};
 use gamut_identity::SpiffeId;
 use gamut_proxy::{
@@ -15,39 +15,13 @@ use gamut_proxy::{
 };
 use gamut_route::{RouteTable, Uid, table::AppProtocol};
 use http::{Request, Response};
-use mesh::{LOCALHOST, Pod, listen, nobody, read_head, read_rest, say};
+use mesh::{LOCALHOST, Pod, listen, nobody, read_head, read_rest, say, sidecar};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 const WEB: &str = "shop/web:80";
-
-/// The entrance of a pod's sidecar, as the redirect would make it: whoever dials it was going to `app`.
-async fn sidecar(pod: &Pod, app: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let inbound = pod.inbound.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let inbound = inbound.clone();
-            tokio::spawn(async move { inbound.serve(stream, app).await });
-        }
-    });
-    address
-}
-
-fn meshed(address: SocketAddr, service_account: &str, pod: Uid) -> Endpoint {
-    let mut endpoint = endpoint("web-0", address);
-    endpoint.transport = Transport::Mesh(SpiffeId::new("cluster.local", "shop", service_account).unwrap());
-    endpoint.pod.as_mut().unwrap().uid = pod;
-    endpoint
-}
-
-/// A caller of the same mesh as `pod`.
-async fn caller_of(pod: &Pod, table: RouteTable, endpoints: Vec<Endpoint>) -> Caller {
-    Caller::as_identity(pod.caller.clone(), Uid::of("client-0"), table, &[(WEB, endpoints)]).await
-}
 
 #[tokio::test]
 async fn http_1_http_2_and_bodies_pass_over_mtls() {

@@ -82,6 +82,14 @@ fn said(version: Version, headers: &HeaderMap) -> Result<Said, BadHead> {
     if version == Version::HTTP_10 || !headers.get_all(TRANSFER_ENCODING).into_iter().all(is_text) {
         return Err(BadHead::TransferEncoding);
     }
+    // "MUST NOT apply the chunked transfer coding more than once" (RFC 9112 section 6.1): one reader takes off one, another both.
+    let codings = headers
+        .get_all(TRANSFER_ENCODING)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    if codings.filter(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")).nth(1).is_some() {
+        return Err(BadHead::TransferEncoding);
+    }
     let last = last.as_bytes().rsplit(|&byte| byte == b',').next().unwrap_or_default();
     Ok(if last.trim_ascii().eq_ignore_ascii_case(b"chunked") { Said::Chunked } else { Said::Coded })
 }

@@ -42,7 +42,7 @@ use hyper::{body::Incoming, client::conn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::mesh::{Authority, LOCALHOST, listen, read_head};
+use crate::mesh::{self, Authority, LOCALHOST, listen, read_head};
 
 /// What the app dials.
 pub(crate) const SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7)), 80);
@@ -62,7 +62,8 @@ pub(crate) struct Caller {
     handle: ServiceHandle,
     clusters: HashMap<BackendId, Arc<Cluster>>,
     keys: HashMap<String, Arc<SessionKeys>>,
-    entrance: SocketAddr,
+    /// Where the app's connections to the Service arrive.
+    pub(crate) entrance: SocketAddr,
 }
 
 impl Caller {
@@ -303,6 +304,19 @@ pub(crate) fn endpoint(pod: &str, address: SocketAddr) -> Endpoint {
         serving: true,
         terminating: false,
     }
+}
+
+/// The same, behind a sidecar.
+pub(crate) fn meshed(address: SocketAddr, service_account: &str, pod: Uid) -> Endpoint {
+    let mut endpoint = endpoint("web-0", address);
+    endpoint.transport = Transport::Mesh(SpiffeId::new("cluster.local", "shop", service_account).unwrap());
+    endpoint.pod.as_mut().unwrap().uid = pod;
+    endpoint
+}
+
+/// A caller of the same mesh as `pod`.
+pub(crate) async fn caller_of(pod: &mesh::Pod, table: RouteTable, endpoints: Vec<Endpoint>) -> Caller {
+    Caller::as_identity(pod.caller.clone(), Uid::of("client-0"), table, &[("shop/web:80", endpoints)]).await
 }
 
 /// A backend that takes requests and breaks their connections off.

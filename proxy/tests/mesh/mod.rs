@@ -168,6 +168,20 @@ pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+/// The entrance of a pod's sidecar, as the redirect would make it: whoever dials it was going to `app`.
+pub(crate) async fn sidecar(pod: &Pod, app: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let inbound = pod.inbound.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let inbound = inbound.clone();
+            tokio::spawn(async move { inbound.serve(stream, app).await });
+        }
+    });
+    address
+}
+
 /// An address of the pod that no app listens on.
 pub(crate) async fn nobody() -> SocketAddr {
     listen().await.1

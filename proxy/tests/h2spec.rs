@@ -1,0 +1,92 @@
+//! h2spec (github.com/summerwind/h2spec) against both ends that take HTTP/2: outbound, where an app calls, and inbound, where
+//! a sidecar does. It speaks no mutual TLS, so that a pipe gives its bytes to the mesh.
+//!
+//! Runs where h2spec is in `PATH`, or where `GAMUT_H2SPEC` names it (`go install github.com/summerwind/h2spec/cmd/h2spec@latest`), and says so
+//! where it isn't. [`OF_APPS`] and [`OF_SIDECARS`] say what may fail; anything else fails the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod caller;
+mod mesh;
+
+use std::{net::SocketAddr, time::Duration};
+
+use caller::{App, Caller};
+use gamut_controller_api::MtlsMode;
+use gamut_proxy::{
+    http::{Body, HttpVersion},
+    inbound::MeshProtocol,
+};
+use http::Response;
+use mesh::{Pod, listen};
+use tokio::{io::copy_bidirectional, process::Command, time::timeout};
+
+/// How long all of its cases may take at one end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What may fail where apps call, by the words of h2spec.
+const OF_APPS: &[&str] = &[
+    // What begins otherwise isn't HTTP/2 but bytes of whatever the port's protocol is; whoever doesn't understand them resets.
+    "Sends invalid connection preface",
+    // The app's answer came first, and with it the end of the stream.
+    "Sends a HEADERS frame that contains a pseudo-header field as trailers",
+];
+
+/// What may fail where sidecars call.
+const OF_SIDECARS: &[&str] = &[
+    // Its frame of 20 KiB is too large for the default of 16 KiB. Sidecars take 64 KiB, and say so.
+    "Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",
+    OF_APPS[1],
+];
+
+/// The cases that fail at an address; `None` where there is no h2spec.
+async fn failures(address: SocketAddr) -> Option<Vec<String>> {
+    let program = std::env::var("GAMUT_H2SPEC").unwrap_or_else(|_| "h2spec".to_owned());
+    let port = address.port().to_string();
+    let mut command = Command::new(&program);
+    command.args(["--host", "127.0.0.1", "--port", &port, "--timeout", "2"]).kill_on_drop(true);
+    let output = match timeout(PATIENCE, command.output()).await.expect("h2spec's end") {
+        Ok(output) => String::from_utf8(output.stdout).unwrap(),
+        Err(error) => {
+            println!("skipped: {program}: {error}");
+            return None;
+        }
+    };
+    assert!(output.contains(" tests, "), "{output}");
+    println!("{}", output.split_once("Failures:").map_or(output.as_str(), |(_, failures)| failures));
+    let failed = output.lines().filter_map(|line| line.trim().strip_prefix("× "));
+    let mut failed: Vec<String> = failed.map(str::to_owned).collect();
+    failed.sort();
+    failed.dedup();
+    Some(failed)
+}
+
+fn but<'a>(failed: &'a [String], known: &[&str]) -> Vec<&'a String> {
+    failed.iter().filter(|case| !known.iter().any(|known| case.contains(known))).collect()
+}
+
+async fn app() -> App {
+    App::speaking(HttpVersion::H2, |_| async { Response::new(Body::from("hello, h2spec".to_owned())) }).await
+}
+
+#[tokio::test]
+async fn an_app_that_speaks_http_2_to_its_sidecar_finds_the_specification() {
+    let app = app().await;
+    let caller = Caller::new(Vec::new(), &[("shop/web:80", vec![app.endpoint("web-0")])]).await;
+    let Some(failed) = failures(caller.entrance).await else { return };
+    assert_eq!(but(&failed, OF_APPS), Vec::<&String>::new());
+}
+
+#[tokio::test]
+async fn a_sidecar_that_speaks_http_2_to_another_finds_the_specification() {
+    let (app, pod) = (app().await, Pod::new(MtlsMode::Strict).await);
+    let (listener, address) = listen().await;
+    let application = app.address;
+    tokio::spawn(async move {
+        while let Ok((mut plain, _)) = listener.accept().await {
+            let mut meshed = pod.dial_mesh(application, MeshProtocol::H2).await;
+            tokio::spawn(async move { copy_bidirectional(&mut plain, &mut meshed).await });
+        }
+    });
+    let Some(failed) = failures(address).await else { return };
+    assert_eq!(but(&failed, OF_SIDECARS), Vec::<&String>::new());
+}
