@@ -86,7 +86,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// `-` as a path that can be read like any other.
 fn readable(path: &Path) -> PathBuf {
-    PathBuf::from(if path.as_os_str() == "-" { OsStr::new("/dev/stdin") } else { path.as_os_str() })
+    PathBuf::from(if path.as_os_str() == "-" {
+        OsStr::new(gamut_manifest::STANDARD_INPUT)
+    } else {
+        path.as_os_str()
+    })
 }
 
 /// The cluster's namespaces. Which cluster that is goes to standard error, because standard output is for manifests.

@@ -1,6 +1,6 @@
 //! Logs: to standard error, as text or JSON, as the environment says.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The variable with a filter such as `info,gamut_proxy=debug`.
 const FILTER: &str = "GAMUT_LOG";
@@ -12,11 +12,40 @@ const FORMAT: &str = "GAMUT_LOG_FORMAT";
 pub(crate) fn start(component: bool) {
     // The client of the API server would repeat as an error what its users report in their own words, once.
     let default = if component { "info,kube_client=off" } else { "warn,kube_client=off" };
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(default));
+    let said = std::env::var(FILTER).ok().filter(|said| !said.is_empty());
+    let wanted = said.as_deref().and_then(read);
+    let refused = said.filter(|_| wanted.is_none());
+    let filter = wanted.unwrap_or_else(|| EnvFilter::new(default));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
         subscriber.json().flatten_event(true).init();
     } else {
         subscriber.with_ansi(false).init();
+    }
+    if let Some(said) = refused {
+        tracing::error!(
+            "{FILTER}={said:?} is no filter: a level (error, warn, info, debug, trace, off) or a list of TARGET=LEVEL is; it is {default} now"
+        );
+    }
+}
+
+/// A filter, unless it is none. A word that is no level would be taken for a target, and everybody else be silent.
+fn read(said: &str) -> Option<EnvFilter> {
+    let is_word = |part: &str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
+    if said.split(',').map(str::trim).any(is_word) { None } else { said.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_make_everybody_silent_is_no_filter() {
+        for filter in ["info", "warn,gamut_proxy=debug", "OFF", "gamut_ca=trace, gamut=info"] {
+            assert!(read(filter).is_some(), "{filter}");
+        }
+        for none in ["verbose", "info,loud", "gamut_ca=loud", "gamut_ca"] {
+            assert!(read(none).is_none(), "{none}");
+        }
     }
 }

@@ -119,7 +119,7 @@ fn a_thousand_slow_connections_cost_little_and_nobody_waits_for_them() {
 
 #[test]
 fn a_body_of_ten_gigabytes_passes_through_a_few_megabytes() {
-    let bytes = if is_long() { 10 * 1024 * MIB } else { 256 * MIB };
+    let bytes = if is_long() { 10 * 1024 * MIB } else { 32 * MIB };
     let mut run = Scenario::begin("a body of 10 GB", &shop(web(1), RETRIED), &[], &["h1=2", "h2=2"]);
     let before = ["client", "web"].map(|workload| run.mesh.memory_of_sidecar(workload));
     let mut crowd = Crowd::start(&run.mesh, &["body", &format!("--bytes={bytes}")]);

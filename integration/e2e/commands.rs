@@ -1,10 +1,13 @@
 //! Commands that look at a running mesh: what they show is what is there.
 
-use std::process::{Child, Stdio};
+use std::{
+    io::Write as _,
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::Value;
 
-use crate::harness::{Lines, Mesh, app, namespace, route, service};
+use crate::harness::{self, Lines, Mesh, app, namespace, route, service};
 
 /// A client, two versions of a web server, and nine requests in ten for the first.
 fn shop() -> Mesh {
@@ -147,4 +150,16 @@ fn a_watch_appends_what_each_backend_got_and_what_was_changed() {
     mesh.edit("all.yaml", "weight: 90", "weight: 0");
     watch.out.until("the change", |line| line.contains("web-v2:80 100% (set 100%)"));
     load.finish();
+}
+
+#[test]
+fn sidecars_are_put_into_what_comes_through_a_pipe() {
+    let mut inject = Command::new(harness::gamut());
+    let inject = inject.args(["inject", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = inject.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(app("web").in_namespace("shop").to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("kind: Deployment") && printed.contains("name: gamut-init"), "{printed}");
 }

@@ -25,6 +25,6 @@ pub mod fuzz;
 
 pub use error::{ManifestError, Problem, Severity};
 pub use object::{Object, ObjectId, Origin};
-pub use reader::{Reader, Reading, load};
+pub use reader::{Reader, Reading, STANDARD_INPUT, load};
 pub use similar::nearest;
 pub use watch::{Watch, WatchError, watch};

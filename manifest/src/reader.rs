@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -22,6 +23,8 @@ use crate::{
 
 /// How many bytes a file may have.
 const LARGEST: u64 = 64 << 20;
+/// What `-` stands for.
+pub const STANDARD_INPUT: &str = "/dev/stdin";
 
 /// What one reading of all paths gave.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -239,8 +242,14 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>, errors: &mut Vec<Manifest
     }
 }
 
-/// The text of a file; of nothing that has no end (a pipe, a device), and of nothing so large that reading it would hurt.
+/// The text of a file; of nothing that has no end (a pipe, a device), and of nothing so large that reading it would hurt. Standard
+/// input may be a pipe: whoever names it fills it.
 fn read_text(file: &Path) -> io::Result<String> {
+    if file == Path::new(STANDARD_INPUT) {
+        let mut text = String::new();
+        io::stdin().lock().take(LARGEST).read_to_string(&mut text)?;
+        return Ok(text);
+    }
     let metadata = fs::metadata(file)?;
     let problem = if !metadata.is_file() {
         "it is no regular file".to_owned()

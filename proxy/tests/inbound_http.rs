@@ -71,7 +71,7 @@ async fn an_app_that_breaks_off_may_have_seen_it() {
     });
     let answer = ask(&pod, address, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-    assert!(answer.contains("gamut-proxy-answer: app-reset\r\n"), "{answer}");
+    assert!(answer.contains("gamut-proxy-answer: app-reset; broken\r\n"), "{answer}");
 }
 
 #[tokio::test]

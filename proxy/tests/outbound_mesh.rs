@@ -4,21 +4,24 @@
 mod caller;
 mod mesh;
 
-use std::net::SocketAddr;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use caller::{App, Caller, caller_of, endpoint, get, meshed, post, read, reason, table};
-use gamut_controller_api::{Endpoint, MtlsMode, Transport};
+use caller::{App, Caller, breaking, caller_of, endpoint, get, meshed, post, read, reason, rule, table};
+use gamut_controller_api::MtlsMode;
 use gamut_identity::SpiffeId;
 use gamut_proxy::{
     balance::PodTarget,
     http::{Body, HttpVersion, replay::MAX_REPLAY_BYTES},
 };
-use gamut_route::{RouteTable, Uid, table::AppProtocol};
-use http::{Request, Response};
+use gamut_route::{
+    RouteTable, Uid,
+    table::{AppProtocol, Retry, Rule},
+};
+use http::{Request, Response, Version};
 use mesh::{LOCALHOST, Pod, listen, nobody, read_head, read_rest, say, sidecar};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
 const WEB: &str = "shop/web:80";
@@ -167,6 +170,27 @@ async fn an_app_that_closes_a_kept_connection_costs_no_idempotent_request() {
     }
     let (response, _) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
     assert_eq!((response.status().as_u16(), reason(&response)), (502, Some("app-reset")));
+}
+
+#[tokio::test]
+async fn with_a_stanza_an_app_that_breaks_off_behind_its_sidecar_is_no_worse_than_one_without() {
+    for (version, method, again) in [
+        (Version::HTTP_11, "GET", true),
+        (Version::HTTP_2, "GET", true),
+        (Version::HTTP_11, "POST", false),
+        (Version::HTTP_2, "POST", false),
+    ] {
+        let pod = Pod::new(MtlsMode::Strict).await;
+        let (address, taken) = breaking().await;
+        let entrance = sidecar(&pod, address).await;
+        let retry = Retry { codes: Vec::new(), attempts: 2, backoff: Duration::from_millis(1) };
+        let table = table(vec![Rule { retry: Some(retry), ..rule(&[(WEB, 1)]) }]);
+        let caller = caller_of(&pod, table, vec![meshed(entrance, "web", pod.uid)]).await;
+        let request = Request::builder().method(method).uri("http://web/").version(version);
+        let (response, _) = read(caller.send(request.body(Body::Empty).unwrap()).await).await;
+        assert_eq!((response.status().as_u16(), reason(&response)), (502, Some("app-reset")));
+        assert_eq!(taken.load(Ordering::SeqCst), if again { 3 } else { 1 }, "{method} in {version:?}");
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,10 @@ pub enum Seen {
     /// A kept connection to it, or any while it was ending, ended without a byte of an answer: if doing it twice is the same as doing it once, it
     /// may be asked again (RFC 9112 section 9.3.1).
     NoAnswer,
-    /// Perhaps all of it.
+    /// Nobody knows: its connection broke before the answer, as one of the caller's own might have. It may be asked again
+    /// where the rule says so and doing it twice is the same as doing it once.
+    Broken,
+    /// Perhaps all of it, and asking again would be of no use.
     Perhaps,
 }
 
@@ -102,6 +105,7 @@ impl Seen {
         match self {
             Self::Nothing => Some("not-processed"),
             Self::NoAnswer => Some("stale"),
+            Self::Broken => Some("broken"),
             Self::Perhaps => None,
         }
     }
@@ -289,7 +293,8 @@ pub fn strip_signals(headers: &mut HeaderMap) {
 pub fn signal(headers: &HeaderMap) -> Option<Signal> {
     let value = headers.get(PROXY_ANSWER)?.to_str().ok()?;
     let has = |seen: &Seen| value.split(';').skip(1).any(|said| Some(said.trim()) == seen.parameter());
-    Some(Signal { seen: [Seen::Nothing, Seen::NoAnswer].into_iter().find(has).unwrap_or(Seen::Perhaps) })
+    let known = [Seen::Nothing, Seen::NoAnswer, Seen::Broken];
+    Some(Signal { seen: known.into_iter().find(has).unwrap_or(Seen::Perhaps) })
 }
 
 /// Turns another sidecar's own answer into ours, for the app to read.
@@ -398,6 +403,7 @@ mod tests {
         for (seen, value) in [
             (Seen::Nothing, "app-reset; not-processed"),
             (Seen::NoAnswer, "app-reset; stale"),
+            (Seen::Broken, "app-reset; broken"),
             (Seen::Perhaps, "app-reset"),
         ] {
             let answer = Answer::new(Reason::AppReset, "broken pipe").to_sidecar(false, seen);

@@ -241,6 +241,11 @@ impl Pool {
 }
 
 impl SendError {
+    /// Whether a server has answered, and not in HTTP: it would do so again.
+    pub fn is_garbled(&self) -> bool {
+        matches!(self, Self::Broken(HttpError::H1(gamut_http1::Error::Head(_))))
+    }
+
     fn of_h1(failed: Failed<Body>) -> Self {
         match failed {
             Failed::Unsent { error, request } => Self::Unsent { error: error.into(), request },

@@ -181,7 +181,8 @@ impl Own {
             SendError::Stale(_) => (Reason::AppReset, Seen::NoAnswer),
             SendError::Silent(_) if is_ending => (Reason::AppReset, Seen::NoAnswer),
             SendError::Client(_) => (Reason::BadRequest, Seen::Perhaps),
-            SendError::Silent(_) | SendError::Broken(_) => (Reason::AppReset, Seen::Perhaps),
+            error if error.is_garbled() => (Reason::AppReset, Seen::Perhaps),
+            SendError::Silent(_) | SendError::Broken(_) => (Reason::AppReset, Seen::Broken),
         };
         let answer = match error {
             SendError::Client(_) => Answer::new(reason, error),

@@ -28,7 +28,7 @@ pub(super) fn judge(cluster: &Cluster, picked: &Picked, attempted: &Result<Respo
             None => return cluster.answered(picked),
             Some(Seen::NoAnswer) => return,
             Some(Seen::Nothing) => Failed::Alone,
-            Some(Seen::Perhaps) => Failed::Together,
+            Some(Seen::Broken | Seen::Perhaps) => Failed::Together,
         },
         Err(failure) => match failure.kind {
             Kind::Unconnected | Kind::Late => Failed::Alone,

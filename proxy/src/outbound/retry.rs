@@ -161,6 +161,8 @@ fn says_close(response: &Response<Body>) -> bool {
 enum Outcome {
     /// An answer with this status.
     Answered(StatusCode),
+    /// The sidecar of an app that broke off has answered so in its place.
+    Broken(StatusCode),
     /// Provably nothing was done about the request.
     Unprocessed,
     /// A kept connection ended without a byte of an answer, the endpoint's or the one to the app behind it.
@@ -180,6 +182,7 @@ impl Outcome {
                 Self::Unprocessed
             }
             Some(Seen::NoAnswer) => Self::Stale,
+            Some(Seen::Broken) => Self::Broken(response.status()),
             Some(Seen::Perhaps) | None => Self::Answered(response.status()),
         }
     }
@@ -279,6 +282,7 @@ impl<'a> Retries<'a> {
         let stanza = self.stanza.filter(|stanza| self.attempts < stanza.attempts)?;
         let again = match outcome {
             Outcome::Answered(status) => stanza.codes.contains(&status.as_u16()),
+            Outcome::Broken(status) => self.idempotent || stanza.codes.contains(&status.as_u16()),
             Outcome::Unprocessed => true,
             Outcome::Stale | Outcome::Unknown => self.idempotent,
             Outcome::Final => false,

@@ -9,7 +9,7 @@ use super::connect::{Connector, carrier};
 use crate::{
     balance::{Picked, Spent},
     http::{
-        Body, Carrier, DialError, HttpError, HttpVersion, Reason, SendError,
+        Body, Carrier, DialError, HttpVersion, Reason, SendError,
         headers::{BadAnswer, BadRequest, Wishes, prepare_carried, prepare_request},
         replay::{MAX_REPLAY_BYTES, Replayable},
     },
@@ -184,9 +184,7 @@ impl Failure {
             SendError::Refused(_) => (Reason::UpstreamRefused, Kind::Unprocessed),
             SendError::Stale(_) => (Reason::UpstreamReset, Kind::Stale),
             SendError::Client(_) => (Reason::BadRequest, Kind::Anywhere),
-            SendError::Broken(HttpError::H1(gamut_http1::Error::Head(_))) => {
-                (Reason::UpstreamReset, Kind::Garbled)
-            }
+            error if error.is_garbled() => (Reason::UpstreamReset, Kind::Garbled),
             SendError::Silent(_) | SendError::Broken(_) => (Reason::UpstreamReset, Kind::Unknown),
         };
         Self { reason, why: error.to_string(), kind }
