@@ -56,7 +56,7 @@ pub enum BadRequest {
     /// RFC 9113 section 8.2.1: malformed. HTTP/1.1's reader takes the blank off, and sees another value than was matched.
     #[error("a field's value begins or ends with a blank")]
     Blank,
-    /// RFC 9110 section 5.6.2: no token. The `http` crate takes it for part of a name, HTTP/1.1's readers don't.
+    /// RFC 9110 section 5.6.2: no token. The `http` crate takes it for part of a name of HTTP/2's, HTTP/1.1's readers don't.
     #[error("a field's name has a quotation mark")]
     Quoted,
 }
