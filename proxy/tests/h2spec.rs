@@ -27,15 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const OF_APPS: &[&str] = &[
     // What begins otherwise isn't HTTP/2 but bytes of whatever the port's protocol is; whoever doesn't understand them resets.
     "Sends invalid connection preface",
-    // The app's answer came first, and with it the end of the stream.
-    "Sends a HEADERS frame that contains a pseudo-header field as trailers",
 ];
 
 /// What may fail where sidecars call.
 const OF_SIDECARS: &[&str] = &[
     // Its frame of 20 KiB is too large for the default of 16 KiB. Sidecars take 64 KiB, and say so.
     "Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",
-    OF_APPS[1],
 ];
 
 /// The cases that fail at an address; `None` where there is no h2spec.
@@ -60,8 +57,20 @@ async fn failures(address: SocketAddr) -> Option<Vec<String>> {
     Some(failed)
 }
 
-fn but<'a>(failed: &'a [String], known: &[&str]) -> Vec<&'a String> {
-    failed.iter().filter(|case| !known.iter().any(|known| case.contains(known))).collect()
+/// What fails at an address each time of three, and isn't known. Where the app's answer, and with it the stream's end, came before the
+/// frames that a case is about, it asks something else: that is no failure of every time.
+async fn failing(address: SocketAddr, known: &[&str]) -> Vec<String> {
+    let mut failing: Option<Vec<String>> = None;
+    for _ in 0..3 {
+        let Some(mut failed) = failures(address).await else { return Vec::new() };
+        failed.retain(|case| !known.iter().any(|known| case.contains(known)));
+        failed.retain(|case| failing.as_ref().is_none_or(|before| before.contains(case)));
+        if failed.is_empty() {
+            return failed;
+        }
+        failing = Some(failed);
+    }
+    failing.unwrap_or_default()
 }
 
 async fn app() -> App {
@@ -72,8 +81,7 @@ async fn app() -> App {
 async fn an_app_that_speaks_http_2_to_its_sidecar_finds_the_specification() {
     let app = app().await;
     let caller = Caller::new(Vec::new(), &[("shop/web:80", vec![app.endpoint("web-0")])]).await;
-    let Some(failed) = failures(caller.entrance).await else { return };
-    assert_eq!(but(&failed, OF_APPS), Vec::<&String>::new());
+    assert_eq!(failing(caller.entrance, OF_APPS).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -87,6 +95,5 @@ async fn a_sidecar_that_speaks_http_2_to_another_finds_the_specification() {
             tokio::spawn(async move { copy_bidirectional(&mut plain, &mut meshed).await });
         }
     });
-    let Some(failed) = failures(address).await else { return };
-    assert_eq!(but(&failed, OF_SIDECARS), Vec::<&String>::new());
+    assert_eq!(failing(address, OF_SIDECARS).await, Vec::<String>::new());
 }
