@@ -11,9 +11,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 /// Lines: method, authority, path, then fields. What leaves as HTTP/1.1 is one head, and its reader understands what was
 /// matched: the same method, target and fields, one host, one length.
 pub(crate) fn request(input: &[u8]) {
-    let Some(mut request) = read(input) else { return };
+    if let Some(request) = read(input) {
+        leaves_as_one(request);
+    }
+}
+
+/// Holds that against a request as a server reads it.
+pub(crate) fn leaves_as_one(request: Request<Body>) {
     // As the server's side of a connection: the body is still to come.
-    let (mut head, body) = std::mem::take(&mut request).into_parts();
+    let (mut head, body) = request.into_parts();
     let Ok(wishes) = normalize_request(&mut head) else { return };
     let mut request = Request::from_parts(head, body);
     if prepare_request(&mut request, HttpVersion::H1, &wishes, "web.shop:80").is_err() {

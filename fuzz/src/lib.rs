@@ -2,7 +2,7 @@
 //!
 //! | module | whose bytes |
 //! |---|---|
-//! | `detect`, `http1`, `http2`, `path`, `session` | a client's or a server's, read by a sidecar |
+//! | `detect`, `http1`, `http2`, `mux`, `path`, `session` | a client's or a server's, read by a sidecar |
 //! | `certificates` | a peer's, and of whoever asks the CA |
 //! | `resources` | the controller's and a sidecar's, to each other |
 //! | `objects`, `admission`, `dns` | of whoever may write objects, or asks for names |
@@ -18,6 +18,7 @@ mod detect;
 mod dns;
 mod http1;
 mod http2;
+mod mux;
 mod objects;
 mod path;
 mod resources;
@@ -27,12 +28,13 @@ mod session;
 pub type Target = fn(&[u8]);
 
 /// Each target and its name, by which its seeds are found.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("detect", detect::detect),
     ("http1_request", http1::request),
     ("http1_response", http1::response),
     ("http1_chunked", http1::chunked),
     ("http2_request", http2::request),
+    ("mux_request", mux::request),
     ("path", path::path),
     ("session_token", session::token),
     ("session_request", session::request),

@@ -1,8 +1,7 @@
-//! h2spec (github.com/summerwind/h2spec) against both ends that take HTTP/2: outbound, where an app calls, and inbound, where
-//! a sidecar does. It speaks no mutual TLS, so that a pipe gives its bytes to the mesh.
+//! h2spec (github.com/summerwind/h2spec) against the end that takes HTTP/2: outbound, where an app calls.
 //!
 //! Runs where h2spec is in `PATH`, or where `GAMUT_H2SPEC` names it (`go install github.com/summerwind/h2spec/cmd/h2spec@latest`), and says so
-//! where it isn't. [`OF_APPS`] and [`OF_SIDECARS`] say what may fail; anything else fails the test.
+//! where it isn't. [`OF_APPS`] says what may fail; anything else fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
@@ -11,14 +10,9 @@ mod mesh;
 use std::{net::SocketAddr, time::Duration};
 
 use caller::{App, Caller};
-use gamut_controller_api::MtlsMode;
-use gamut_proxy::{
-    http::{Body, HttpVersion},
-    inbound::MeshProtocol,
-};
+use gamut_proxy::http::{Body, HttpVersion};
 use http::Response;
-use mesh::{Pod, listen};
-use tokio::{io::copy_bidirectional, process::Command, time::timeout};
+use tokio::{process::Command, time::timeout};
 
 /// How long all of its cases may take at one end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,12 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const OF_APPS: &[&str] = &[
     // What begins otherwise isn't HTTP/2 but bytes of whatever the port's protocol is; whoever doesn't understand them resets.
     "Sends invalid connection preface",
-];
-
-/// What may fail where sidecars call.
-const OF_SIDECARS: &[&str] = &[
-    // Its frame of 20 KiB is too large for the default of 16 KiB. Sidecars take 64 KiB, and say so.
-    "Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",
 ];
 
 /// The cases that fail at an address; `None` where there is no h2spec.
@@ -82,18 +70,4 @@ async fn an_app_that_speaks_http_2_to_its_sidecar_finds_the_specification() {
     let app = app().await;
     let caller = Caller::new(Vec::new(), &[("shop/web:80", vec![app.endpoint("web-0")])]).await;
     assert_eq!(failing(caller.entrance, OF_APPS).await, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_sidecar_that_speaks_http_2_to_another_finds_the_specification() {
-    let (app, pod) = (app().await, Pod::new(MtlsMode::Strict).await);
-    let (listener, address) = listen().await;
-    let application = app.address;
-    tokio::spawn(async move {
-        while let Ok((mut plain, _)) = listener.accept().await {
-            let mut meshed = pod.dial_mesh(application, MeshProtocol::H2).await;
-            tokio::spawn(async move { copy_bidirectional(&mut plain, &mut meshed).await });
-        }
-    });
-    assert_eq!(failing(address, OF_SIDECARS).await, Vec::<String>::new());
 }

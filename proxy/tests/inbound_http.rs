@@ -7,18 +7,20 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use gamut_controller_api::MtlsMode;
-use gamut_proxy::inbound::MeshProtocol;
+use gamut_proxy::{
+    http::{Body, Carrier},
+    inbound::MeshProtocol,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::{body::Incoming, client::conn, server, service::service_fn};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{body::Incoming, server, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::{Pod, listen, nobody, read_head, read_rest, say};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::TcpStream,
 };
-use tokio_rustls::client::TlsStream;
 
 async fn strict() -> Pod {
     Pod::new(MtlsMode::Strict).await
@@ -186,27 +188,19 @@ async fn serve_h2(stream: TcpStream) {
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-type H2Sender = conn::http2::SendRequest<Full<Bytes>>;
-
-async fn h2(stream: TlsStream<TcpStream>) -> H2Sender {
-    let (sender, connection) =
-        conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-fn grpc_request() -> Request<Full<Bytes>> {
-    let request = Request::post("http://web/shop.Cart/Add").header("content-type", "application/grpc");
-    request.header("te", "trailers").body(Full::from("request")).unwrap()
+fn grpc_request() -> Request<Body> {
+    let request =
+        Request::post("/shop.Cart/Add").header("host", "web").header("content-type", "application/grpc");
+    request.header("te", "trailers").body(Body::from("request".to_owned())).unwrap()
 }
 
 #[tokio::test]
 async fn http2_reaches_the_app_as_http2_with_its_trailers() {
     let (pod, (app, address)) = (strict().await, listen().await);
     tokio::spawn(async move { serve_h2(app.accept().await.unwrap().0).await });
-    let mut sender = h2(pod.dial_mesh(address, MeshProtocol::H2).await).await;
-    let answers = futures_util::future::join_all((0..20).map(|_| sender.send_request(grpc_request()))).await;
-    for answer in answers {
+    let upstream = pod.upstream(address);
+    let asking = (0..20).map(|_| upstream.send(Carrier::MuxH2, grpc_request()));
+    for answer in futures_util::future::join_all(asking).await {
         let answer = answer.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()["was"], "HTTP/2.0");
@@ -220,9 +214,8 @@ async fn http2_reaches_the_app_as_http2_with_its_trailers() {
 
 #[tokio::test]
 async fn a_grpc_caller_reads_the_sidecars_own_answer_as_a_status() {
-    let pod = strict().await;
-    let mut sender = h2(pod.dial_mesh(nobody().await, MeshProtocol::H2).await).await;
-    let answer = sender.send_request(grpc_request()).await.unwrap();
+    let upstream = strict().await.upstream(nobody().await);
+    let answer = upstream.send(Carrier::MuxH2, grpc_request()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["grpc-status"], "14");
     assert_eq!(answer.headers()["gamut-proxy-answer"], "app-connect; not-processed");
@@ -316,25 +309,19 @@ async fn draining_asks_peers_to_leave_and_stopping_answers_them_until_nobody_com
 }
 
 #[tokio::test]
-async fn draining_sends_goaway_and_lets_open_streams_end() {
-    let (pod, (app, address)) = (strict().await, listen().await);
-    let (stream, connection) = {
-        let io = TokioIo::new(pod.dial_mesh(address, MeshProtocol::H2).await);
-        conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io).await.unwrap()
-    };
-    let connection = tokio::spawn(connection);
-    let mut sender = stream.clone();
-    let request = Request::get("http://web/").body(Empty::new()).unwrap();
-    let answer = tokio::spawn(async move { sender.send_request(request).await });
+async fn draining_asks_for_no_more_requests_and_lets_open_ones_end() {
+    let (mut pod, (app, address)) = (strict().await, listen().await);
+    let upstream = pod.upstream(address);
+    let answer = tokio::spawn(async move { upstream.send(Carrier::MuxH2, grpc_request()).await });
     let (server, _) = app.accept().await.unwrap();
 
     pod.control.notice().begin();
-    // The connection ends by itself once its one stream has.
+    let stopping = tokio::spawn(std::mem::take(&mut pod.control).stop(Duration::from_secs(60)));
+    tokio::task::yield_now().await;
+    assert!(!stopping.is_finished());
     tokio::spawn(serve_h2(server));
     let body = answer.await.unwrap().unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.to_bytes(), "one two");
-    let ended =
-        tokio::time::timeout(Duration::from_secs(20), connection).await.expect("the connection's end");
-    ended.unwrap().unwrap();
-    assert!(stream.is_closed());
+    // The connection ends by itself once its one stream has.
+    assert!(stopping.await.unwrap(), "nothing was cut off");
 }

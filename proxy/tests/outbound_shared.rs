@@ -16,7 +16,7 @@ use std::{
 use caller::{App, Caller, endpoint, get, header, post, read, reason, table};
 use gamut_controller_api::{Endpoint, MtlsMode, Transport};
 use gamut_identity::SpiffeId;
-use gamut_proxy::http::{Body, h2::MAX_SHARING};
+use gamut_proxy::http::{Body, mux::MAX_SHARING};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use mesh::{LOCALHOST, Pod, listen, read_head, read_rest, say};

@@ -73,9 +73,9 @@ fn everything_else_is_opaque_at_the_first_byte_that_tells() {
 
 #[test]
 fn a_client_hello_is_waited_for_to_its_last_byte() {
-    let hello = client_hello("x.pod.gamut.mesh", &["gamut/1-h2", "gamut/1-h1"]);
+    let hello = client_hello("x.pod.gamut.mesh", &["gamut/1-mux-h2", "gamut/1-h1"]);
     assert!(hello.len() > 1400, "with ML-KEM it spans segments: {} bytes", hello.len());
-    let known = tls("x.pod.gamut.mesh", &["gamut/1-h2", "gamut/1-h1"]);
+    let known = tls("x.pod.gamut.mesh", &["gamut/1-mux-h2", "gamut/1-h1"]);
     assert_eq!(decided(&hello), Some((hello.len(), known)));
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use gamut_route::table::RuleOrigin;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{body::Body, h2::carry};
+use super::{body::Body, carry};
 
 /// Tells an app that an answer is its sidecar's own, and why.
 pub const ANSWER: HeaderName = HeaderName::from_static("gamut-answer");

@@ -15,8 +15,8 @@ use thiserror::Error;
 use tokio::time::Sleep;
 
 use super::{
-    answer, error::HttpError, h1::Driven, h2::body::Streamed, relay::Relayed, replay::Replay, tap::Copy,
-    upgrade::Upgraded,
+    answer, error::HttpError, h1::Driven, h2::body::Streamed, mux::Muxed, relay::Relayed, replay::Replay,
+    tap::Copy, upgrade::Upgraded,
 };
 
 /// A message's body. Dropping it before its end cancels the message: the connection it is read from is closed
@@ -32,6 +32,8 @@ pub enum Body {
     Received(gamut_http1::server::Incoming),
     /// Read from an HTTP/2 stream.
     Streamed(Box<Streamed>),
+    /// Read from a stream of another sidecar's.
+    Muxed(Box<Muxed>),
     /// An HTTP/1.1 answer, read from a connection that this body polls and afterwards gives back to its pool.
     Driven(Driven),
     /// An HTTP/1.1 answer that came before its request was sent (see [`super::relay`]).
@@ -208,6 +210,7 @@ impl http_body::Body for Body {
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
             Self::Streamed(streamed) => streamed.poll_frame(cx),
+            Self::Muxed(muxed) => muxed.poll_frame(cx),
             Self::Driven(driven) => driven.poll_frame(cx),
             Self::Relayed(relayed) => relayed.poll_frame(cx),
             Self::Replay(replay) => replay.poll_frame(cx),
@@ -223,6 +226,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Received(received) => received.is_end_stream(),
             Self::Streamed(streamed) => streamed.is_end_stream(),
+            Self::Muxed(muxed) => muxed.is_end_stream(),
             Self::Driven(driven) => driven.is_end_stream(),
             Self::Relayed(relayed) => relayed.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
@@ -237,6 +241,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
             Self::Streamed(streamed) => streamed.size_hint(),
+            Self::Muxed(muxed) => muxed.size_hint(),
             Self::Driven(driven) => driven.size_hint(),
             Self::Relayed(relayed) => relayed.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
@@ -277,6 +282,7 @@ impl fmt::Debug for Body {
             Self::Full(_) => "Body::Full",
             Self::Received(_) => "Body::Received",
             Self::Streamed(_) => "Body::Streamed",
+            Self::Muxed(_) => "Body::Muxed",
             Self::Driven(_) => "Body::Driven",
             Self::Relayed(_) => "Body::Relayed",
             Self::Upgraded(_) => "Body::Upgraded",

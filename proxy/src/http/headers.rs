@@ -191,18 +191,24 @@ pub fn normalize_response(head: &mut response::Parts) -> Result<(), BadAnswer> {
     Ok(())
 }
 
-/// Makes an HTTP/1.1 request in normal form fit for HTTP/2 between sidecars (see [`super::h2::carry`]).
+/// Makes a request in normal form fit for the way between sidecars ([`super::mux`]).
 pub fn prepare_carried(
     request: &mut Request<Body>,
     wishes: &Wishes,
     authority: &str,
 ) -> Result<(), BadRequest> {
+    // Prepared before, for an endpoint without a sidecar: HTTP/1.1's field, HTTP/2's authority.
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
+    if let Some(said) = request.uri().authority() {
+        let host = HeaderValue::from_str(said.as_str()).map_err(|_| BadRequest::InvalidHost)?;
+        let target = request.uri().path_and_query().cloned().ok_or(BadRequest::InvalidTarget)?;
+        *request.uri_mut() = origin_form(target);
+        request.headers_mut().insert(header::HOST, host);
+    }
     let headers = request.headers_mut();
     if wishes.trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    // Prepared before, for an endpoint without a sidecar.
-    headers.remove(header::TRANSFER_ENCODING);
     settle_absent_host(headers, authority)
 }
 

@@ -11,19 +11,23 @@
 
 pub mod answer;
 pub mod body;
+pub mod carry;
 mod error;
 pub mod h1;
 pub mod h2;
 pub mod headers;
 pub mod io;
+pub mod mux;
 pub mod pool;
 pub mod relay;
 pub mod replay;
+mod sending;
 pub mod server;
 pub mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod upgrade;
+mod workers;
 
 pub use answer::{Answer, Reason};
 pub use body::{Body, BodyError, Guard};

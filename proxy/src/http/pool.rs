@@ -1,4 +1,4 @@
-//! The connections to one upstream: idle HTTP/1.1 ones, newest first, and HTTP/2 ones that requests share ([`shared`]).
+//! The connections to one upstream: idle HTTP/1.1 ones, newest first, and those that requests share ([`shared`]).
 //!
 //! A pool belongs to one endpoint, so nothing is looked up by address: whoever has the endpoint has its
 //! connections, and when the endpoint is gone and its last answer has ended, they close.
@@ -51,8 +51,10 @@ struct Connections {
     idle: VecDeque<Idle>,
     /// Of [`Carrier::H2`].
     h2: Shared,
-    /// Of [`Carrier::H1OverH2`].
-    h1_over_h2: Shared,
+    /// Of [`Carrier::MuxH1`].
+    mux_h1: Shared,
+    /// Of [`Carrier::MuxH2`].
+    mux_h2: Shared,
     /// Whether [`Pool::sweep`] runs.
     swept: bool,
 }
@@ -67,10 +69,12 @@ struct Idle {
 pub enum Carrier {
     /// As HTTP/1.1, on a connection of its own as long as it takes.
     H1,
-    /// As HTTP/2.
+    /// As HTTP/2, to an app.
     H2,
-    /// As HTTP/2 between sidecars, though it is of HTTP/1.1 (see [`super::h2::carry`]).
-    H1OverH2,
+    /// Between sidecars ([`super::mux`]), one of HTTP/1.1 (see [`super::carry`]).
+    MuxH1,
+    /// Between sidecars, one of HTTP/2.
+    MuxH2,
 }
 
 /// Why a request got no answer, by what may be done about it.
@@ -145,8 +149,7 @@ impl Pool {
     {
         match carrier.into() {
             Carrier::H1 => self.send_h1(request, dial).await,
-            Carrier::H2 => self.send_shared(false, request, dial).await,
-            Carrier::H1OverH2 => self.send_shared(true, request, dial).await,
+            shared => self.send_shared(shared, request, dial).await,
         }
     }
 
@@ -226,9 +229,9 @@ impl Pool {
         let now = Instant::now();
         let limit = self.limits.idle;
         connections.idle.retain(|idle| now.duration_since(idle.since) < limit);
-        let oldest_shared = [connections.h2.sweep(now, limit), connections.h1_over_h2.sweep(now, limit)];
-        let oldest_idle = connections.idle.front().map(|idle| idle.since);
-        let next = oldest_shared.into_iter().flatten().chain(oldest_idle).min();
+        let Connections { idle, h2, mux_h1, mux_h2, .. } = &mut *connections;
+        let oldest_shared = [h2, mux_h1, mux_h2].into_iter().filter_map(|shared| shared.sweep(now, limit));
+        let next = oldest_shared.chain(idle.front().map(|idle| idle.since)).min();
         connections.swept = next.is_some();
         next.map(|oldest| oldest + limit)
     }

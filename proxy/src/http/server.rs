@@ -50,6 +50,6 @@ where
             }
             Ok(())
         }
-        HttpVersion::H2 => Ok(h2::server::serve(io, h2::server::Client::App, service, drain).await?),
+        HttpVersion::H2 => Ok(h2::server::serve(io, service, drain).await?),
     }
 }

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_that_means_this_pod_comes_to_the_handshake() {
-        for alpn in ["gamut/1-h1", "gamut/1-h2", "gamut/1-tcp", "gamut/2-later"] {
+        for alpn in ["gamut/1-h1", "gamut/1-mux-h2", "gamut/1-tcp", "gamut/2-later"] {
             let hello = tls(&pod_name(test_pod()), alpn);
             assert_eq!(settings().admit(&hello, Some(&strict()), 80), Admission::Handshake, "{alpn}");
         }
@@ -246,7 +246,7 @@ mod tests {
         for name in [&pod_name(Uid::of("another")), "web.shop.svc.cluster.local", ""] {
             for port in [80, 9090] {
                 assert_eq!(
-                    refusal(settings().admit(&tls(name, "gamut/1-h2"), Some(&strict()), port)),
+                    refusal(settings().admit(&tls(name, "gamut/1-mux-h2"), Some(&strict()), port)),
                     "wrong-pod"
                 );
             }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn without_a_policy_nobody_comes_in() {
-        for caller in [tls(&pod_name(test_pod()), "gamut/1-h2"), Detected::Http1] {
+        for caller in [tls(&pod_name(test_pod()), "gamut/1-mux-h2"), Detected::Http1] {
             assert_eq!(refusal(settings().admit(&caller, None, 9090)), "no-policy");
         }
     }

@@ -17,9 +17,8 @@ use crate::{
         Answer, Body, Carrier, HttpError, HttpVersion, Reason, SendError,
         answer::{Seen, is_grpc, strip_signals},
         body::Guard,
-        h2::{self, server::Client},
         headers::{BadAnswer, BadRequest, normalize_request, normalize_response, prepare_request},
-        server,
+        mux, server,
     },
     record::{Begun, End},
     tcp::BreakOff,
@@ -49,10 +48,9 @@ where
             let closing = drain.reached(Phase::Closing);
             server::serve(io, HttpVersion::H1, answer, closing).await
         }
-        Carrier::H2 | Carrier::H1OverH2 => {
-            let h1 = carrier == Carrier::H1OverH2;
-            let client = if h1 { Client::SidecarH1 } else { Client::Sidecar };
-            h2::server::serve(io, client, answer, drain.next()).await.map_err(HttpError::from)
+        Carrier::MuxH1 | Carrier::MuxH2 | Carrier::H2 => {
+            let h1 = carrier == Carrier::MuxH1;
+            mux::server::serve(io, h1, answer, drain.next()).await.map_err(HttpError::from)
         }
     };
     if let Err(error) = ended {
@@ -134,7 +132,7 @@ impl Connection {
         let (mut head, body) = request.into_parts();
         let wishes = normalize_request(&mut head).map_err(Own::bad_request)?;
         let mut request = Request::from_parts(head, body);
-        let version = if self.carrier == Carrier::H2 { HttpVersion::H2 } else { HttpVersion::H1 };
+        let version = if self.carrier == Carrier::MuxH2 { HttpVersion::H2 } else { HttpVersion::H1 };
         prepare_request(&mut request, version, &wishes, &self.authority).map_err(Own::bad_request)?;
 
         let is_ending = self.inbound.0.drain.has_begun();

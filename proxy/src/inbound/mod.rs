@@ -74,17 +74,17 @@ pub type Policy = Box<dyn Fn() -> Option<Arc<InboundPolicy>> + Send + Sync>;
 pub enum MeshProtocol {
     /// HTTP/1.1.
     H1,
-    /// HTTP/2, and HTTP/2 to the app.
-    H2,
-    /// HTTP/2, and HTTP/1.1 to the app.
-    H1OverH2,
+    /// Many requests ([`crate::http::mux`]), of HTTP/1.1.
+    MuxH1,
+    /// Many requests, of HTTP/2.
+    MuxH2,
     /// Bytes.
     Tcp,
 }
 
 impl MeshProtocol {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::H1, Self::H2, Self::H1OverH2, Self::Tcp];
+    pub const ALL: [Self; 4] = [Self::H1, Self::MuxH1, Self::MuxH2, Self::Tcp];
     /// What every ALPN of the mesh begins with, of later versions too. No other TLS is ours.
     const PREFIX: &[u8] = b"gamut/";
 
@@ -92,8 +92,8 @@ impl MeshProtocol {
     pub const fn alpn(self) -> &'static [u8] {
         match self {
             Self::H1 => b"gamut/1-h1",
-            Self::H2 => b"gamut/1-h2",
-            Self::H1OverH2 => b"gamut/1-h1-over-h2",
+            Self::MuxH1 => b"gamut/1-mux-h1",
+            Self::MuxH2 => b"gamut/1-mux-h2",
             Self::Tcp => b"gamut/1-tcp",
         }
     }
@@ -105,11 +105,12 @@ impl MeshProtocol {
 }
 
 impl From<Carrier> for MeshProtocol {
+    /// [`Carrier::H2`] is for endpoints without a sidecar, which are spoken to as they are.
     fn from(carrier: Carrier) -> Self {
         match carrier {
             Carrier::H1 => Self::H1,
-            Carrier::H2 => Self::H2,
-            Carrier::H1OverH2 => Self::H1OverH2,
+            Carrier::MuxH1 => Self::MuxH1,
+            Carrier::MuxH2 | Carrier::H2 => Self::MuxH2,
         }
     }
 }
@@ -140,10 +141,8 @@ impl Inbound {
         let _in_flight = self.0.drain.in_flight();
         match protocol {
             MeshProtocol::H1 => http::serve(self.clone(), io, Carrier::H1, peer, destination).await,
-            MeshProtocol::H2 => http::serve(self.clone(), io, Carrier::H2, peer, destination).await,
-            MeshProtocol::H1OverH2 => {
-                http::serve(self.clone(), io, Carrier::H1OverH2, peer, destination).await;
-            }
+            MeshProtocol::MuxH1 => http::serve(self.clone(), io, Carrier::MuxH1, peer, destination).await,
+            MeshProtocol::MuxH2 => http::serve(self.clone(), io, Carrier::MuxH2, peer, destination).await,
             MeshProtocol::Tcp => self.copy(io, Some(&peer), destination).await,
         }
     }

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     ahead::ReadAhead,
     balance::Endpoint,
-    http::{Carrier, DialError, HttpVersion, Io, h2::carry::goes_along, headers::Wishes},
+    http::{Carrier, DialError, HttpVersion, Io, carry::goes_along, headers::Wishes},
     inbound::{Inbound, MeshProtocol},
     tcp,
 };
@@ -37,7 +37,7 @@ pub struct Connector {
 }
 
 /// What carries a request to an endpoint; the one place that decides it. Between sidecars requests of HTTP/1.1 share a
-/// connection, so that those which come together share system calls and TLS records, but for what HTTP/2 can't carry.
+/// connection, so that those which come together share system calls and TLS records, but for upgrades and `Expect`.
 pub(super) fn carrier(
     version: HttpVersion,
     endpoint: &Endpoint,
@@ -45,8 +45,9 @@ pub(super) fn carrier(
     wishes: &Wishes,
 ) -> Carrier {
     match version {
+        HttpVersion::H2 if endpoint.is_meshed() => Carrier::MuxH2,
         HttpVersion::H2 => Carrier::H2,
-        HttpVersion::H1 if endpoint.is_meshed() && goes_along(head, wishes) => Carrier::H1OverH2,
+        HttpVersion::H1 if endpoint.is_meshed() && goes_along(head, wishes) => Carrier::MuxH1,
         HttpVersion::H1 => Carrier::H1,
     }
 }

@@ -143,7 +143,7 @@ impl Hop<'_> {
         let endpoint = picked.endpoint();
         let carrier = carrier(self.version, endpoint, request.headers(), self.wishes);
         match carrier {
-            Carrier::H1OverH2 => prepare_carried(&mut request, self.wishes, self.authority),
+            Carrier::MuxH1 | Carrier::MuxH2 => prepare_carried(&mut request, self.wishes, self.authority),
             Carrier::H1 | Carrier::H2 => {
                 prepare_request(&mut request, self.version, self.wishes, self.authority)
             }

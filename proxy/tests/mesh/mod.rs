@@ -14,12 +14,15 @@ use gamut_identity::{
     Clock, Identity, IssueError, Issued, Issuer, Peer, Roots, SpiffeId, pod_name, server_name,
 };
 use gamut_proxy::{
+    ahead::ReadAhead,
     config::MAX_CONNECTIONS,
     drain::Control,
+    http::{Body, Carrier, DialError, Io, Pool, PoolLimits, SendError},
     inbound::{Inbound, MeshProtocol, Settings},
     telemetry::{Telemetry, Workload},
 };
 use gamut_route::{Uid, table::AppProtocol};
+use http::{Request, Response};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType,
@@ -116,12 +119,10 @@ impl Pod {
 
     /// A connection to the sidecar that was going to `app`.
     pub(crate) async fn dial(&self, app: SocketAddr) -> TcpStream {
-        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
-        let (dialled, accepted) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (near, far) = pair().await;
         let inbound = self.inbound.clone();
-        tokio::spawn(async move { inbound.serve(accepted.unwrap().0, app).await });
-        dialled.unwrap()
+        tokio::spawn(async move { inbound.serve(far, app).await });
+        near
     }
 
     /// The same, by the client's sidecar, the handshake done.
@@ -152,9 +153,57 @@ impl Pod {
         timeout(PATIENCE, connecting).await.expect("a handshake's end")
     }
 
+    /// What the client's sidecar has of connections to this one for requests to `app`.
+    pub(crate) fn upstream(&self, app: SocketAddr) -> Upstream {
+        let (inbound, caller) = (self.inbound.clone(), self.caller.clone());
+        Upstream { pool: Pool::new(PoolLimits::MESH), inbound, caller, uid: self.uid, app }
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         Peer { id: self.caller.id().clone(), pod: Some(Uid::of("client-0")) }
     }
+}
+
+/// A pool of the client's sidecar.
+pub(crate) struct Upstream {
+    pub(crate) pool: Arc<Pool>,
+    inbound: Inbound,
+    caller: Identity,
+    uid: Uid,
+    app: SocketAddr,
+}
+
+impl Upstream {
+    /// Sends a request in normal form and waits for the answer's head.
+    pub(crate) async fn send(
+        &self,
+        carrier: Carrier,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let dial = || Self::dial(self.inbound.clone(), self.caller.clone(), self.uid, self.app, carrier);
+        self.pool.send(carrier, request, dial).await
+    }
+
+    async fn dial(
+        inbound: Inbound,
+        caller: Identity,
+        pod: Uid,
+        app: SocketAddr,
+        carrier: Carrier,
+    ) -> Result<Io, DialError> {
+        let (near, far) = pair().await;
+        tokio::spawn(async move { inbound.serve(far, app).await });
+        let config = caller.client_config(&[MeshProtocol::from(carrier).alpn()]).unwrap();
+        let connecting = TlsConnector::from(config).connect(server_name(pod), ReadAhead::new(near));
+        Ok(Io::Tls(Box::new(connecting.await.unwrap())))
+    }
+}
+
+/// Both ends of a connection.
+async fn pair() -> (TcpStream, TcpStream) {
+    let (listener, address) = listen().await;
+    let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (dialled.unwrap(), accepted.unwrap().0)
 }
 
 pub(crate) fn port_mode(mode: MtlsMode) -> InboundPort {

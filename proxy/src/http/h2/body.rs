@@ -1,41 +1,18 @@
 //! Bodies on HTTP/2 streams: sending one as the peer's window allows, and reading one.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
-use super::client::{Stream, Upload};
+use super::client::Stream;
 use crate::http::{
     HttpError,
     body::{Body, BodyError, FramePoll},
+    sending::{Cut, Outlet, Upload},
 };
-
-/// A body on its way to the peer. Resolves when all of it is handed to the connection; dropped before, with nothing else
-/// held of its stream, it resets the stream.
-pub(super) struct Sending {
-    body: Body,
-    stream: SendStream<Bytes>,
-    /// Read, and not allowed to be sent yet.
-    left: Bytes,
-    /// `left` is the last of it.
-    is_last: bool,
-}
-
-/// Why a body wasn't sent to its end.
-#[derive(Debug)]
-pub(super) enum Cut {
-    /// It broke off where it came from; the peer was told by a reset.
-    Source(BodyError),
-    /// The peer wants no more of it, or the connection is gone.
-    Peer,
-}
 
 /// A body that comes over a stream. What is read is what the peer may send anew, so that nothing is read ahead.
 /// Dropping it before its end resets the stream.
@@ -58,69 +35,33 @@ pub(super) struct Answering {
     pub(super) upload: Option<Upload>,
 }
 
-impl Sending {
-    pub(super) fn new(body: Body, stream: SendStream<Bytes>) -> Self {
-        Self { body, stream, left: Bytes::new(), is_last: false }
-    }
-
-    /// Waits for room in the peer's window, and gives it as much as fits of what is left.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
-        while !self.left.is_empty() {
-            self.stream.reserve_capacity(self.left.len());
-            let mut room = self.stream.capacity();
-            while room == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(more)) => room = more,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Cut::Peer)),
-                }
-            }
-            let part = self.left.split_to(room.min(self.left.len()));
-            let is_end = self.is_last && self.left.is_empty();
-            self.stream.send_data(part, is_end).map_err(|_| Cut::Peer)?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn end(&mut self) -> Result<(), Cut> {
-        self.is_last = true;
-        self.stream.send_data(Bytes::new(), true).map_err(|_| Cut::Peer)
-    }
-}
-
-impl Future for Sending {
-    type Output = Result<(), Cut>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        loop {
-            ready!(this.poll_left(cx))?;
-            if this.is_last {
-                return Poll::Ready(Ok(()));
-            }
-            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-                // Nobody waits for the window now, so that a peer which wants no more has to be asked for.
-                return this.stream.poll_reset(cx).map(|_| Err(Cut::Peer));
-            };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => {
-                    this.is_last = this.body.is_end_stream();
-                    if data.is_empty() && this.is_last {
-                        this.end()?;
-                    }
-                    this.left = data;
-                }
-                Some(Ok(Err(frame))) => {
-                    let Ok(trailers) = frame.into_trailers() else { continue };
-                    this.is_last = true;
-                    this.stream.send_trailers(trailers).map_err(|_| Cut::Peer)?;
-                }
-                Some(Err(error)) => {
-                    this.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(Cut::Source(error)));
-                }
-                None => this.end()?,
+impl Outlet for SendStream<Bytes> {
+    fn poll_room(&mut self, wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
+        self.reserve_capacity(wanted);
+        let mut room = self.capacity();
+        while room == 0 {
+            match ready!(self.poll_capacity(cx)) {
+                Some(Ok(more)) => room = more,
+                Some(Err(_)) | None => return Poll::Ready(Err(Cut::Peer)),
             }
         }
+        Poll::Ready(Ok(room))
+    }
+
+    fn send(&mut self, part: Bytes, is_last: bool) -> Result<(), Cut> {
+        self.send_data(part, is_last).map_err(|_| Cut::Peer)
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
+        Self::send_trailers(self, trailers).map_err(|_| Cut::Peer)
+    }
+
+    fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_reset(cx).map(drop)
+    }
+
+    fn break_off(&mut self) {
+        self.send_reset(Reason::CANCEL);
     }
 }
 

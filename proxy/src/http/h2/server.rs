@@ -1,7 +1,7 @@
-//! Serving HTTP/2 on a connection of another sidecar, or of an app.
+//! Serving HTTP/2 on an app's connection.
 //!
 //! One task reads for all of the connection's requests and writes their answers, as many as there are at its turn with
-//! one system call; each request has a task to itself ([`super::workers`]) until it is answered or the peer resets it.
+//! one system call; each request has a task to itself ([`crate::http::workers`]) until it is answered or the peer resets it.
 
 use std::{
     future::{Future, poll_fn},
@@ -15,52 +15,29 @@ use h2::{
     Reason,
     server::{Builder, SendResponse},
 };
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    MAX_GIVEN_UP, MESH_CONNECTION_WINDOW_BYTES, MESH_FRAME_BYTES, MESH_HEADER_BYTES,
-    body::{Cut, Sending, Streamed},
-    carry,
-    gather::gather,
+use super::{body::Streamed, gather::gather};
+use crate::http::{
+    Body, carry,
+    headers::strip_connection_fields,
+    sending::{Cut, Sending},
+    server,
     workers::Workers,
 };
-use crate::http::{Body, headers::strip_connection_fields, server};
 
-/// Whose requests are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// An app's.
-    App,
-    /// Another sidecar's, with HTTP/2's own requests.
-    Sidecar,
-    /// Another sidecar's, with requests of HTTP/1.1.
-    SidecarH1,
-}
-
-impl Client {
-    /// Against floods, the h2 crate's limits on errors and on CONTINUATION frames stay as they are, and for apps those on
-    /// resets too.
-    fn builder(self) -> Builder {
-        let mut builder = Builder::new();
-        builder
-            .initial_window_size(server::STREAM_WINDOW_BYTES)
-            .max_concurrent_streams(server::MAX_STREAMS)
-            .max_send_buffer_size(server::STREAM_WINDOW_BYTES as usize);
-        match self {
-            Self::App => builder
-                .initial_connection_window_size(server::CONNECTION_WINDOW_BYTES)
-                .max_header_list_size(server::MAX_HEADER_BYTES as u32),
-            Self::Sidecar | Self::SidecarH1 => builder
-                .initial_connection_window_size(MESH_CONNECTION_WINDOW_BYTES)
-                .max_frame_size(MESH_FRAME_BYTES)
-                .max_header_list_size(MESH_HEADER_BYTES)
-                .max_concurrent_reset_streams(MAX_GIVEN_UP)
-                .max_pending_accept_reset_streams(MAX_GIVEN_UP),
-        };
-        builder
-    }
+/// Against floods, the h2 crate's own limits on resets, errors and CONTINUATION frames stay as they are.
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(server::STREAM_WINDOW_BYTES)
+        .max_concurrent_streams(server::MAX_STREAMS)
+        .max_send_buffer_size(server::STREAM_WINDOW_BYTES as usize)
+        .initial_connection_window_size(server::CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(server::MAX_HEADER_BYTES as u32);
+    builder
 }
 
 /// Serves requests until the connection ends. When `drain` is ready, the peer is told to take its next
@@ -68,23 +45,17 @@ impl Client {
 ///
 /// # Errors
 /// How the connection ended, if not well.
-pub async fn serve<IO, A, F>(
-    io: IO,
-    client: Client,
-    answer: A,
-    drain: impl Future<Output = ()>,
-) -> Result<(), h2::Error>
+pub async fn serve<IO, A, F>(io: IO, answer: A, drain: impl Future<Output = ()>) -> Result<(), h2::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     A: Fn(Request<Body>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let (io, flush) = gather(io);
-    let mut handshake = pin!(client.builder().handshake::<_, Bytes>(io));
+    let mut handshake = pin!(builder().handshake::<_, Bytes>(io));
     let mut connection = flush.after(|cx| handshake.as_mut().poll(cx)).await?;
     let answer = Arc::new(answer);
-    let workers =
-        Workers::new(move |(request, respond)| exchange(Arc::clone(&answer), request, respond, client));
+    let workers = Workers::new(move |(request, respond)| exchange(Arc::clone(&answer), request, respond));
     let mut drain = pin!(drain);
     let mut is_leaving = false;
     let ended = flush.after(|cx| {
@@ -94,10 +65,7 @@ where
         }
         while let Some(accepted) = ready!(connection.poll_accept(cx)) {
             let (request, respond) = accepted?;
-            let (mut head, stream) = request.into_parts();
-            if client == Client::SidecarH1 {
-                head.version = Version::HTTP_11;
-            }
+            let (head, stream) = request.into_parts();
             let body = Streamed::body(stream, &head.headers, None);
             workers.give((Request::from_parts(head, body), respond));
         }
@@ -107,12 +75,8 @@ where
 }
 
 /// Answers a request. Ends early, and cancels the answer's making, when the peer resets the stream or goes away.
-async fn exchange<A, F>(
-    answer: Arc<A>,
-    request: Request<Body>,
-    mut respond: SendResponse<Bytes>,
-    client: Client,
-) where
+async fn exchange<A, F>(answer: Arc<A>, request: Request<Body>, mut respond: SendResponse<Bytes>)
+where
     A: Fn(Request<Body>) -> F,
     F: Future<Output = Response<Body>>,
 {
@@ -126,11 +90,8 @@ async fn exchange<A, F>(
     };
     let Some(response) = response else { return };
     let (mut head, body) = response.into_parts();
-    match client {
-        Client::SidecarH1 => carry::pack_answer(&mut head),
-        // What a server of HTTP/1.1 would rather speak is nothing to a client of HTTP/2 (RFC 9113 section 8.2.2).
-        Client::App | Client::Sidecar => strip_connection_fields(&mut head.headers),
-    }
+    // What a server of HTTP/1.1 would rather speak is nothing to a client of HTTP/2 (RFC 9113 section 8.2.2).
+    strip_connection_fields(&mut head.headers);
     carry::settle_length(&mut head.headers, &body);
     let is_end = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), is_end) {

@@ -1,16 +1,18 @@
-//! HTTP/2 connections of a pool: usually one, and another when its streams run out.
+//! Connections of a pool that requests share: usually one, and another when its streams run out.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Pool, SendError};
+use super::{Carrier, Pool, SendError};
 use crate::http::{
     HttpError,
     body::{Body, BodyError},
-    h2::client::{Exchange, H2, Unanswered},
+    h2::client::{self as h2, H2},
     io::{DialError, Io},
+    mux::client::{self as mux, Mux},
+    sending::Unanswered,
 };
 
 /// The connections of one carrier.
@@ -22,9 +24,21 @@ pub(super) struct Shared {
 }
 
 struct Connection {
-    h2: H2,
+    speaks: Speaks,
     /// When it was last given a request or seen busy.
     used: Instant,
+}
+
+/// What a connection speaks: HTTP/2 with apps, and with sidecars what sidecars do.
+enum Speaks {
+    H2(H2),
+    Mux(Mux),
+}
+
+/// A request that was handed to one of both.
+enum Exchange {
+    H2(h2::Exchange),
+    Mux(mux::Exchange),
 }
 
 /// A dial's outcome: when the sender is gone, `None` means that it worked.
@@ -35,19 +49,20 @@ type Dialing = watch::Receiver<Option<DialError>>;
 const MAX_DEAD_CONNECTIONS: u32 = 2;
 
 impl Pool {
-    /// Sends a request over a connection that it shares with others. `h1`: it is one of HTTP/1.1.
+    /// Sends a request over a connection that it shares with others.
     pub(super) async fn send_shared<F>(
         self: &Arc<Self>,
-        h1: bool,
+        carrier: Carrier,
         mut request: Request<Body>,
         dial: impl Fn() -> F + Send,
     ) -> Result<Response<Body>, SendError>
     where
         F: Future<Output = Result<Io, DialError>> + Send + 'static,
     {
+        let h1 = carrier == Carrier::MuxH1;
         let mut died = 0;
         loop {
-            let mut dialing = match self.hand_over(h1, request, &dial) {
+            let mut dialing = match self.hand_over(carrier, request, &dial) {
                 Ok(Ok(exchange)) => {
                     let answered = exchange.answer().await;
                     return answered.map_err(|unanswered| SendError::of_shared(unanswered, h1));
@@ -61,7 +76,7 @@ impl Pool {
             while dialing.changed().await.is_ok() {}
             let failed = dialing.borrow().clone();
             let failed = failed.or_else(|| {
-                died += u32::from(!self.lock().shared(h1).is_open());
+                died += u32::from(!self.lock().shared(carrier).is_open());
                 (died > MAX_DEAD_CONNECTIONS).then_some(DialError::Closed)
             });
             if let Some(error) = failed {
@@ -75,7 +90,7 @@ impl Pool {
     #[expect(clippy::result_large_err, reason = "the request goes on from here either way")]
     fn hand_over<F>(
         self: &Arc<Self>,
-        h1: bool,
+        carrier: Carrier,
         request: Request<Body>,
         dial: impl Fn() -> F,
     ) -> Result<Result<Exchange, Unanswered>, (Request<Body>, Dialing)>
@@ -83,10 +98,10 @@ impl Pool {
         F: Future<Output = Result<Io, DialError>> + Send + 'static,
     {
         let mut connections = self.lock();
-        let shared = connections.shared(h1);
+        let shared = connections.shared(carrier);
         if let Some(connection) = shared.with_room() {
             connection.used = Instant::now();
-            return Ok(connection.h2.send(request, h1));
+            return Ok(connection.speaks.send(request, carrier));
         }
         if let Some(dialing) = &shared.dialing {
             return Err((request, dialing.clone()));
@@ -99,19 +114,16 @@ impl Pool {
         // too.
         tokio::spawn(async move {
             let connection = match stream.await {
-                Ok(io) => {
-                    let shaken = H2::handshake(io).await;
-                    shaken.map_err(|error| DialError::Http(Arc::new(HttpError::H2(error))))
-                }
+                Ok(io) => Speaks::begin(io, carrier).await,
                 Err(error) => Err(error),
             };
             let Some(home) = home.upgrade() else { return };
             let mut connections = home.lock();
-            let shared = connections.shared(h1);
+            let shared = connections.shared(carrier);
             shared.dialing = None;
             match connection {
-                Ok(h2) => {
-                    shared.open.push(Connection { h2, used: Instant::now() });
+                Ok(speaks) => {
+                    shared.open.push(Connection { speaks, used: Instant::now() });
                     home.keep_swept(&mut connections);
                 }
                 Err(error) => {
@@ -124,29 +136,84 @@ impl Pool {
 }
 
 impl super::Connections {
-    fn shared(&mut self, h1: bool) -> &mut Shared {
-        if h1 { &mut self.h1_over_h2 } else { &mut self.h2 }
+    fn shared(&mut self, carrier: Carrier) -> &mut Shared {
+        match carrier {
+            Carrier::H1 | Carrier::H2 => &mut self.h2,
+            Carrier::MuxH1 => &mut self.mux_h1,
+            Carrier::MuxH2 => &mut self.mux_h2,
+        }
+    }
+}
+
+impl Speaks {
+    async fn begin(io: Io, carrier: Carrier) -> Result<Self, DialError> {
+        match carrier {
+            Carrier::MuxH1 | Carrier::MuxH2 => Ok(Self::Mux(Mux::new(io))),
+            Carrier::H1 | Carrier::H2 => {
+                let shaken = H2::handshake(io).await;
+                shaken.map(Self::H2).map_err(|error| DialError::Http(Arc::new(HttpError::H2(error))))
+            }
+        }
+    }
+
+    /// Whether it takes another request now.
+    fn has_room(&self) -> bool {
+        match self {
+            Self::H2(h2) => h2.has_room(),
+            Self::Mux(mux) => mux.has_room(),
+        }
+    }
+
+    /// Whether it takes requests at all.
+    fn is_open(&mut self) -> bool {
+        match self {
+            Self::H2(h2) => h2.is_open(),
+            Self::Mux(mux) => mux.is_open(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        match self {
+            Self::H2(h2) => h2.is_idle(),
+            Self::Mux(mux) => mux.is_idle(),
+        }
+    }
+
+    fn send(&mut self, request: Request<Body>, carrier: Carrier) -> Result<Exchange, Unanswered> {
+        match self {
+            Self::H2(h2) => h2.send(request).map(Exchange::H2),
+            Self::Mux(mux) => mux.send(request, carrier == Carrier::MuxH1).map(Exchange::Mux),
+        }
+    }
+}
+
+impl Exchange {
+    async fn answer(self) -> Result<Response<Body>, Unanswered> {
+        match self {
+            Self::H2(exchange) => exchange.answer().await,
+            Self::Mux(exchange) => exchange.answer().await,
+        }
     }
 }
 
 impl Shared {
     /// The first connection that takes a request; those that take none any more are let go.
     fn with_room(&mut self) -> Option<&mut Connection> {
-        self.open.retain_mut(|connection| connection.h2.is_open());
-        self.open.iter_mut().find(|connection| connection.h2.has_room())
+        self.open.retain_mut(|connection| connection.speaks.is_open());
+        self.open.iter_mut().find(|connection| connection.speaks.has_room())
     }
 
     fn is_open(&mut self) -> bool {
-        self.open.iter_mut().any(|connection| connection.h2.is_open())
+        self.open.iter_mut().any(|connection| connection.speaks.is_open())
     }
 
     /// Lets go what has been idle for `limit`, and says since when the others are.
     pub(super) fn sweep(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
         self.open.retain_mut(|connection| {
-            if !connection.h2.is_idle() {
+            if !connection.speaks.is_idle() {
                 connection.used = now;
             }
-            connection.h2.is_open() && now.duration_since(connection.used) < limit
+            connection.speaks.is_open() && now.duration_since(connection.used) < limit
         });
         self.open.iter().map(|connection| connection.used).min()
     }
@@ -160,10 +227,10 @@ impl SendError {
                 Self::Client(gamut_http1::Error::Source.into())
             }
             Unanswered::Client(_) => Self::Broken(gamut_http1::Error::Source.into()),
-            Unanswered::Refused(error) => Self::Refused(error.into()),
-            Unanswered::Ended { error, was_tried: true } if h1 => Self::Stale(error.into()),
-            Unanswered::Ended { error, was_tried: false } if h1 => Self::Silent(error.into()),
-            Unanswered::Ended { error, .. } | Unanswered::Broken(error) => Self::Broken(error.into()),
+            Unanswered::Refused(error) => Self::Refused(error),
+            Unanswered::Ended { error, was_tried: true } if h1 => Self::Stale(error),
+            Unanswered::Ended { error, was_tried: false } if h1 => Self::Silent(error),
+            Unanswered::Ended { error, .. } | Unanswered::Broken(error) => Self::Broken(error),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! HTTP/1.1 messages on HTTP/2 between sidecars: what one says and the other has no place for.
+//! Messages of HTTP/1.1 where requests share a connection: what one says and the other has no place for.
 //!
-//! Such requests keep their `Host` and have no `:authority`, so that apps get it byte for byte. `101` and what asks for
+//! Between sidecars ([`super::mux`]) such requests keep their `Host`, so that apps get it byte for byte. `101` and what asks for
 //! it, and `Expect`, don't come this way ([`goes_along`]). The one field that is left is `Upgrade` on a 426, which says
-//! what the server would speak (RFC 9110 section 15.5.22), and which HTTP/2 forbids.
+//! what the server would speak (RFC 9110 section 15.5.22), and which is about the connection.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -16,13 +16,13 @@ use crate::http::{Body, headers::Wishes};
 /// What carries the `Upgrade` of an answer. Apps can't say it.
 pub const UPGRADE: HeaderName = HeaderName::from_static("gamut-proxy-upgrade");
 
-/// Whether HTTP/2 can carry a request of HTTP/1.1 and its answer as they are: no upgrade is wished, after which the
+/// Whether a shared connection can carry a request of HTTP/1.1 and its answer as they are: no upgrade is wished, after which the
 /// connection would be no HTTP any more, and the client doesn't wait for `100 Continue`, which has to come from the app.
 pub fn goes_along(head: &HeaderMap, wishes: &Wishes) -> bool {
     wishes.upgrade.is_none() && !head.contains_key(header::EXPECT)
 }
 
-/// Makes an answer in normal form fit for HTTP/2.
+/// Makes an answer in normal form fit for a shared connection.
 pub(super) fn pack_answer(head: &mut response::Parts) {
     if head.status == StatusCode::UPGRADE_REQUIRED {
         head.headers.remove(header::CONNECTION);
@@ -43,7 +43,7 @@ pub(super) fn unpack_answer(head: &mut response::Parts) {
 }
 
 /// One plain `Content-Length`, or none: HTTP/1.1 lets a recipient take `5, 5` and the like for 5 (RFC 9110 section 8.6),
-/// and the h2 crate fails the stream. Where the message says none and its length is known, it is said: HTTP/1.1 behind
+/// and neither HTTP/2 nor a sidecar takes that. Where the message says none and its length is known, it is said: HTTP/1.1 behind
 /// would otherwise send it in chunks.
 pub(super) fn settle_length(headers: &mut HeaderMap, body: &Body) {
     let known = || if body.is_end_stream() { None } else { body.size_hint().exact() };

@@ -1,0 +1,640 @@
+//! What the holders of a connection's streams and the task that moves its bytes share.
+//!
+//! Nobody holds the lock while anything else is polled, and all of a sidecar's data path is one thread: nobody waits for it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{
+    MAX_GIVEN_UP, MAX_SHARING, MuxError,
+    frame::{Code, Header, Kind, MAX_DATA_BYTES},
+    head,
+    out::Out,
+};
+use crate::http::{
+    sending::{Cut, Outlet},
+    server::STREAM_WINDOW_BYTES,
+};
+
+const WINDOW: usize = STREAM_WINDOW_BYTES as usize;
+
+/// A connection, as its streams' holders have it.
+pub(super) struct Shared(Mutex<State>);
+
+pub(super) struct State {
+    end: End,
+    streams: HashMap<u32, Stream, BuildHasherDefault<ByItself>>,
+    /// How many of them aren't over for both ends.
+    open: usize,
+    /// The last that was opened. Each has a number of its own, the next one.
+    newest: u32,
+    /// Requests that were given up before anybody looked at them, less those that were answered since.
+    given_up: usize,
+    pub(super) out: Out,
+    /// The task that moves bytes.
+    mover: Option<Waker>,
+    /// Those who wait for room in `out`.
+    senders: Vec<Waker>,
+    /// How the connection ended.
+    over: Option<MuxError>,
+    /// The client: nobody is left who would send a request. The server: it has been told to leave.
+    pub(super) is_leaving: bool,
+    /// The peer has said [`Kind::Leave`], or [`Kind::Left`].
+    pub(super) peer_leaves: bool,
+    /// The peer has said that it is there.
+    pub(super) ponged: bool,
+    /// It has answered a request.
+    pub(super) has_answered: bool,
+}
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Client,
+    Server,
+}
+
+/// A stream's number is its hash: one end counts them, and the other sees to it that they are counted.
+#[derive(Default)]
+struct ByItself(u64);
+
+impl Hasher for ByItself {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0 << 8 | u64::from(byte));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The table takes its buckets from the low bits and its tags from the high ones.
+        self.0 = u64::from(number) | u64::from(number) << 57;
+    }
+}
+
+struct Stream {
+    /// The answer's head, until it is taken.
+    head: Option<Bytes>,
+    /// The peer's message has begun.
+    has_begun: bool,
+    parts: VecDeque<Part>,
+    /// All of the peer's message is here.
+    is_received: bool,
+    /// Nobody reads it any more.
+    is_unread: bool,
+    /// How much the peer may send.
+    allowed: usize,
+    /// What was read of it since the peer was last allowed more.
+    taken: usize,
+    /// All of our message is sent.
+    is_sent: bool,
+    /// How much we may send.
+    window: usize,
+    /// One of both has reset it.
+    reset: Option<Code>,
+    /// How many hold on to it: a [`Reader`], a [`Writer`].
+    holders: u8,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// What is behind a head.
+pub(super) enum Part {
+    Data(Bytes),
+    Trailers(Bytes),
+}
+
+/// Who reads a stream's message. Dropped before its end, it makes an end of it: a client resets the stream, a server
+/// does when it has answered.
+pub(super) struct Reader(Held);
+
+/// Who sends a stream's message. Dropped before its end, it resets the stream.
+pub(super) struct Writer(Held);
+
+struct Held {
+    shared: Arc<Shared>,
+    number: u32,
+}
+
+/// A request that has come.
+pub(super) struct Opened {
+    pub(super) head: Bytes,
+    /// `None`: it has no body.
+    pub(super) reader: Option<Reader>,
+    pub(super) writer: Writer,
+}
+
+impl Shared {
+    /// A connection of which this is that end.
+    pub(super) fn new(end: End) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            end,
+            streams: HashMap::default(),
+            open: 0,
+            newest: 0,
+            given_up: 0,
+            out: Out::default(),
+            mover: None,
+            senders: Vec::new(),
+            over: None,
+            is_leaving: false,
+            peer_leaves: false,
+            ponged: false,
+            has_answered: false,
+        })))
+    }
+
+    /// Nothing under the lock panics.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream with what `write` writes as its head. Without a [`Writer`], nothing follows.
+    pub(super) fn open<E>(
+        self: &Arc<Self>,
+        is_whole: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(Reader, Option<Writer>), E> {
+        let mut state = self.lock();
+        let number = state.newest + 1;
+        state.out.message(Kind::Head, number, is_whole, write)?;
+        state.newest = number;
+        state.open += 1;
+        let holders = if is_whole { 1 } else { 2 };
+        state.streams.insert(number, Stream { is_sent: is_whole, holders, ..Stream::default() });
+        state.wake_mover();
+        let held = || Held { shared: Arc::clone(self), number };
+        Ok((Reader(held()), (!is_whole).then(|| Writer(held()))))
+    }
+
+    /// Takes a frame of the peer's in, and returns the request that it opens. Data may come in pieces of its frame, the
+    /// last of which `header` calls so.
+    pub(super) fn take_in(
+        self: &Arc<Self>,
+        header: Header,
+        content: Bytes,
+    ) -> Result<Option<Opened>, MuxError> {
+        let mut state = self.lock();
+        let Header { kind, is_last, number, stream } = header;
+        match (kind, state.end) {
+            (Kind::Head, End::Server) => {
+                state.accept(stream, is_last)?;
+                let held = || Held { shared: Arc::clone(self), number: stream };
+                let reader = (!is_last).then(|| Reader(held()));
+                return Ok(Some(Opened { head: content, reader, writer: Writer(held()) }));
+            }
+            (Kind::Head, End::Client) => state.answered(stream, content, is_last)?,
+            (Kind::Data, _) => state.receive(stream, Part::Data(content), is_last)?,
+            (Kind::Trailers, _) => state.receive(stream, Part::Trailers(content), true)?,
+            (Kind::Reset, _) => state.was_reset(stream, Code::of(number))?,
+            (Kind::Window, _) => state.may_send(stream, number)?,
+            (Kind::Ping, _) => state.out.answer_ping(),
+            (Kind::Pong, _) => state.ponged = true,
+            (Kind::Leave, End::Client) | (Kind::Left, End::Server) => state.peer_leaves = true,
+            (Kind::Leave | Kind::Left, _) => {
+                return Err(MuxError::Violation("only the other end may say that"));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the connection for all who hold streams. The first reason stands.
+    pub(super) fn end(&self, error: MuxError) {
+        let mut state = self.lock();
+        if state.over.is_some() {
+            return;
+        }
+        state.over = Some(error);
+        let mut wakers = mem::take(&mut state.senders);
+        for stream in state.streams.values_mut() {
+            wakers.extend(stream.reader.take().into_iter().chain(stream.writer.take()));
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    /// How many streams are held by anybody.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Whether another stream may be opened at all.
+    pub(super) fn is_open(&self) -> bool {
+        // The numbers last for months.
+        self.over.is_none() && !self.peer_leaves && !self.is_leaving && self.newest < u32::MAX
+    }
+
+    /// Who is to be woken when there is something to be written.
+    pub(super) fn moved_by(&mut self, cx: &Context<'_>) {
+        remember(&mut self.mover, cx);
+    }
+
+    /// There is something to be written, or a stream is gone.
+    pub(super) fn wake_mover(&self) {
+        self.mover.iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// What is to be written; who waited for room in it may go on.
+    pub(super) fn take_out(&mut self, empty: Out) -> Out {
+        self.senders.drain(..).for_each(Waker::wake);
+        mem::replace(&mut self.out, empty)
+    }
+
+    fn accept(&mut self, number: u32, is_whole: bool) -> Result<(), MuxError> {
+        if number <= self.newest {
+            return Err(MuxError::Violation("a stream was opened twice"));
+        }
+        if self.open == MAX_SHARING {
+            return Err(MuxError::Violation("more requests at once than a connection carries"));
+        }
+        self.newest = number;
+        self.open += 1;
+        let holders = if is_whole { 1 } else { 2 };
+        let stream = Stream { is_received: is_whole, has_begun: true, holders, ..Stream::default() };
+        self.streams.insert(number, stream);
+        Ok(())
+    }
+
+    fn answered(&mut self, number: u32, head: Bytes, is_whole: bool) -> Result<(), MuxError> {
+        self.has_answered = true;
+        self.peers(number, |stream| {
+            if mem::replace(&mut stream.has_begun, true) {
+                return Err(MuxError::Violation("a second answer"));
+            }
+            stream.head = Some(head);
+            stream.is_received = is_whole;
+            stream.wake_reader();
+            Ok(())
+        })
+    }
+
+    fn receive(&mut self, number: u32, part: Part, is_last: bool) -> Result<(), MuxError> {
+        self.peers(number, |stream| {
+            if !stream.has_begun || stream.is_received {
+                return Err(MuxError::Violation("a part of no message"));
+            }
+            if let Part::Data(data) = &part {
+                let left = stream.allowed.checked_sub(data.len());
+                stream.allowed = left.ok_or(MuxError::Violation("more of a body than was allowed"))?;
+            }
+            stream.is_received = is_last;
+            let is_nothing = matches!(&part, Part::Data(data) if data.is_empty());
+            if !is_nothing && !stream.is_unread {
+                stream.parts.push_back(part);
+            }
+            stream.wake_reader();
+            Ok(())
+        })
+    }
+
+    fn was_reset(&mut self, number: u32, code: Code) -> Result<(), MuxError> {
+        let end = self.end;
+        let mut was_given_up = false;
+        self.peers(number, |stream| {
+            if code == Code::Enough && end == End::Client {
+                stream.is_sent = true;
+            } else {
+                stream.reset = Some(code);
+                was_given_up = end == End::Server && stream.writer.is_none();
+            }
+            stream.wake_reader();
+            stream.wake_writer();
+            Ok(())
+        })?;
+        self.given_up += usize::from(was_given_up);
+        if self.given_up > MAX_GIVEN_UP {
+            return Err(MuxError::Violation("requests that are given up as they come"));
+        }
+        Ok(())
+    }
+
+    fn may_send(&mut self, number: u32, more: usize) -> Result<(), MuxError> {
+        self.peers(number, |stream| {
+            if stream.window + more > WINDOW {
+                return Err(MuxError::Violation("a larger window than there is"));
+            }
+            stream.window += more;
+            stream.wake_writer();
+            Ok(())
+        })
+    }
+
+    /// What a frame of the peer's does to its stream. To one that is over here it may still have been on its way.
+    fn peers(
+        &mut self,
+        number: u32,
+        change: impl FnOnce(&mut Stream) -> Result<(), MuxError>,
+    ) -> Result<(), MuxError> {
+        match self.streams.get(&number) {
+            Some(stream) if stream.reset.is_some() => Ok(()),
+            Some(_) => self.change(number, |stream, _| change(stream)).unwrap_or(Ok(())),
+            None if number <= self.newest => Ok(()),
+            None => Err(MuxError::Violation("a stream that nobody has opened")),
+        }
+    }
+
+    /// Changes a stream, and counts it out if it is over by that.
+    fn change<T>(&mut self, number: u32, change: impl FnOnce(&mut Stream, &mut Out) -> T) -> Option<T> {
+        let stream = self.streams.get_mut(&number)?;
+        let was_over = stream.is_over();
+        let changed = change(stream, &mut self.out);
+        if !was_over && stream.is_over() {
+            self.open -= 1;
+        }
+        Some(changed)
+    }
+
+    /// Resets a stream that isn't over, and tells the peer.
+    fn reset(&mut self, number: u32, code: Code) {
+        self.change(number, |stream, out| {
+            if !stream.is_over() {
+                stream.reset = Some(code);
+                stream.parts.clear();
+                stream.wake_reader();
+                stream.wake_writer();
+                out.frame(Header::new(Kind::Reset, number, code.number()));
+            }
+        });
+        self.wake_mover();
+    }
+
+    /// A request whose body nobody reads, and which is answered, needs no more of it.
+    fn settle(&mut self, number: u32) {
+        let stream = self.streams.get(&number);
+        if stream.is_some_and(|stream| stream.is_unread && stream.is_sent && !stream.is_received) {
+            self.reset(number, Code::Enough);
+        }
+    }
+
+    fn let_go(&mut self, number: u32) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        stream.holders -= 1;
+        if stream.holders == 0 {
+            self.streams.remove(&number);
+            if self.streams.is_empty() && (self.is_leaving || self.peer_leaves) {
+                self.wake_mover();
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// The answer's head.
+    pub(super) fn poll_head(&self, cx: &Context<'_>) -> Poll<Result<Bytes, MuxError>> {
+        self.0.poll(|stream| stream.head.take().map(Ok), cx, |stream| &mut stream.reader)
+    }
+
+    /// The next part; `None` at the message's end.
+    pub(super) fn poll_part(&self, cx: &Context<'_>) -> Poll<Option<Result<Part, MuxError>>> {
+        let polled = self.0.poll(
+            |stream| match stream.parts.pop_front() {
+                Some(part) => Some(Ok(Some(part))),
+                None => stream.is_received.then_some(Ok(None)),
+            },
+            cx,
+            |stream| &mut stream.reader,
+        );
+        if let Poll::Ready(Ok(Some(Part::Data(data)))) = &polled {
+            self.0.allow(data.len());
+        }
+        polled.map(Result::transpose)
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn is_at_end(&self) -> bool {
+        let state = self.0.shared.lock();
+        let stream = state.streams.get(&self.0.number);
+        stream.is_some_and(|stream| stream.is_received && stream.parts.is_empty() && stream.head.is_none())
+    }
+
+    /// Resets the stream for what came.
+    pub(super) fn wrong(&self, error: MuxError) -> MuxError {
+        self.0.shared.lock().reset(self.0.number, Code::Malformed);
+        error
+    }
+}
+
+impl Writer {
+    /// Sends an answer's head with what `write` writes.
+    pub(super) fn head<E>(
+        &mut self,
+        is_whole: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.0
+            .send(is_whole, |_, out, number| out.message(Kind::Head, number, is_whole, write))
+            .unwrap_or(Ok(()))
+    }
+
+    /// Tells the peer why the rest won't come.
+    pub(super) fn reset(&self, code: Code) {
+        self.0.shared.lock().reset(self.0.number, code);
+    }
+}
+
+impl Outlet for Writer {
+    fn poll_room(&mut self, _wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
+        let mut state = self.0.shared.lock();
+        let State { streams, out, senders, over, .. } = &mut *state;
+        let Some(stream) = streams.get_mut(&self.0.number).filter(|_| over.is_none()) else {
+            return Poll::Ready(Err(Cut::Peer));
+        };
+        if stream.is_sent || stream.reset.is_some() {
+            return Poll::Ready(Err(Cut::Peer));
+        }
+        remember(&mut stream.writer, cx);
+        if stream.window == 0 {
+            return Poll::Pending;
+        }
+        if out.is_full() {
+            senders.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(stream.window.min(MAX_DATA_BYTES)))
+    }
+
+    fn send(&mut self, part: Bytes, is_last: bool) -> Result<(), Cut> {
+        let sent = self.0.send(is_last, |stream, out, number| {
+            stream.window = stream.window.saturating_sub(part.len());
+            out.data(number, part, is_last);
+            Ok::<_, Cut>(())
+        });
+        sent.unwrap_or(Err(Cut::Peer))
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
+        let sent = self.0.send(true, |_, out, number| {
+            out.message(Kind::Trailers, number, true, |bytes| head::write_trailers(&trailers, bytes))
+        });
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(Cut::Peer),
+        }
+    }
+
+    fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.shared.lock();
+        let is_over = state.over.is_some();
+        match state.streams.get_mut(&self.0.number) {
+            Some(stream) if !is_over && stream.reset.is_none() && !stream.is_sent => {
+                remember(&mut stream.writer, cx);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn break_off(&mut self) {
+        self.reset(Code::Broken);
+    }
+}
+
+impl Held {
+    fn poll<T>(
+        &self,
+        take: impl FnOnce(&mut Stream) -> Option<Result<T, MuxError>>,
+        cx: &Context<'_>,
+        waits_at: impl FnOnce(&mut Stream) -> &mut Option<Waker>,
+    ) -> Poll<Result<T, MuxError>> {
+        let mut state = self.shared.lock();
+        let State { streams, over, .. } = &mut *state;
+        let Some(stream) = streams.get_mut(&self.number) else { return Poll::Ready(Err(MuxError::Ended)) };
+        if let Some(taken) = take(stream) {
+            return Poll::Ready(taken);
+        }
+        if let Some(code) = stream.reset {
+            return Poll::Ready(Err(MuxError::Reset(code)));
+        }
+        if let Some(error) = over {
+            return Poll::Ready(Err(error.clone()));
+        }
+        remember(waits_at(stream), cx);
+        Poll::Pending
+    }
+
+    /// Hands something to the connection, after which our message may be over; `None` if nobody wants it any more.
+    fn send<E>(
+        &self,
+        is_last: bool,
+        write: impl FnOnce(&mut Stream, &mut Out, u32) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let mut state = self.shared.lock();
+        if state.over.is_some() {
+            return None;
+        }
+        let written = state.change(self.number, |stream, out| {
+            if stream.is_sent || stream.reset.is_some() {
+                return None;
+            }
+            let written = write(stream, out, self.number);
+            stream.is_sent = is_last && written.is_ok();
+            Some(written)
+        });
+        if is_last {
+            state.given_up = state.given_up.saturating_sub(1);
+            state.settle(self.number);
+        }
+        state.wake_mover();
+        written.flatten()
+    }
+
+    /// So much was read. The peer is allowed it anew when it comes to half a window: short messages cost no frame.
+    fn allow(&self, read: usize) {
+        let mut state = self.shared.lock();
+        let number = self.number;
+        let allowed = state.change(number, |stream, out| {
+            stream.taken += read;
+            let is_due = stream.taken >= WINDOW / 2 && !stream.is_received;
+            if is_due {
+                out.frame(Header::new(Kind::Window, number, stream.taken));
+                stream.allowed += mem::take(&mut stream.taken);
+            }
+            is_due
+        });
+        if allowed == Some(true) {
+            state.wake_mover();
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let number = self.0.number;
+        let mut state = self.0.shared.lock();
+        let is_server = state.end == End::Server;
+        if let Some(stream) = state.streams.get_mut(&number) {
+            stream.is_unread = true;
+            stream.parts.clear();
+            if is_server {
+                state.settle(number);
+            } else if !stream.is_received {
+                state.reset(number, Code::Cancelled);
+            }
+        }
+        state.let_go(number);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let number = self.0.number;
+        let mut state = self.0.shared.lock();
+        if state.streams.get(&number).is_some_and(|stream| !stream.is_sent) {
+            state.reset(number, Code::Cancelled);
+        }
+        state.let_go(number);
+    }
+}
+
+impl Default for Stream {
+    /// One of which nothing was said yet.
+    fn default() -> Self {
+        Self {
+            head: None,
+            has_begun: false,
+            parts: VecDeque::new(),
+            is_received: false,
+            is_unread: false,
+            allowed: WINDOW,
+            taken: 0,
+            is_sent: false,
+            window: WINDOW,
+            reset: None,
+            holders: 1,
+            reader: None,
+            writer: None,
+        }
+    }
+}
+
+impl Stream {
+    /// For both ends.
+    fn is_over(&self) -> bool {
+        self.reset.is_some() || (self.is_sent && self.is_received)
+    }
+
+    fn wake_reader(&mut self) {
+        self.reader.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_writer(&mut self) {
+        self.writer.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+    if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
