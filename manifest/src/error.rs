@@ -80,6 +80,16 @@ pub enum Problem {
         /// A known kind that may have been meant.
         similar: Option<String>,
     },
+    /// A known kind in a version that neither Gamut nor the API server has.
+    #[error("{api_version} has no kind {kind}; write apiVersion: {known}")]
+    UnknownVersion {
+        /// The `apiVersion`.
+        api_version: String,
+        /// The `kind`.
+        kind: String,
+        /// The newest `apiVersion` of it.
+        known: String,
+    },
     /// A file that was good once isn't any more: what it held before stays in use. Only a warning.
     #[error("keeps its last good version until the errors in this file are mended")]
     KeptLastGood,

@@ -80,7 +80,7 @@ impl Object {
 
     /// The group part of `apiVersion`; empty for the core group.
     pub fn group(&self) -> &str {
-        group_of(&self.api_version)
+        group_and_version(&self.api_version).0
     }
 
     /// Reads an object that is complete already, as the API server gives them: nothing is assigned except
@@ -116,11 +116,18 @@ impl Object {
         let Value::Object(object) = &mut value else { return Err(Problem::NotAnObject(type_name(&value))) };
         let api_version = required_text(object, "apiVersion")?;
         let kind = required_text(object, "kind")?;
-        let group = group_of(&api_version);
-        let Some(scope) = kinds::scope(group, &kind) else {
+        let (group, version) = group_and_version(&api_version);
+        let Some((scope, versions)) = kinds::known(group, &kind) else {
             let similar = kinds::similar(&kind);
             return Err(Problem::UnknownKind { api_version, kind, similar });
         };
+        // As the API server, which knows no such resource: what another version of it means, nobody knows.
+        if let Some(newest) = versions.first()
+            && !versions.contains(&version)
+        {
+            let known = if group.is_empty() { (*newest).to_owned() } else { format!("{group}/{newest}") };
+            return Err(Problem::UnknownVersion { api_version, kind, known });
+        }
         let metadata = match object.entry("metadata").or_insert_with(|| Value::Object(Map::new())) {
             Value::Object(metadata) => metadata,
             other => return Err(wrong_type("metadata", "a mapping", other)),
@@ -208,9 +215,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The group part of an `apiVersion`.
-fn group_of(api_version: &str) -> &str {
-    api_version.rsplit_once('/').map_or("", |(group, _)| group)
+/// The parts of an `apiVersion`; the core group's name is empty.
+fn group_and_version(api_version: &str) -> (&str, &str) {
+    api_version.rsplit_once('/').unwrap_or(("", api_version))
 }
 
 /// A UID that is the same wherever and whenever the same manifest is read: UUID version 8 (RFC 9562, section 5.8).

@@ -169,6 +169,11 @@ fn each_mistake_is_one_line_with_its_place_and_costs_only_its_own_document() {
             "x.yaml:1: kind HTTPRoute of networking.k8s.io/v1 is not known to Gamut; it is left out (did you mean HTTPRoute of group gateway.networking.k8s.io?)",
         ),
         (
+            "a version that there isn't",
+            "apiVersion: gateway.networking.k8s.io/v2\nkind: HTTPRoute\nmetadata: {name: web}\n",
+            "x.yaml:1: gateway.networking.k8s.io/v2 has no kind HTTPRoute; write apiVersion: gateway.networking.k8s.io/v1",
+        ),
+        (
             "another's kind",
             "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: web}\n",
             "x.yaml:1: kind Widget of example.com/v1 is not known to Gamut; it is left out",

@@ -1,5 +1,6 @@
 //! The decision: what a table does with a request, step by step, and why every other match lost.
 
+use gamut_proxy::http::{Reason, answer::is_grpc};
 use gamut_route::{
     RouteKind, RouteTable,
     decide::{Asked, Decider, Does, Fate, Forwarded},
@@ -16,9 +17,12 @@ use super::words::{behind, changes, in_words, limits, rule_name};
 pub(super) struct Decision {
     /// In one line.
     pub(super) outcome: String,
-    /// The status that the sidecar itself answers with; none where an app answers.
+    /// The status that the sidecar itself answers with; none where an app answers, or where the answer is a gRPC status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u16>,
+    /// The gRPC status that the sidecar itself answers with, to those who call so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) grpc_status: Option<u16>,
     /// The headers of an answer that the rule itself gives: a redirect's, a preflight's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) answer: Vec<String>,
@@ -66,6 +70,7 @@ pub(super) fn decide<'t>(
     let mut answer = Decision {
         outcome: String::new(),
         status: None,
+        grpc_status: None,
         answer: Vec::new(),
         backends: Vec::new(),
         limits: Vec::new(),
@@ -74,17 +79,22 @@ pub(super) fn decide<'t>(
     if let Some(outcome) = as_bytes(table) {
         answer.outcome = outcome;
         answer.matches = Vec::new();
-        answer.backends = shares(&table.tcp);
+        answer.backends = shares(&table.tcp, asked);
         return Ok((answer, None));
     }
     if asked.method == Method::CONNECT {
-        own(&mut answer, 405, "405, because CONNECT asks for a tunnel past routes and policy".to_owned());
+        own(
+            &mut answer,
+            asked,
+            Reason::Connect,
+            ", because CONNECT asks for a tunnel past routes and policy",
+        );
         answer.matches = Vec::new();
         return Ok((answer, None));
     }
     match &fate {
-        Fate::Refused(error) => own(&mut answer, 400, format!("400, because {error}")),
-        Fate::NoRule => own(&mut answer, 404, "404, because no rule matches".to_owned()),
+        Fate::Refused(error) => own(&mut answer, asked, Reason::BadRequest, &format!(", because {error}")),
+        Fate::NoRule => own(&mut answer, asked, Reason::NoRoute, ", because no rule matches"),
         Fate::Ruled { rule, does, .. } => rules(&mut answer, rule, does, asked, itself),
     }
     let rule = match fate {
@@ -94,9 +104,21 @@ pub(super) fn decide<'t>(
     Ok((answer, rule))
 }
 
-fn own(answer: &mut Decision, status: u16, outcome: String) {
-    answer.status = Some(status);
-    answer.outcome = outcome;
+/// An answer of the sidecar's own, in the form that the caller wants it in.
+fn own(answer: &mut Decision, asked: &Asked<'_>, reason: Reason, why: &str) {
+    match is_grpc(asked.headers) {
+        true => answer.grpc_status = Some(reason.grpc_status()),
+        false => answer.status = Some(reason.status().as_u16()),
+    }
+    answer.outcome = format!("{}{why}", status_of(reason, asked));
+}
+
+/// The status as callers see it.
+fn status_of(reason: Reason, asked: &Asked<'_>) -> String {
+    match is_grpc(asked.headers) {
+        true => format!("gRPC status {}", reason.grpc_status()),
+        false => reason.status().as_u16().to_string(),
+    }
 }
 
 /// Says what a rule does with the request.
@@ -105,16 +127,20 @@ fn rules(answer: &mut Decision, rule: &Rule, does: &Does<'_>, asked: &Asked<'_>,
     match does {
         Does::Answers(status, headers) => {
             let what = if asked.method == Method::OPTIONS { "a CORS preflight" } else { "a redirect" };
-            own(answer, status.as_u16(), format!("{} by {name}: {what}", status.as_u16()));
+            answer.status = Some(status.as_u16());
+            answer.outcome = format!("{} by {name}: {what}", status.as_u16());
             let line = |(name, value): (_, &http::HeaderValue)| {
                 format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
             };
             answer.answer = headers.iter().map(line).collect();
         }
-        Does::NoHost => own(answer, 400, format!("400 by {name}: the redirect has no host to lead to")),
-        Does::Fails(why) => own(answer, 500, format!("500 by {name}: {why}")),
+        Does::NoHost => {
+            let why = format!(" by {name}: the redirect has no host to lead to");
+            own(answer, asked, Reason::BadRequest, &why);
+        }
+        Does::Fails(why) => own(answer, asked, Reason::InvalidRule, &format!(" by {name}: {why}")),
         Does::Forwards(to) if to.iter().all(|to| to.share.0 == 0) && rule.session.is_none() => {
-            own(answer, 500, format!("500 by {name}: no backend has a weight"));
+            own(answer, asked, Reason::NoBackend, &format!(" by {name}: no backend has a weight"));
         }
         Does::Forwards(to) => {
             let session = if rule.session.is_some() { ", unless a session leads elsewhere" } else { "" };
@@ -128,7 +154,7 @@ fn rules(answer: &mut Decision, rule: &Rule, does: &Does<'_>, asked: &Asked<'_>,
 fn candidate(to: &Forwarded<'_>, asked: &Asked<'_>) -> Candidate {
     let (weight, total) = to.share;
     Candidate {
-        backend: target(&to.backend.target),
+        backend: target(&to.backend.target, asked),
         share: percent(weight, total),
         changes: changes(asked, to),
     }
@@ -148,20 +174,22 @@ fn as_bytes(table: &RouteTable) -> Option<String> {
     }
 }
 
-fn shares(split: &Split) -> Vec<Candidate> {
+fn shares(split: &Split, asked: &Asked<'_>) -> Vec<Candidate> {
     let total = split.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let candidate = |backend: &Backend| Candidate {
-        backend: target(&backend.target),
+        backend: target(&backend.target, asked),
         share: percent(backend.weight, total),
         changes: Vec::new(),
     };
     split.backends.iter().map(candidate).collect()
 }
 
-fn target(target: &BackendTarget) -> String {
+fn target(target: &BackendTarget, asked: &Asked<'_>) -> String {
     match target {
         BackendTarget::Endpoints { id, .. } => id.to_string(),
-        BackendTarget::Invalid(reason) => format!("500, because {reason}"),
+        BackendTarget::Invalid(reason) => {
+            format!("{}, because {reason}", status_of(Reason::InvalidBackend, asked))
+        }
     }
 }
 

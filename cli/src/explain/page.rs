@@ -88,6 +88,7 @@ mod tests {
             decision: Decision {
                 outcome: "forwarded by httproute/shop/web, rule split".to_owned(),
                 status: None,
+                grpc_status: None,
                 answer: Vec::new(),
                 backends: vec![to("web-v1", 90.0, &["path /new", "header x: 1"]), to("web-v2", 10.0, &[])],
                 limits: vec!["at most 2s for all of it".to_owned()],

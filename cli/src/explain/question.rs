@@ -61,6 +61,7 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     check_frontend(object, &service)?;
     check_port(object, &service)?;
     let mut notes = std::mem::take(&mut objects.notes);
+    notes.extend(domain_note(authority.host(), &service));
     if let Some(client) = &args.from {
         notes.extend(client_note(client, &args.namespace, &objects)?);
     }
@@ -105,6 +106,14 @@ fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort
             "{host} is not a Service's name; use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local"
         ),
     }
+}
+
+/// A cluster's DNS domain isn't known here, and a name that ends in another one's is looked up elsewhere.
+fn domain_note(host: &str, service: &ServicePort) -> Option<String> {
+    let domain = host.trim_end_matches('.').splitn(4, '.').nth(3)?.to_ascii_lowercase();
+    (domain != "cluster.local").then(|| {
+        format!("taken for Service {}, as it is if this cluster's DNS domain is {domain}", service.service)
+    })
 }
 
 /// Another name of a host outside has no address of its own: clients call that host.
@@ -350,6 +359,29 @@ spec: {type: ExternalName, externalName: bank.example}
 ";
         let error = explain_of(&format!("{SHOP}{outside}"), &["http://bank/"]).unwrap_err().to_string();
         assert!(error.contains("another name of bank.example"), "{error}");
+    }
+
+    #[test]
+    fn a_full_name_says_which_dns_domain_it_was_taken_for() {
+        assert!(explain(&["http://web.shop.svc.Cluster.local./api"]).unwrap().notes.is_empty());
+        assert_eq!(
+            explain(&["http://web.shop.svc.corp.example/api"]).unwrap().notes,
+            ["taken for Service shop/web, as it is if this cluster's DNS domain is corp.example"]
+        );
+    }
+
+    #[test]
+    fn a_grpc_caller_is_told_its_own_status() {
+        let call = ["-X", "POST", "-H", "content-type: application/grpc"];
+        let ask = |url| explain(&[&[url], &call[..]].concat()).unwrap().decision;
+        let none = ask("http://web/a.B/C");
+        assert_eq!((none.status, none.grpc_status), (None, Some(12)));
+        assert_eq!(none.outcome, "gRPC status 12, because no rule matches");
+
+        let broken = SHOP.replace("[{name: canary, port: 80}]", "[{name: nosuch, port: 80}]");
+        let backends =
+            explain_of(&broken, &[&["http://web/api"], &call[..]].concat()).unwrap().decision.backends;
+        assert!(backends[0].backend.starts_with("gRPC status 14, because"), "{}", backends[0].backend);
     }
 
     #[test]
