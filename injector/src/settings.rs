@@ -70,6 +70,20 @@ pub enum Warning {
         /// Seconds.
         grace: i64,
     },
+    /// The API server refuses a container that requests more than it may have.
+    #[error(
+        "the sidecar's limit, {limit} ({limit_annotation}), is less than what it requests, {request} ({request_annotation}): it requests {limit} now, because the API server would refuse the pod; set both annotations"
+    )]
+    LimitBelowRequest {
+        /// The annotation that sets the limit.
+        limit_annotation: &'static str,
+        /// The annotation's or the installation's limit.
+        limit: String,
+        /// The annotation that sets the request.
+        request_annotation: &'static str,
+        /// The annotation's or the installation's request.
+        request: String,
+    },
     /// The sidecar finds CA and controller by names of the cluster's.
     #[error(
         "dnsPolicy is Default: the sidecar can't find the CA and the controller by their names, and the pod won't start, unless the node's own DNS knows them; use ClusterFirst"
@@ -110,7 +124,7 @@ impl Settings {
         let grace = grace_period.unwrap_or(GRACE_PERIOD);
         let drain = read.parsed(DRAIN_TIME, values::duration)?;
         let defaults = &config.resources;
-        let settings = Self {
+        let mut settings = Self {
             image: read.parsed(IMAGE, values::image)?.unwrap_or_else(|| config.image.clone()),
             log_level: read.parsed(LOG_LEVEL, values::log_level)?.unwrap_or_else(|| config.log_level.clone()),
             access_log: read.parsed(ACCESS_LOG, values::access_log)?,
@@ -136,6 +150,9 @@ impl Settings {
         read.parsed(MTLS, values::mtls)?;
 
         let mut warnings = read.unknown();
+        let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = &mut settings.resources;
+        warnings.extend(lower(cpu_request, CPU_REQUEST, cpu_limit, CPU_LIMIT));
+        warnings.extend(lower(memory_request, MEMORY_REQUEST, memory_limit, MEMORY_LIMIT));
         let limit = u64::try_from(grace).unwrap_or(0).saturating_mul(1000);
         if let Some(drain) = drain
             && values::milliseconds(&drain).is_some_and(|drain| drain >= limit)
@@ -144,6 +161,21 @@ impl Settings {
         }
         Ok((settings, warnings))
     }
+}
+
+/// Lowers what is requested to what is allowed.
+fn lower(
+    request: &mut Option<String>,
+    request_annotation: &'static str,
+    limit: &Option<String>,
+    limit_annotation: &'static str,
+) -> Option<Warning> {
+    let limit = limit.clone()?;
+    if values::amount(request.as_ref()?)? <= values::amount(&limit)? {
+        return None;
+    }
+    let request = request.replace(limit.clone())?;
+    Some(Warning::LimitBelowRequest { limit_annotation, limit, request_annotation, request })
 }
 
 /// What is wrong with a namespace's annotations, which the controller obeys. It shows where nobody creating a pod looks, so
@@ -309,6 +341,34 @@ mod tests {
         let (_, warnings) =
             parse(&[("gamut.mesh/skip-ports", "80"), ("prometheus.io/scrape", "true")]).unwrap();
         assert_eq!(warnings, [Warning::UnknownAnnotation("gamut.mesh/skip-ports".to_owned())]);
+    }
+
+    #[test]
+    fn a_limit_below_the_request_lowers_the_request_and_warns() {
+        let (settings, warnings) = parse(&[(MEMORY_LIMIT, "16Mi")]).unwrap();
+        assert_eq!(settings.resources.memory_request.as_deref(), Some("16Mi"));
+        assert_eq!(settings.resources.memory_limit.as_deref(), Some("16Mi"));
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        let warning = warning.to_string();
+        for part in ["16Mi (gamut.mesh/memory-limit)", "32Mi (gamut.mesh/memory-request)", "set both"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+        for (limit, request) in [("9m", "10m"), ("0.1", "101m"), ("1", "1.5"), ("1e-1", "1")] {
+            let (settings, warnings) = parse(&[(CPU_LIMIT, limit), (CPU_REQUEST, request)]).unwrap();
+            assert_eq!(settings.resources.cpu_request.as_deref(), Some(limit));
+            assert_eq!(warnings.len(), 1, "{limit} {request}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_the_request_in_other_words_is_no_ones_concern() {
+        for (limit, request) in
+            [("0.1", "100m"), ("100m", "0.1"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("1", "100m")]
+        {
+            let (settings, warnings) = parse(&[(MEMORY_LIMIT, limit), (MEMORY_REQUEST, request)]).unwrap();
+            assert_eq!(settings.resources.memory_request.as_deref(), Some(request));
+            assert_eq!(warnings, [], "{limit} {request}");
+        }
     }
 
     #[test]

@@ -24,6 +24,34 @@ pub fn quantity(text: &str) -> Result<String, Expected> {
     }
 }
 
+/// How much a quantity is, for comparisons; `None` if it isn't one.
+pub(crate) fn amount(text: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 15] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+        // What is divided by is exact, what would be multiplied with isn't: 100m is 0.1.
+        ("m", 1e3),
+        ("u", 1e6),
+        ("n", 1e9),
+    ];
+    let unit = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, name, unit)));
+    match unit {
+        None => text.parse().ok(),
+        Some((number, &("m" | "u" | "n"), unit)) => Some(number.parse::<f64>().ok()? / unit),
+        Some((number, _, unit)) => Some(number.parse::<f64>().ok()? * unit),
+    }
+}
+
 /// An image: not empty, nothing that could be taken for something else in YAML or a log.
 ///
 /// # Errors
@@ -80,8 +108,8 @@ pub fn collector(text: &str) -> Result<String, Expected> {
     let expected = Expected("a collector's address such as grpc://collector.observability:4317");
     let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://")).ok_or(expected)?;
     let host = rest.split('/').next().unwrap_or_default();
-    let has_port =
-        host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok());
+    let is_port = |port: &str| port.parse().is_ok_and(|port: u16| port > 0) && !port.starts_with('+');
+    let has_port = host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && is_port(port));
     let fits = rest.bytes().all(|c| c.is_ascii_alphanumeric() || b".:-_/[]".contains(&c));
     if has_port && fits { Ok(text.to_owned()) } else { Err(expected) }
 }
