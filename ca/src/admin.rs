@@ -1,9 +1,16 @@
-//! `/ready`, `/metrics`, and on loopback `/status`, over plain HTTP. All are served only once the CA answers.
+//! `/healthz`, `/ready`, `/metrics`, and on loopback `/status`, over plain HTTP.
+//!
+//! `/healthz` answers as long as the process gets its turn: a CA that waits for its key, or for the API server, is well. The others have something to say only
+//! once the CA answers.
 //!
 //! On a cluster the port is open to the pod's network, for the kubelet's probes and for scrapes; `/status` is for callers from the pod itself, as port
 //! forwards are.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use gamut_identity::Identity;
@@ -26,7 +33,6 @@ use crate::{current::Current, metrics::Metrics, status::Reporter};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is shown.
-#[derive(Clone)]
 pub(crate) struct Pages {
     pub(crate) reporter: Reporter,
     pub(crate) metrics: Arc<Metrics>,
@@ -34,8 +40,8 @@ pub(crate) struct Pages {
     pub(crate) identity: Identity,
 }
 
-/// Answers until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, pages: Pages) -> Infallible {
+/// Answers until it is dropped. There are no pages before the CA has its key.
+pub(crate) async fn serve(listener: TcpListener, pages: Arc<OnceLock<Pages>>) -> Infallible {
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -48,7 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages) -> Infallible {
         let local = from.ip().to_canonical().is_loopback();
         let pages = pages.clone();
         let answer = service_fn(move |request: Request<Incoming>| {
-            let answer = pages.answer(&request, local);
+            let answer = answer(pages.get(), &request, local);
             async move { Ok::<_, Infallible>(answer) }
         });
         tokio::spawn(async move {
@@ -61,33 +67,39 @@ pub(crate) async fn serve(listener: TcpListener, pages: Pages) -> Infallible {
     }
 }
 
-impl Pages {
-    fn answer(&self, request: &Request<Incoming>, local: bool) -> Response<Full<Bytes>> {
-        let text = |status, body: &str| (status, "text/plain; charset=utf-8", body.to_owned());
-        let (status, content_type, body) = match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/ready") => text(StatusCode::OK, "ready\n"),
-            (&Method::GET | &Method::HEAD, "/metrics") => {
-                (StatusCode::OK, Page::CONTENT_TYPE, self.metrics())
-            }
-            (&Method::GET | &Method::HEAD, "/status") if local => {
-                match serde_json::to_string_pretty(&self.reporter.status()) {
-                    Ok(json) => (StatusCode::OK, "application/json", json + "\n"),
-                    Err(error) => {
-                        text(StatusCode::INTERNAL_SERVER_ERROR, &format!("this can't be shown: {error}\n"))
-                    }
-                }
-            }
-            (&Method::GET | &Method::HEAD, "/status") => {
-                text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward\n")
-            }
-            _ => text(StatusCode::NOT_FOUND, "there are /ready, /metrics and /status\n"),
-        };
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response
+fn answer(pages: Option<&Pages>, request: &Request<Incoming>, local: bool) -> Response<Full<Bytes>> {
+    let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (request.uri().path(), pages) {
+        ("/healthz", _) if asks => text(StatusCode::OK, "ok\n"),
+        ("/status", _) if asks && !local => {
+            text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward\n")
+        }
+        ("/ready" | "/metrics" | "/status", None) if asks => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: waiting for the signing key; the log says why\n",
+        ),
+        ("/ready", Some(_)) if asks => text(StatusCode::OK, "ready\n"),
+        ("/metrics", Some(pages)) if asks => with_type(StatusCode::OK, Page::CONTENT_TYPE, pages.metrics()),
+        ("/status", Some(pages)) if asks => match serde_json::to_string_pretty(&pages.reporter.status()) {
+            Ok(json) => with_type(StatusCode::OK, "application/json", json + "\n"),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("this can't be shown: {error}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /ready, /metrics and /status\n"),
     }
+}
 
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", body.into())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+impl Pages {
     fn metrics(&self) -> String {
         let mut page = Page::default();
         page.build(env!("CARGO_PKG_VERSION"));

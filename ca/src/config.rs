@@ -17,7 +17,7 @@ pub struct CaArgs {
     /// Where sidecars ask for certificates (gRPC over TLS)
     #[arg(long, env = "GAMUT_CA_LISTEN", default_value = "[::]:15010", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
-    /// Where /ready answers (plain HTTP)
+    /// Where /healthz, /ready, /metrics and /status answer (plain HTTP)
     #[arg(long, env = "GAMUT_CA_ADMIN", default_value = "127.0.0.1:15011", value_name = "ADDRESS:PORT")]
     pub admin: SocketAddr,
     /// The mesh's trust domain

@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -46,10 +46,9 @@ const CONNECTION: Duration = Duration::from_secs(60);
 /// A CA whose sockets are bound.
 pub struct Ca {
     grpc: TcpListener,
-    admin: TcpListener,
+    admin: SocketAddr,
     identity: Identity,
     service: Service<Tokens>,
-    pages: admin::Pages,
     /// What goes on beside serving; it ends with this.
     tasks: JoinSet<()>,
 }
@@ -136,14 +135,19 @@ pub async fn run(args: CaArgs) -> Result<(), CaError> {
 }
 
 impl Ca {
-    /// Opens or makes the authority, writes the bundle, and binds the sockets.
+    /// Binds the sockets, opens or makes the authority, and writes the bundle. On a cluster that may take as long as a Secret takes to come; the
+    /// admin port answers meanwhile.
     ///
     /// # Errors
     /// If any of it isn't possible.
     pub async fn start(args: &CaArgs, clock: Clock) -> Result<Self, CaError> {
         let id = SpiffeId::new(&args.trust_domain, SYSTEM_NAMESPACE, CA_SERVICE_ACCOUNT)?;
-        let (grpc, admin) = (listen(args.listen)?, listen(args.admin)?);
-        let mut tasks = JoinSet::new();
+        let (grpc, listener) = (listen(args.listen)?, listen(args.admin)?);
+        let unknown = |source| CaError::Listen { address: args.admin, source };
+        let admin = listener.local_addr().map_err(unknown)?;
+        let (mut tasks, pages) = (JoinSet::new(), Arc::new(OnceLock::new()));
+        let shown = pages.clone();
+        tasks.spawn(async move { match admin::serve(listener, shown).await {} });
         let (reporter, tokens) = match (&args.store_dir, &args.issuer_key_file) {
             (Some(store), Some(key)) => on_one_machine(args, store, key, &clock)?,
             _ => on_a_cluster(args, &clock, &mut tasks).await?,
@@ -153,14 +157,14 @@ impl Ca {
             InProcess { authority: authority.clone(), id, pod: None, clock: clock.clone() }.start();
         identity.ready().await;
         let metrics = Arc::new(Metrics::default());
-        let pages = admin::Pages {
+        pages.get_or_init(|| admin::Pages {
             reporter,
             metrics: metrics.clone(),
             authority: authority.clone(),
             identity: identity.clone(),
-        };
+        });
         let service = Service::new(authority, tokens, clock, metrics);
-        Ok(Self { grpc, admin, identity, service, pages, tasks })
+        Ok(Self { grpc, admin, identity, service, tasks })
     }
 
     /// Where it listens: gRPC, admin.
@@ -168,7 +172,7 @@ impl Ca {
     /// # Errors
     /// If the operating system doesn't say.
     pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.grpc.local_addr()?, self.admin.local_addr()?))
+        Ok((self.grpc.local_addr()?, self.admin))
     }
 
     /// Serves until `stop` is ready, then lets the calls that are going on end.
@@ -176,7 +180,7 @@ impl Ca {
     /// # Errors
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
-        let Self { grpc, admin, identity, service, pages, tasks: _tasks } = self;
+        let Self { grpc, admin: _, identity, service, tasks: _tasks } = self;
         info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
         let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
@@ -187,10 +191,7 @@ impl Ca {
             .max_connection_age_grace(CALL)
             .add_service(service)
             .serve_with_incoming_shutdown(connections, stop);
-        tokio::select! {
-            ended = server => Ok(ended?),
-            never = admin::serve(admin, pages) => match never {},
-        }
+        Ok(server.await?)
     }
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    fs,
+    fs, io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -206,17 +206,52 @@ async fn a_pod_that_asks_all_the_time_is_told_to_wait() {
 async fn ready_answers_once_the_ca_does() {
     let town = Town::new();
     let ca = town.start().await;
+    let ok = "HTTP/1.1 200 OK";
     for (request, expected) in
-        [("GET /ready", "HTTP/1.1 200 OK"), ("GET /debug", "404"), ("POST /ready", "404")]
+        [("GET /ready", ok), ("GET /healthz", ok), ("GET /debug", "404"), ("POST /ready", "404")]
     {
-        let mut stream = TcpStream::connect(&ca.admin).await.unwrap();
-        let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = asked(&ca.admin, request).await.unwrap();
         assert!(answer.contains(expected), "{answer}");
     }
     ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_ca_that_waits_for_the_api_server_is_well_and_not_ready() {
+    let town = Town::new();
+    let kubeconfig = town.path("kubeconfig");
+    let nobody = "apiVersion: v1\nkind: Config\ncurrent-context: a\nusers: [{name: a, user: {}}]\n\
+                  clusters: [{name: a, cluster: {server: \"http://127.0.0.1:1\"}}]\n\
+                  contexts: [{name: a, context: {cluster: a, user: a}}]\n";
+    fs::write(&kubeconfig, nobody).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let args = CaArgs {
+        kubeconfig: Some(kubeconfig),
+        store_dir: None,
+        issuer_key_file: None,
+        admin: free,
+        ..town.args()
+    };
+    let waiting = tokio::spawn(async move { Ca::start(&args, Clock::system()).await.map(drop) });
+    let healthz = loop {
+        match asked(&free.to_string(), "GET /healthz").await {
+            Ok(answer) => break answer,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");
+    let ready = asked(&free.to_string(), "GET /ready").await.unwrap();
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("waiting for the signing key"), "{ready}");
+    waiting.abort();
+}
+
+async fn asked(address: &str, request: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
-//! `/ready`, `/metrics`, and on loopback `/status`.
+//! `/healthz`, `/ready`, `/metrics`, and on loopback `/status`.
+//!
+//! `/healthz` answers as long as the process gets its turn: a controller without an API server or a CA is well, and a busy one is only slow.
 //!
 //! On a cluster the port is open to the pod's network, for the kubelet's probes and for scrapes. What sidecars talk to is nobody else's business: `/status` is
 //! for callers from the pod itself, as port forwards are.
@@ -53,6 +55,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: Handle, identity: Ident
 
 async fn answer(request: &Request<Incoming>, local: bool, engine: &Handle, identity: &Identity) -> Answer {
     match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/ready") => ready(engine, identity),
         (&Method::GET | &Method::HEAD, "/metrics") => metrics(engine, identity).await,
         (&Method::GET | &Method::HEAD, "/status") if local => status(engine).await,
@@ -60,7 +63,7 @@ async fn answer(request: &Request<Incoming>, local: bool, engine: &Handle, ident
             text(StatusCode::FORBIDDEN, "/status is for callers on loopback, such as a port forward\n")
         }
         (&Method::GET | &Method::HEAD, _) => {
-            text(StatusCode::NOT_FOUND, "there are /ready, /metrics and /status\n")
+            text(StatusCode::NOT_FOUND, "there are /healthz, /ready, /metrics and /status\n")
         }
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"),
     }

@@ -12,7 +12,7 @@ pub struct ControllerArgs {
     /// Where sidecars subscribe (gRPC over mutual TLS)
     #[arg(long, env = "GAMUT_CONTROLLER_LISTEN", default_value = "[::]:15012", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
-    /// Where /ready and /status answer (plain HTTP)
+    /// Where /healthz, /ready, /metrics and /status answer (plain HTTP)
     #[arg(
         long,
         env = "GAMUT_CONTROLLER_ADMIN",

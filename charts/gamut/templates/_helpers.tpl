@@ -28,17 +28,14 @@ securityContext:
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- with .root.Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 nodeSelector:
-  kubernetes.io/os: linux
-{{- with .root.Values.nodeSelector }}
-{{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (dict "kubernetes.io/os" "linux") .root.Values.nodeSelector | toYaml | nindent 2 }}
 {{- with .root.Values.tolerations }}
 tolerations:
 {{- toYaml . | nindent 0 }}
@@ -57,7 +54,7 @@ affinity:
 
 {{- /* What every container of the control plane has. */ -}}
 {{- define "gamut.container" -}}
-image: {{ include "gamut.image" (dict "root" .root "name" "gamut") }}
+image: {{ include "gamut.image" (dict "root" .root "name" "gamut") | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: [{{ .component }}]
 # What it says when it ends by itself is in the pod's status, where `kubectl describe` and `gamut check` show it.
@@ -66,6 +63,33 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* Answers as long as the process gets its turn at all: neither the API server nor a certificate nor much work fails it. A minute and a half of
+silence does, which only a new start mends. */ -}}
+{{- define "gamut.liveness" -}}
+livenessProbe:
+  httpGet: {path: /healthz, port: admin}
+  periodSeconds: 15
+  timeoutSeconds: 10
+  failureThreshold: 6
+{{- end -}}
+
+{{- /* (dict "root" $ "component" "ca"). A pod that isn't ready may always go: keeping it would only keep its node from being drained. */ -}}
+{{- define "gamut.disruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: gamut-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "gamut.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "gamut.selector" . | nindent 6 }}
 {{- end -}}
 
 {{- define "gamut.log" -}}
