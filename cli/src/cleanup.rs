@@ -1,6 +1,6 @@
 //! `gamut cleanup`: the end of an uninstallation. Helm knows what it made; this removes what the control plane has made by itself.
 //!
-//! By then the control plane and its roles are gone, so that nobody puts anything back.
+//! By then the control plane and its roles are gone, so that nobody puts anything back. No Secret is read: whoever reads the CA's can be anybody.
 
 use std::path::PathBuf;
 
@@ -12,15 +12,16 @@ use tracing::info;
 const SYSTEM_NAMESPACE: &str = "gamut-system";
 
 /// What there can be, by kind and name. The trust bundle is in every namespace that had sidecars.
-const MADE: [(Resource, &str); 7] = [
+const MADE: [(Resource, &str); 5] = [
     (core::CONFIG_MAP, "gamut-trust-bundle"),
-    (core::SECRET, "gamut-ca"),
-    (core::SECRET, "gamut-session-keys"),
     (core::LEASE, "gamut-controller"),
     (core::CLUSTER_TRUST_BUNDLES[0], "gamut-trust-bundle"),
     (core::CLUSTER_TRUST_BUNDLES[1], "gamut-trust-bundle"),
     (Resource::cluster("gateway.networking.x-k8s.io", "v1alpha1", "XMesh", "xmeshes"), "gamut"),
 ];
+
+/// The Secrets there can be: their names are ours.
+const SECRETS: [&str; 2] = ["gamut-ca", "gamut-session-keys"];
 
 /// Where to clean up.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// The cluster, if not the one that this pod runs in, or KUBECONFIG's
     #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The Secret that the CA signed with, if it is its owner's: it stays, whatever it is called
+    #[arg(long, env = "GAMUT_CA_EXISTING_SECRET", value_name = "NAME")]
+    existing_secret: Option<String>,
 }
 
 /// Deletes all of it. What is gone already is no error, so that it can be tried again.
@@ -36,13 +40,26 @@ pub(crate) struct Args {
 /// If there is no cluster, or it refuses.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
+    for name in SECRETS.into_iter().filter(|name| args.existing_secret.as_deref() != Some(name)) {
+        delete(&cluster, &core::SECRET, Some(SYSTEM_NAMESPACE), name).await?;
+    }
     for (resource, name) in &MADE {
         for object in ours(&cluster, resource, name).await? {
             let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
-            if cluster.delete(resource, namespace, name).await? {
-                info!(kind = resource.kind, namespace, name, "deleted");
-            }
+            delete(&cluster, resource, namespace, name).await?;
         }
+    }
+    Ok(())
+}
+
+async fn delete(
+    cluster: &Cluster,
+    resource: &Resource,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<(), ApiError> {
+    if cluster.delete(resource, namespace, name).await? {
+        info!(kind = resource.kind, namespace, name, "deleted");
     }
     Ok(())
 }

@@ -1,16 +1,13 @@
-//! The Helm chart without a cluster: what it renders, what it refuses, and that its roles are those of the reference.
+//! The Helm chart without a cluster: what it renders and what it refuses; `roles`: what it allows.
 //!
 //! Needs Helm: `GAMUT_HELM` names it; else it is looked for where `integration/cluster/cluster build` puts it. Without it a test says so and
 //! is over.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::PathBuf,
-    process::Command,
-};
+mod roles;
+
+use std::{env, path::PathBuf, process::Command};
 
 use serde_json::Value;
 
@@ -115,57 +112,99 @@ fn a_value_that_makes_no_sense_is_named_in_the_refusal() {
         ("injector.replicas=eleven", "at '/injector/replicas': got string, want integer"),
         ("mtls=maybe", "at '/mtls': value must be one of 'permissive', 'strict'"),
         ("log.format=xml", "at '/log/format': value must be one of 'text', 'json'"),
-        ("trustDomain=Prod", "at '/trustDomain': 'Prod' does not match pattern"),
+        ("trustDomain=Prod", "trustDomain is \"Prod\"; it must be a name of lower-case letters"),
         ("ca.leafLifetime=a day", "at '/ca/leafLifetime': 'a day' does not match pattern"),
         ("ca.leafLifetime=5s", "ca.leafLifetime is 5s; it must be a duration from 10s to 720h"),
         ("ca.leafLifetime=721h", "ca.leafLifetime is 721h; it must be a duration from 10s to 720h"),
         ("sidecar.drainTime=2h", "sidecar.drainTime is 2h; it must be a duration from 0s to 1h"),
         ("sidecar.resources.limits.cpu=lots", "at '/sidecar/resources/limits/cpu': 'lots' does not match"),
         ("controler.replicas=2", "additional properties 'controler' not allowed"),
+        (
+            "controller.resources.requests.cpu=-1",
+            "at '/controller/resources/requests/cpu': minimum: got -1, want 0",
+        ),
+        ("image.registry=https://registry", "image.registry is \"https://registry\"; it must be a registry"),
+        ("image.registry=registry/Mesh", "image.registry is \"registry/Mesh\"; it must be a registry"),
+        ("image.registry=registry:65536/mesh", "image.registry is \"registry:65536/mesh\"; it must be"),
+        ("image.tag=a b", "at '/image/tag': 'a b' does not match pattern"),
+        ("image.tag=1", "at '/image/tag': got number, want string"),
+        ("trustDomain=-.-", "trustDomain is \"-.-\"; it must be a name of lower-case letters"),
+        ("sidecar.traces.to=grpc://collector:65536", "it must be empty or a collector with its port"),
+        ("sidecar.traces.to=grpc://collector:0", "it must be empty or a collector with its port"),
+        ("sidecar.traces.to=http://a]b:4318", "it must be empty or a collector with its port"),
+        ("sidecar.traces.to=collector:4317", "it must be empty or a collector with its port"),
+        ("sidecar.traces.share=1.5", "sidecar.traces.share is \"1.5\"; it must be a number from 0 to 1"),
+        ("sidecar.traces.share=2", "at '/sidecar/traces/share': maximum: got 2, want 1"),
+        ("sidecar.traces.share=much", "sidecar.traces.share is \"much\"; it must be a number from 0 to 1"),
+        (
+            "sidecar.resources.limits.memory=16Mi",
+            "sidecar.resources.limits.memory is 16Mi; it must not be less",
+        ),
+        (
+            "ca.resources.limits.cpu=0.001",
+            "not be less than what is requested, 10m: set ca.resources.requests.cpu",
+        ),
+        ("ca.existingSecret=a..b", "at '/ca/existingSecret': 'a..b' does not match pattern"),
+        (
+            "nodeSelector.kubernetes\\.io/os=windows",
+            "at '/nodeSelector/kubernetes.io~1os': value must be 'linux'",
+        ),
+        ("ca=null", "at '': missing property 'ca'"),
+        ("ca.replicas=null", "at '/ca': missing property 'replicas'"),
+        ("sidecar.traces=null", "at '/sidecar': missing property 'traces'"),
     ] {
         let Some(rendered) = template(&[value]) else { return };
         let refused = rendered.expect_err(value);
         assert!(refused.contains(refusal), "{value}: {refused}");
+        let said = refused.lines().filter(|line| line.contains("at '") || line.contains("it must"));
+        assert_eq!(said.count(), 1, "{value}: {refused}");
     }
     let elsewhere = helm(&["template", "gamut", CHART, "--namespace=mesh", "--kube-version=1.34.0"]).unwrap();
     assert!(elsewhere.unwrap_err().contains("Use --namespace gamut-system"));
 }
 
 #[test]
-fn roles_allow_what_the_reference_says_and_no_more() {
-    let Some(rendered) = template(&["cleanup.enabled=false"]) else { return };
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/kubernetes.md"));
-    let page = page.unwrap();
-    let (_, documented) = page.split_once("```yaml\n").expect("the page lists the roles");
-    let (documented, _) = documented.split_once("```").expect("the list ends");
-    assert_eq!(permissions(&rendered.unwrap()), permissions(documented));
-}
-
-/// What each role allows: group, resource, name (or `*`) and verb.
-fn permissions(manifests: &str) -> BTreeMap<String, BTreeSet<[String; 4]>> {
-    let documents =
-        manifests.split("\n---").map(|document| serde_saphyr::from_str::<Value>(document).unwrap());
-    let roles = documents.filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Role")));
-    roles.map(|role| (format!("{} {}", role["kind"], role["metadata"]["name"]), allowed(&role))).collect()
-}
-
-fn allowed(role: &Value) -> BTreeSet<[String; 4]> {
-    let mut all = BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
-        let words = |field: &str| -> Vec<String> {
-            let words = rule[field].as_array().into_iter().flatten();
-            words.map(|word| word.as_str().unwrap().to_owned()).collect()
-        };
-        let names = Some(words("resourceNames")).filter(|it| !it.is_empty()).unwrap_or(vec!["*".to_owned()]);
-        for group in words("apiGroups") {
-            for resource in words("resources") {
-                for name in &names {
-                    for verb in words("verbs") {
-                        all.insert([group.clone(), resource.clone(), name.clone(), verb]);
-                    }
-                }
-            }
-        }
+fn values_as_people_write_them_are_taken() {
+    for (value, rendered_as) in [
+        ("sidecar.traces.share=0.5,sidecar.traces.to=grpc://c.o:4317", r#"TRACES_SHARE, value: "0.5""#),
+        ("sidecar.traces.share=1,sidecar.traces.to=http://[::1]:4318/v1", r#"TRACES_SHARE, value: "1""#),
+        ("sidecar.resources.limits.memory=1Ti", r#"MEMORY_LIMIT, value: "1Ti""#),
+        ("sidecar.resources.limits.cpu=10m", r#"CPU_LIMIT, value: "10m""#),
+        ("sidecar.resources.requests.cpu=0.5", r#"CPU_REQUEST, value: "0.5""#),
+        ("image.registry=localhost:5000/a/b", "image: \"localhost:5000/a/b/gamut:"),
+        ("ca.resources=null", "resources:\n          null"),
+        ("priorityClassName=1e3", "priorityClassName: \"1e3\""),
+        ("nodeSelector.kubernetes\\.io/os=linux", "nodeSelector:\n        kubernetes.io/os: linux\n      #"),
+    ] {
+        let Some(rendered) = template(&[value]) else { return };
+        let rendered = rendered.expect(value);
+        assert!(rendered.contains(rendered_as), "{value}: {rendered}");
     }
-    all
+}
+
+#[test]
+fn a_ca_of_several_replicas_leaves_one_at_a_time() {
+    for (replicas, expected) in [("ca.replicas=1", false), ("ca.replicas=2", true)] {
+        let Some(rendered) = template(&[replicas]) else { return };
+        let rendered = rendered.unwrap();
+        let mut budgets = objects(&rendered).filter(|object| object["kind"] == "PodDisruptionBudget");
+        assert_eq!(budgets.any(|budget| budget["metadata"]["name"] == "gamut-ca"), expected);
+    }
+}
+
+#[test]
+fn what_may_be_created_is_restricted_by_name_where_kubernetes_can() {
+    for (version, expected) in [("1.29.0", 0), ("1.30.0", 1), ("1.34.0", 1)] {
+        let version = format!("--kube-version={version}");
+        let Some(rendered) = helm(&["template", "gamut", CHART, "--namespace=gamut-system", &version]) else {
+            return;
+        };
+        let rendered = rendered.unwrap();
+        let policies = objects(&rendered).filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
+        assert_eq!(policies.count(), expected, "{version}");
+    }
+}
+
+fn objects(manifests: &str) -> impl Iterator<Item = Value> {
+    manifests.split("\n---").map(|document| serde_saphyr::from_str::<Value>(document).unwrap())
 }

@@ -35,6 +35,7 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     let replica = ["get", "pods", "-n", "gamut-system", "-l=app.kubernetes.io/component=controller"];
     let replica = cluster.kubectl(&[replica.as_slice(), &["-o=jsonpath={.items[0].status.podIP}"]].concat());
     assert_eq!(cluster.get(&format!("http://{replica}:15014/ready")).0, 200);
+    assert_eq!(cluster.get(&format!("http://{replica}:15014/healthz")).0, 200);
     assert_eq!(cluster.get(&format!("http://{replica}:15014/status")).0, 403);
 
     let trusted = ca_bundle(&cluster);

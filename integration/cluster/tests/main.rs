@@ -10,5 +10,6 @@ mod injector;
 mod install;
 mod outages;
 mod own_pki;
+mod roles;
 mod shop;
 mod workloads;

@@ -16,12 +16,14 @@ const OLDEST: (u32, u32) = (1, 29);
 const REVIEW: Resource =
     Resource::cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews");
 
-/// What installing takes: verb, group, resource, and whether it is in our namespace.
+/// What installing takes, and the uninstallation's Job: verb, group, resource, and whether it is in our namespace. A test holds it to what the chart renders.
 const NEEDED: &[(&str, &str, &str, bool)] = &[
     ("create", "", "namespaces", false),
     ("create", "rbac.authorization.k8s.io", "clusterroles", false),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings", false),
     ("create", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
+    ("create", "admissionregistration.k8s.io", "validatingadmissionpolicies", false),
+    ("create", "admissionregistration.k8s.io", "validatingadmissionpolicybindings", false),
     ("create", "rbac.authorization.k8s.io", "roles", true),
     ("create", "rbac.authorization.k8s.io", "rolebindings", true),
     ("create", "", "serviceaccounts", true),
@@ -29,6 +31,7 @@ const NEEDED: &[(&str, &str, &str, bool)] = &[
     ("create", "", "secrets", true),
     ("create", "", "configmaps", true),
     ("create", "apps", "deployments", true),
+    ("create", "batch", "jobs", true),
     ("create", "policy", "poddisruptionbudgets", true),
     ("create", "networking.k8s.io", "networkpolicies", true),
 ];
@@ -108,7 +111,30 @@ pub(super) async fn permissions(cluster: &Cluster) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, fs};
+
     use super::*;
+
+    /// What Helm keeps its own notes in, what a namespace is made with, and what only comes where a definition of somebody else's is.
+    const NOT_IN_TEMPLATES: [&str; 2] = ["namespaces", "secrets"];
+    const OF_THE_PROMETHEUS_OPERATOR: [&str; 3] = ["podmonitors", "prometheusrules", "servicemonitors"];
+
+    #[test]
+    fn what_is_asked_for_is_what_the_chart_creates() {
+        let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/gamut/templates");
+        let mut created: BTreeSet<String> = NOT_IN_TEMPLATES.map(str::to_owned).into();
+        for file in fs::read_dir(templates).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            let kinds = text.lines().filter_map(|line| line.strip_prefix("kind: "));
+            created.extend(kinds.map(|kind| match kind.to_lowercase() {
+                kind if kind.ends_with('y') => format!("{}ies", kind.trim_end_matches('y')),
+                kind => kind + "s",
+            }));
+        }
+        created.retain(|resource| !OF_THE_PROMETHEUS_OPERATOR.contains(&resource.as_str()));
+        let needed = NEEDED.iter().map(|(_, _, resource, _)| (*resource).to_owned());
+        assert_eq!(needed.collect::<BTreeSet<_>>(), created);
+    }
 
     #[test]
     fn versions_of_distributions_are_read() {

@@ -88,10 +88,13 @@ impl Cluster {
                 self.kubectl(&["delete", "-n", namespace, "--all", "httproutes"]);
             }
         }
-        for account in ["gamut-controller", "gamut-ca", "gamut-injector"] {
+        for account in ["gamut-controller", "gamut-ca", "gamut-injector", "gamut-cleanup"] {
             for kind in ["clusterrole", "clusterrolebinding"] {
                 self.kubectl(&["delete", kind, account, "--ignore-not-found"]);
             }
+        }
+        for kind in ["validatingadmissionpolicy", "validatingadmissionpolicybinding"] {
+            self.kubectl(&["delete", kind, "gamut-control-plane", "--ignore-not-found"]);
         }
         for kind in ["xmeshes", "clustertrustbundles"] {
             if self.try_kubectl(&["get", kind]).status.success() {
