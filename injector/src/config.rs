@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// An installation's settings. Annotations of a pod win over those that they name.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The image of both containers.
+    /// The image of both containers: the one with what sidecars need and nothing else.
     pub image: String,
     /// `imagePullPolicy` of both; Kubernetes' default if `None`.
     pub image_pull_policy: Option<String>,
@@ -58,7 +58,7 @@ pub struct NamespaceView {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            image: concat!("gamut.mesh/gamut:", env!("CARGO_PKG_VERSION")).to_owned(),
+            image: concat!("gamut.mesh/gamut-proxy:", env!("CARGO_PKG_VERSION")).to_owned(),
             image_pull_policy: None,
             trust_domain: "cluster.local".to_owned(),
             ca_address: "gamut-ca.gamut-system.svc:15010".to_owned(),

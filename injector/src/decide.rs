@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::{
     config::{Config, NamespaceView},
     inject::InjectError,
-    names::INJECT,
+    names::{INJECT, KUBE_SYSTEM},
 };
 
 /// Kubelets put it on the likenesses of their static pods.
@@ -26,6 +26,9 @@ pub enum Skipped {
     /// It is one of ours.
     #[error("namespace {0} is the mesh's own; its pods start what sidecars need")]
     SystemNamespace(String),
+    /// It is one of Kubernetes' own.
+    #[error("namespace {KUBE_SYSTEM} is Kubernetes' own; its pods start what everything else needs")]
+    KubeSystem,
     /// It has no network of its own.
     #[error(
         "the pod uses the host's network (hostNetwork: true): redirecting its traffic would redirect the whole node's"
@@ -58,6 +61,9 @@ pub(crate) fn decide(
     }
     if namespace.name == config.system_namespace {
         return Ok(Some(Skipped::SystemNamespace(namespace.name.clone())));
+    }
+    if namespace.name == KUBE_SYSTEM {
+        return Ok(Some(Skipped::KubeSystem));
     }
     if annotations.contains_key(MIRROR) {
         return Ok(Some(Skipped::StaticPod));

@@ -88,6 +88,9 @@ pub const SERVICE_ANNOTATIONS: &[&str] = &[OPAQUE_PORTS];
 /// Every annotation that a route for requests may carry.
 pub const ROUTE_ANNOTATIONS: &[&str] = &[SESSION_PERSISTENCE, SESSION_SCOPE];
 
+/// The namespace of what Kubernetes itself runs.
+pub const KUBE_SYSTEM: &str = "kube-system";
+
 /// The container that writes the redirect rules.
 pub const INIT_CONTAINER: &str = "gamut-init";
 /// The sidecar.

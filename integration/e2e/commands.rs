@@ -155,7 +155,7 @@ fn a_watch_appends_what_each_backend_got_and_what_was_changed() {
 #[test]
 fn sidecars_are_put_into_what_comes_through_a_pipe() {
     let mut inject = Command::new(harness::gamut());
-    let inject = inject.args(["inject", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let inject = inject.args(["inject", "--offline", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = inject.spawn().unwrap();
     child.stdin.take().unwrap().write_all(app("web").in_namespace("shop").to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

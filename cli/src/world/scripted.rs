@@ -1,6 +1,11 @@
 //! A cluster that answers from a list of documents, for tests.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    thread,
+};
 
 use bytes::Bytes;
 use gamut_kubernetes::{Cluster, Context};
@@ -27,8 +32,40 @@ pub(crate) fn world(documents: Documents) -> World {
     World::Cluster(cluster(documents), context())
 }
 
+/// One whose context names this namespace.
+pub(crate) fn world_of(namespace: &str, documents: Documents) -> World {
+    World::Cluster(cluster_of(namespace, documents), context())
+}
+
 /// A cluster whose clock is right.
 pub(crate) fn cluster(documents: Documents) -> Cluster {
+    cluster_of("default", documents)
+}
+
+/// An API server of these documents on a port of this machine, for as long as the test: its address. For what begins with a kubeconfig.
+pub(crate) fn server(documents: Documents) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut head, mut line) = (String::new(), String::new());
+            while stream.read_line(&mut line).unwrap() > 2 {
+                head.push_str(&std::mem::take(&mut line));
+            }
+            let path = head.split([' ', '?']).nth(1).unwrap_or_default();
+            let document = documents.iter().find(|(at, _)| *at == path).map(|(_, document)| document.clone());
+            let document = document.unwrap_or_else(|| failure(404, "NotFound", "not found"));
+            let (code, body) = (code(&document), document.to_string());
+            let head =
+                format!("HTTP/1.1 {code} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.get_mut().write_all((head + &body).as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+fn cluster_of(namespace: &str, documents: Documents) -> Cluster {
     let documents: BTreeMap<&str, Value> = documents.into_iter().collect();
     let service = service_fn(move |request: Request<Body>| {
         let path = request.uri().path();
@@ -39,7 +76,7 @@ pub(crate) fn cluster(documents: Documents) -> Cluster {
         };
         async move { Ok::<_, kube::Error>(respond(&document)) }
     });
-    Cluster::over(kube::Client::new(service, "default"))
+    Cluster::over(kube::Client::new(service, namespace))
 }
 
 pub(crate) fn unreachable() -> World {
@@ -51,16 +88,19 @@ pub(crate) fn unreachable() -> World {
 }
 
 fn respond(document: &Value) -> Response<Full<Bytes>> {
-    let code = match document["kind"] == "Status" {
-        true => document["code"].as_u64().unwrap(),
-        false => 200,
-    };
     let date = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).unwrap();
     Response::builder()
-        .status(u16::try_from(code).unwrap())
+        .status(code(document))
         .header(header::DATE, date)
         .body(Full::new(document.to_string().into()))
         .unwrap()
+}
+
+fn code(document: &Value) -> u16 {
+    match document["kind"] == "Status" {
+        true => u16::try_from(document["code"].as_u64().unwrap()).unwrap(),
+        false => 200,
+    }
 }
 
 fn failure(code: u16, reason: &str, message: &str) -> Value {

@@ -1,16 +1,12 @@
 //! What becomes of one pod: [`judge`] decides from what is given, [`admit`] gives it what is known, or what is true now.
 
-use gamut_injector::{Config, InjectError, Injection, Skipped, check_namespace, inject};
+use gamut_injector::{Config, InjectError, Injection, KUBE_SYSTEM, Skipped, check_namespace, inject};
 
 use crate::{
     namespaces::{Namespace, Namespaces},
     pod_security,
     review::{Request, Verdict, message},
 };
-
-/// Where Kubernetes' own pods are. Neither one of them nor one of ours may be kept from starting by us, whatever the webhook's
-/// rules or a misspelt label say.
-const KUBE_SYSTEM: &str = "kube-system";
 
 /// Decides about a pod.
 ///
@@ -44,7 +40,10 @@ pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -
     let name = request.name();
     let line = |text: &dyn std::fmt::Display| message(&format!("gamut: pod {name}: {text}"));
     if is_exempt(&request.namespace, config) {
-        let reason = Skipped::SystemNamespace(request.namespace.clone());
+        let reason = match request.namespace.as_str() {
+            KUBE_SYSTEM => Skipped::KubeSystem,
+            namespace => Skipped::SystemNamespace(namespace.to_owned()),
+        };
         return (Verdict::Skipped { reason, warnings: Vec::new() }, Standing::Sure);
     }
     match inject(&request.pod, &namespace.view, config) {
@@ -58,7 +57,9 @@ pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -
                 Skipped::NotSelected(_) | Skipped::Disabled("namespace") => {
                     (Standing::HangsOnNamespace, false)
                 }
-                Skipped::Disabled(_) | Skipped::SystemNamespace(_) => (Standing::Sure, false),
+                Skipped::Disabled(_) | Skipped::SystemNamespace(_) | Skipped::KubeSystem => {
+                    (Standing::Sure, false)
+                }
                 Skipped::StaticPod | Skipped::HostNetwork | Skipped::OperatingSystem(_) => {
                     (Standing::Sure, true)
                 }
@@ -76,7 +77,8 @@ pub(crate) fn judge(request: &Request, namespace: &Namespace, config: &Config) -
     }
 }
 
-/// Whether a namespace's pods are left alone, whatever anybody's labels say.
+/// Whether a namespace's pods are left alone: neither one of Kubernetes' own nor one of ours may be kept from starting by us, whatever the webhook's rules or a
+/// misspelt label say.
 pub(crate) fn is_exempt(namespace: &str, config: &Config) -> bool {
     [KUBE_SYSTEM, &config.system_namespace].contains(&namespace)
 }

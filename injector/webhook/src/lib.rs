@@ -21,6 +21,7 @@ mod admit;
 mod ca_bundle;
 mod config;
 mod follow;
+mod installation;
 mod metrics;
 mod namespaces;
 mod pod_security;
@@ -34,5 +35,6 @@ mod status;
 pub mod fuzz;
 
 pub use config::{InjectorArgs, LogFormat, PullPolicy};
+pub use installation::{NotUnderstood, sidecars_of};
 pub use process::{Injector, InjectorError, run};
 pub use status::{CaBundle, Cause, ForbiddingNamespace, InjectorStatus, OwnCertificate, WithoutSidecar};

@@ -141,7 +141,10 @@ pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
                 *missing.entry(format!("{workload} in {}", view.name)).or_default() += 1;
             }
             Ok(Injection::Skipped(
-                Skipped::NotSelected(_) | Skipped::Disabled(_) | Skipped::SystemNamespace(_),
+                Skipped::NotSelected(_)
+                | Skipped::Disabled(_)
+                | Skipped::SystemNamespace(_)
+                | Skipped::KubeSystem,
             )) => {}
             Ok(Injection::Skipped(reason)) => {
                 impossible.push(format!("{}/{}: {reason}", view.name, report.name))

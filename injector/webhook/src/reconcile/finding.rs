@@ -39,7 +39,10 @@ impl Finding {
                     Skipped::HostNetwork => Cause::HostNetwork,
                     Skipped::StaticPod => Cause::StaticPod,
                     Skipped::OperatingSystem(_) => Cause::OperatingSystem,
-                    Skipped::NotSelected(_) | Skipped::Disabled(_) | Skipped::SystemNamespace(_) => {
+                    Skipped::NotSelected(_)
+                    | Skipped::Disabled(_)
+                    | Skipped::SystemNamespace(_)
+                    | Skipped::KubeSystem => {
                         return None;
                     }
                 };
