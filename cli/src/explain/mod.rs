@@ -20,16 +20,17 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     output::{self, Colour, Format},
-    world::{self, Choice, Objects},
+    world::{self, Choice, Objects, World},
 };
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The request's URL: a Service's name in any of its forms, port and path
     url: String,
-    /// The client's namespace, which names are relative to and consumer routes belong to
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    namespace: String,
+    /// The client's namespace, which names are relative to and consumer routes belong to [default: that of the kubeconfig's context, or
+    /// `default`]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
     /// The client, as deploy/NAME, statefulset/NAME or pod/NAME: says so if it isn't in the mesh
     #[arg(long, value_name = "KIND/NAME")]
     from: Option<Client>,
@@ -93,24 +94,27 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
+/// The client's namespace, and what is needed to answer.
+async fn gather(args: &Args, world: &World) -> anyhow::Result<(String, Objects)> {
+    let namespace = world.namespace(args.namespace.as_deref()).to_owned();
+    let mut objects = Objects::of_world(world).await?;
+    if let Some(Client { kind, name, .. }) = &args.from {
+        objects.add_workload(world, kind, &namespace, name).await?;
+    }
+    if !args.headers.is_empty() {
+        objects.add_what_opens_tokens(world).await;
+    }
+    Ok((namespace, objects))
+}
+
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let objects = if args.paths.is_empty() {
-        world::ask(async {
-            let world = args.choice.world().await?;
-            let mut objects = Objects::of_world(&world).await?;
-            if let Some(Client { kind, name, .. }) = &args.from {
-                objects.add_workload(&world, kind, &args.namespace, name).await?;
-            }
-            if !args.headers.is_empty() {
-                objects.add_what_opens_tokens(&world).await;
-            }
-            Ok(objects)
-        })?
+    let (namespace, objects) = if args.paths.is_empty() {
+        world::ask(async { gather(args, &args.choice.world().await?).await })?
     } else {
-        Objects::of_files(&args.paths)
+        (args.namespace.clone().unwrap_or_else(|| "default".to_owned()), Objects::of_files(&args.paths))
     };
     let line = objects.line();
-    let answer = question::ask(args, objects)?;
+    let answer = question::ask(args, &namespace, objects)?;
     output::print(&answer, args.output, colour, |answer, _| page::page(answer, &line))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -39,7 +39,11 @@ pub(super) struct Answer {
     pub(super) sessions: Vec<Effect>,
 }
 
-pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
+/// What becomes of the request of a client in this namespace.
+///
+/// # Errors
+/// The URL names nothing that routes are attached to.
+pub(super) fn ask(args: &Args, namespace: &str, mut objects: Objects) -> anyhow::Result<Answer> {
     let uri: Uri = args
         .url
         .parse()
@@ -50,7 +54,7 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     let scheme =
         uri.scheme_str().with_context(|| format!("{0:?} has no scheme; write http://{0}", args.url))?;
     let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let service = service(authority.host(), port, &args.namespace)?;
+    let service = service(authority.host(), port, namespace)?;
     let Some(object) = objects.object("Service", &service.service.namespace, &service.service.name) else {
         bail!(
             "there is no Service {}; requests to {} are nobody's of the mesh and pass through",
@@ -63,10 +67,10 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     let mut notes = std::mem::take(&mut objects.notes);
     notes.extend(domain_note(authority.host(), &service));
     if let Some(client) = &args.from {
-        notes.extend(client_note(client, &args.namespace, &objects)?);
+        notes.extend(client_note(client, namespace, &objects)?);
     }
 
-    let key = Key::RouteTable { client_namespace: args.namespace.clone(), service: service.clone() };
+    let key = Key::RouteTable { client_namespace: namespace.to_owned(), service: service.clone() };
     let world = objects.world.clone();
     let index = objects.into_index();
     let Body::RouteTable(table) = index.body(&key) else {
@@ -74,18 +78,13 @@ pub(super) fn ask(args: &Args, mut objects: Objects) -> anyhow::Result<Answer> {
     };
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
-    let remarks = remark::about(&index, &table, &args.namespace);
+    let remarks = remark::about(&index, &table, namespace);
     let (decision, rule) = decide(&table, &asked, remark::of_itself(&remarks))?;
-    let request = session::Request {
-        index: &index,
-        namespace: &args.namespace,
-        headers: &headers,
-        now: SystemTime::now(),
-    };
+    let request = session::Request { index: &index, namespace, headers: &headers, now: SystemTime::now() };
     let sessions = rule.map(|rule| session::effects(&request, rule)).transpose()?.unwrap_or_default();
     Ok(Answer {
         world,
-        request: format!("{} {} from a client in namespace {}", args.method, args.url, args.namespace),
+        request: format!("{} {} from a client in namespace {namespace}", args.method, args.url),
         service: format!("Service {}", table.parent),
         notes,
         remarks,
@@ -160,8 +159,10 @@ mod tests {
     use std::fs;
 
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
+    use crate::{explain::gather, world::scripted};
 
     #[derive(Parser)]
     struct Line {
@@ -209,8 +210,18 @@ spec:
     fn explain_of(manifests: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join("all.yaml"), manifests)?;
-        let line = Line::parse_from(["explain", "-n", "shop"].iter().chain(arguments));
-        ask(&line.args, Objects::of_files(&[directory.path().to_owned()]))
+        let line = Line::parse_from(["explain"].iter().chain(arguments));
+        ask(&line.args, "shop", Objects::of_files(&[directory.path().to_owned()]))
+    }
+
+    #[tokio::test]
+    async fn the_clients_namespace_is_the_contexts_unless_one_is_named() {
+        for (arguments, expected) in [(&[][..], "shop"), (&["-n", "lab"], "lab")] {
+            let line = Line::parse_from(["explain", "http://web/"].iter().chain(arguments));
+            let world = scripted::world_of("shop", vec![("/version", json!({"gitVersion": "v1.34.4"}))]);
+            let (namespace, _) = gather(&line.args, &world).await.unwrap();
+            assert_eq!(namespace, expected);
+        }
     }
 
     #[test]
