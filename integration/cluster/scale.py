@@ -2,12 +2,12 @@
 """A large cluster as a controller meets it: Services, for each an EndpointSlice, and the pods that it names.
 
   cluster run integration/cluster/scale.py fill SERVICES PODS_PER_SERVICE
-  cluster run integration/cluster/scale.py start GAMUT
+  cluster run integration/cluster/scale.py start GAMUT [SECONDS MIB]
 
 `fill` creates them; what is there already stays. The pods are never scheduled and have no status: they are what a controller has to
 read, not what a node has to run, and kube-proxy is told to leave the Services alone. `start` runs `GAMUT controller` until it knows
-everything that exists, and prints how long that took and how much memory. Run it inside the cluster's namespaces, where KUBECONFIG
-names an admin's token.
+everything that exists, and prints how long that took and how much memory; it fails where that is more than SECONDS or MIB. Run it inside
+the cluster's namespaces, where KUBECONFIG names an admin's token.
 """
 import concurrent.futures, http.client, json, os, re, ssl, subprocess, sys, threading, time
 
@@ -98,7 +98,7 @@ def fill(services, pods):
                 print(f"{done} Services after {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def start(gamut):
+def start(gamut, seconds=None, mib=None):
     # It writes nothing that matters: without a CA it serves nobody.
     command = [gamut, "controller", "--kubeconfig", os.environ["KUBECONFIG"], "--ca-address", "127.0.0.1:1",
                "--listen", "127.0.0.1:15012", "--admin", "127.0.0.1:15014"]
@@ -117,12 +117,14 @@ def start(gamut):
     controller.communicate()
     print(f"knows everything after {took:.1f} s ({cpu:.1f} s of CPU), "
           f"with {memory['VmRSS']:.0f} MiB of memory, {memory['VmHWM']:.0f} MiB at most")
+    if seconds and (took > float(seconds) or memory["VmHWM"] > float(mib)):
+        sys.exit(f"it may take {seconds} s and {mib} MiB")
 
 
 match sys.argv[1:]:
     case ["fill", services, pods]:
         fill(int(services), int(pods))
-    case ["start", gamut]:
-        start(gamut)
+    case ["start", gamut] | ["start", gamut, _, _]:
+        start(*sys.argv[2:])
     case _:
         sys.exit(__doc__)
