@@ -3,19 +3,19 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{
     MuxError,
-    frame::{HEADER_BYTES, Header, Kind},
+    frame::{HEADER_BYTES, Header},
     out::Out,
     state::{Opened, Shared},
 };
@@ -36,17 +36,18 @@ thread_local! {
 pub(super) struct Mover<IO> {
     io: IO,
     shared: Arc<Shared>,
-    /// The frame whose content is being read. Of data, `number` is what is still to come.
-    frame: Option<Header>,
-    /// What of it, or of what is in front of a frame, has been read.
-    rest: Vec<u8>,
+    /// What has been read of what is in front of a frame's content.
+    front: Vec<u8>,
+    /// The frame whose content is being read, and what there is of it. A frame isn't given on in parts: its sender had all
+    /// of it.
+    frame: Option<(Header, BytesMut)>,
     writing: Out,
     unflushed: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
     pub(super) fn new(io: IO, shared: Arc<Shared>) -> Self {
-        Self { io, shared, frame: None, rest: Vec::new(), writing: Out::default(), unflushed: false }
+        Self { io, shared, front: Vec::new(), frame: None, writing: Out::default(), unflushed: false }
     }
 
     /// Moves what can be moved, and gives the requests that come to `opened`. Ready when the connection has ended.
@@ -68,7 +69,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
     /// Writes what is left, and says that nothing follows.
     pub(super) async fn close(mut self) {
         let closed = poll_fn(|cx| {
-            std::task::ready!(self.poll_write(cx))?;
+            ready!(self.poll_write(cx))?;
             Pin::new(&mut self.io).poll_shutdown(cx).map_err(MuxError::from)
         });
         if let Err(error) = closed.await {
@@ -88,15 +89,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
                 break Poll::Pending;
             }
             reads += 1;
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => break Poll::Ready(MuxError::Ended),
-                Poll::Ready(Ok(())) => {
-                    if let Err(error) = self.take_in(buffer.filled(), opened) {
-                        break Poll::Ready(error);
-                    }
-                }
-                Poll::Ready(Err(error)) => break Poll::Ready(error.into()),
+            let polled = match self.frame.take() {
+                Some((header, content)) => self.poll_rest(header, content, cx, opened),
+                None => self.poll_frames(&mut scratch, cx, opened),
+            };
+            match polled {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => break Poll::Ready(error),
                 Poll::Pending => break Poll::Pending,
             }
         };
@@ -104,52 +103,70 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
         ended
     }
 
+    /// Reads whatever comes next.
+    fn poll_frames(
+        &mut self,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+        opened: &mut impl FnMut(Opened),
+    ) -> Poll<Result<(), MuxError>> {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(MuxError::Ended));
+        }
+        Poll::Ready(self.take_in(buffer.filled(), opened))
+    }
+
+    /// Reads what is missing of a frame, straight to where it stays.
+    fn poll_rest(
+        &mut self,
+        header: Header,
+        mut content: BytesMut,
+        cx: &mut Context<'_>,
+        opened: &mut impl FnMut(Opened),
+    ) -> Poll<Result<(), MuxError>> {
+        let missing = header.content() - content.len();
+        let polled = pin!(self.io.read_buf(&mut (&mut content).limit(missing))).poll(cx);
+        if content.len() < header.content() {
+            self.frame = Some((header, content));
+            return match ready!(polled)? {
+                0 => Poll::Ready(Err(MuxError::Ended)),
+                _ => Poll::Ready(Ok(())),
+            };
+        }
+        Poll::Ready(self.give(header, content.freeze(), opened))
+    }
+
     /// Cuts what was read into frames.
     fn take_in(&mut self, mut read: &[u8], opened: &mut impl FnMut(Opened)) -> Result<(), MuxError> {
         loop {
-            let header = match self.frame {
-                Some(header) => header,
-                None => {
-                    let Some(bytes) = self.collect(HEADER_BYTES, &mut read) else { return Ok(()) };
-                    let bytes = <[u8; HEADER_BYTES]>::try_from(&*bytes).ok();
-                    let header = bytes.and_then(Header::read);
-                    *self.frame.insert(header.ok_or(MuxError::Violation("no frame that is known"))?)
-                }
-            };
-            let content = if header.kind == Kind::Data {
-                // Data isn't waited for.
-                let length = header.number.min(read.len());
-                if length == 0 && header.number > 0 {
-                    return Ok(());
-                }
-                take(&mut read, length)
-            } else {
-                match self.collect(header.content(), &mut read) {
-                    Some(content) => content,
-                    None => return Ok(()),
-                }
-            };
-            let mut header = header;
-            if header.kind == Kind::Data && content.len() < header.number {
-                self.frame = Some(Header { number: header.number - content.len(), ..header });
-                header.is_last = false;
-            } else {
-                self.frame = None;
+            let missing = HEADER_BYTES - self.front.len();
+            let (front, behind) = read.split_at(missing.min(read.len()));
+            self.front.extend_from_slice(front);
+            let Ok(bytes) = <[u8; HEADER_BYTES]>::try_from(self.front.as_slice()) else { return Ok(()) };
+            self.front.clear();
+            let header = Header::read(bytes).ok_or(MuxError::Violation("no frame that is known"))?;
+            if behind.len() < header.content() {
+                let mut content = BytesMut::with_capacity(header.content());
+                content.extend_from_slice(behind);
+                self.frame = Some((header, content));
+                return Ok(());
             }
-            if let Some(request) = self.shared.take_in(header, content)? {
-                opened(request);
-            }
+            let (content, next) = behind.split_at(header.content());
+            self.give(header, Bytes::copy_from_slice(content), opened)?;
+            read = next;
         }
     }
 
-    /// The next `length` bytes, once all of them are here.
-    fn collect(&mut self, length: usize, read: &mut &[u8]) -> Option<Bytes> {
-        if self.rest.is_empty() && read.len() >= length {
-            return Some(take(read, length));
-        }
-        let missing = length - self.rest.len();
-        self.rest.extend_from_slice(&take(read, missing.min(read.len())));
-        (self.rest.len() == length).then(|| mem::take(&mut self.rest).into())
+    fn give(
+        &mut self,
+        header: Header,
+        content: Bytes,
+        opened: &mut impl FnMut(Opened),
+    ) -> Result<(), MuxError> {
+        self.shared.take_in(header, content)?.into_iter().for_each(opened);
+        Ok(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), MuxError>> {
@@ -163,10 +180,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
                 self.writing = state.take_out(empty);
             }
             self.unflushed = true;
-            std::task::ready!(self.writing.poll_write(&mut self.io, cx))?;
+            ready!(self.writing.poll_write(&mut self.io, cx))?;
         }
         if self.unflushed {
-            std::task::ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -177,10 +194,4 @@ impl<IO> Drop for Mover<IO> {
     fn drop(&mut self) {
         self.shared.end(MuxError::Ended);
     }
-}
-
-fn take(read: &mut &[u8], length: usize) -> Bytes {
-    let (taken, left) = read.split_at(length.min(read.len()));
-    *read = left;
-    Bytes::copy_from_slice(taken)
 }

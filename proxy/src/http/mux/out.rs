@@ -16,8 +16,8 @@ use super::frame::{HEADER_BYTES, Header, Kind};
 
 /// Parts of bodies up to this size are copied: cheaper than a write of several pieces.
 const SMALL_BYTES: usize = 4 * 1024;
-/// With so much to be written, bodies wait.
-const FULL_BYTES: usize = 64 * 1024;
+/// With so much to be written, bodies wait: as much as a window, so that one body alone doesn't.
+const FULL_BYTES: usize = 256 * 1024;
 /// How many pieces are written at once.
 const PIECES: usize = 16;
 /// A larger buffer isn't kept for the next frames.

@@ -176,8 +176,7 @@ impl Shared {
         Ok((Reader(held()), (!is_whole).then(|| Writer(held()))))
     }
 
-    /// Takes a frame of the peer's in, and returns the request that it opens. Data may come in pieces of its frame, the
-    /// last of which `header` calls so.
+    /// Takes a frame of the peer's in, and returns the request that it opens.
     pub(super) fn take_in(
         self: &Arc<Self>,
         header: Header,
