@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -213,15 +214,15 @@ pub fn has_ipv6() -> bool {
     Socket::new(Domain::IPV6, Type::STREAM, None).and_then(|socket| socket.bind(&loopback.into())).is_ok()
 }
 
-/// Where a redirected connection was going.
+/// Where a redirected connection of `peer` was going.
 ///
 /// # Errors
 /// If the connection wasn't redirected, or connection tracking has forgotten it.
-pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+pub fn original_destination(stream: &TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
     // A dual-stack listener sees IPv4 peers at mapped addresses; the kernel keeps their original destination
     // under IPv4.
-    let original = if stream.peer_addr()?.ip().to_canonical().is_ipv4() {
+    let original = if peer.ip().to_canonical().is_ipv4() {
         socket.original_dst_v4()?
     } else {
         socket.original_dst_v6()?
@@ -257,14 +258,15 @@ pub fn expect_progress(stream: &TcpStream) {
 }
 
 /// The options that every connection of the data path has: small writes leave at once, and a peer that
-/// vanished without a word while nothing was to be sent is noticed after some two minutes.
-pub fn settle(stream: &TcpStream) {
+/// vanished without a word while nothing was to be sent is noticed after some two minutes. A listener's connections have
+/// them from the listener.
+pub fn settle(socket: &impl AsFd) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(20))
         .with_retries(3);
-    let set = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
-    if let Err(error) = set {
+    let socket = SockRef::from(socket);
+    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
         // The peer is gone already; whoever reads or writes next finds out.
         tracing::trace!(%error, "socket options");
     }

@@ -97,7 +97,8 @@ fn original_destination(stream: TcpStream) -> SocketAddr {
     stream.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let _inside = runtime.enter();
-    gamut_proxy::tcp::original_destination(&tokio::net::TcpStream::from_std(stream).unwrap()).unwrap()
+    let peer = stream.peer_addr().unwrap();
+    gamut_proxy::tcp::original_destination(&tokio::net::TcpStream::from_std(stream).unwrap(), peer).unwrap()
 }
 
 #[test]

@@ -39,9 +39,9 @@ impl Inbound {
                 () = self.0.drain.reached(Phase::Closing) => return,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, caller)) => {
                     let inbound = self.clone();
-                    tokio::spawn(async move { inbound.take(stream).await });
+                    tokio::spawn(async move { inbound.take(stream, caller).await });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -53,11 +53,11 @@ impl Inbound {
     }
 
     /// A redirected connection: learns where it was going.
-    async fn take(&self, stream: TcpStream) {
+    async fn take(&self, stream: TcpStream, caller: SocketAddr) {
         let open = self.0.telemetry.connection(Direction::Inbound);
         self.0.drain.arrived();
         let limit = self.0.settings.max_connections;
-        match tcp::original_destination(&stream) {
+        match tcp::original_destination(&stream, caller) {
             Ok(destination) if open.open() > limit.into() => {
                 self.refuse(&Refusal::TooMany(limit), destination);
                 stream.break_off();

@@ -20,11 +20,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl Outbound {
     /// Serves the connections of a listener until the future is dropped. Those that were accepted go on.
     pub async fn serve(&self, listener: &TcpListener) {
+        tcp::settle(listener);
+        let entrance = listener.local_addr().ok();
         loop {
             match listener.accept().await {
                 Ok((stream, client)) => {
                     let outbound = self.clone();
-                    tokio::spawn(async move { outbound.accepted(stream, client).await });
+                    tokio::spawn(async move { outbound.accepted(stream, client, entrance).await });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -35,9 +37,8 @@ impl Outbound {
         }
     }
 
-    async fn accepted(&self, stream: TcpStream, client: SocketAddr) {
-        tcp::settle(&stream);
-        let destination = match tcp::original_destination(&stream) {
+    async fn accepted(&self, stream: TcpStream, client: SocketAddr, entrance: Option<SocketAddr>) {
+        let destination = match tcp::original_destination(&stream, client) {
             Ok(destination) => destination,
             Err(error) => {
                 // Somebody dialled the listener itself.
@@ -45,9 +46,7 @@ impl Outbound {
                 return stream.break_off();
             }
         };
-        if self.is_own(destination)
-            || stream.local_addr().is_ok_and(|local| tcp::canonical(local) == destination)
-        {
+        if self.is_own(destination) || entrance == Some(destination) {
             tracing::debug!(%client, %destination, "a connection to the proxy's own port is closed");
             return stream.break_off();
         }
