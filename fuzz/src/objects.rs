@@ -24,8 +24,11 @@ static BASE: LazyLock<Vec<Object>> = LazyLock::new(|| {
 /// error is about a line that is there.
 pub(crate) fn manifest(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    let lines = u64::try_from(text.lines().count()).expect("a short input") + 1;
-    for read in objects(text, text.starts_with('{')) {
+    let is_json = text.starts_with('{');
+    // YAML has one more end of a line than everybody else (YAML 1.2, section 5.4).
+    let breaks = text.replace("\r\n", "\n").matches(|c| c == '\n' || (c == '\r' && !is_json)).count();
+    let lines = u64::try_from(breaks).expect("a short input") + 1;
+    for read in objects(text, is_json) {
         match read {
             Err(error) => {
                 let message = error.to_string();

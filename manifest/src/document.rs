@@ -1,9 +1,10 @@
 //! A file's text cut into documents and parsed, each with the line it starts at.
 //!
 //! YAML is cut at its document markers before it is parsed: no scalar can contain one (YAML 1.2, section
-//! 9.1.2), so the cut is exact, and a syntax error in one document costs only that one.
+//! 9.1.2), so the cut is exact, and a syntax error in one document costs only that one. Lines are what YAML calls lines,
+//! here and in the parser: a carriage return alone ends one too (section 5.4).
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ fn parse_json(text: &str) -> Vec<Document> {
 
 fn parse_yaml(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    for (index, (offset, text)) in yaml_documents(text).into_iter().enumerate() {
+    for (index, (offset, text)) in yaml_documents(&with_line_feeds(text)).into_iter().enumerate() {
         let blank = |line: &&str| {
             let line = line.trim();
             line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "---"
@@ -71,6 +72,11 @@ fn parse_yaml(text: &str) -> Vec<Document> {
     documents
 }
 
+/// Each line break as a line feed, which is what the parser makes of it in a scalar.
+fn with_line_feeds(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n").into() } else { text.into() }
+}
+
 /// Cuts at lines that are `---` or begin with `--- `; gives each document with the number of lines before it. The
 /// marker's line stays with its document, because content may follow on it.
 fn yaml_documents(text: &str) -> Vec<(u64, String)> {
@@ -78,7 +84,7 @@ fn yaml_documents(text: &str) -> Vec<(u64, String)> {
     for (number, line) in text.trim_start_matches('\u{feff}').split_inclusive('\n').enumerate() {
         let marker = line
             .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n']));
         let in_directives = documents.last().is_some_and(|(_, text)| {
             text.lines().all(|line| line.is_empty() || line.starts_with(['#', '%']))
         });

@@ -204,6 +204,17 @@ fn lines_are_those_of_the_file_and_not_of_the_document() {
 }
 
 #[test]
+fn a_carriage_return_alone_ends_a_line_as_yaml_has_it() {
+    let cut = SERVICE.replace('\n', "\r");
+    let directory = directory(&[("x.yaml", &format!("{cut}---\rkind: [\r\r\n"))]);
+    assert_eq!(names(&load(&[directory.path().to_path_buf()]).0), ["Service shop/web"]);
+    let lines = SERVICE.lines().count() as u64;
+    let (_, errors) = load(&[directory.path().to_path_buf()]);
+    let (line, _) = errors[0].at.unwrap();
+    assert!((lines + 2..=lines + 4).contains(&line), "{}", errors[0]);
+}
+
+#[test]
 fn broken_json_says_where() {
     let directory = directory(&[("x.json", "{\n  \"kind\": \n}")]);
     assert_eq!(said(&directory), ["x.json:3:1: not valid JSON: expected value"]);

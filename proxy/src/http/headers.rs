@@ -50,9 +50,6 @@ pub enum BadRequest {
     /// The body is encoded for the connection in a way that only the client's side of it understands.
     #[error("the body has a transfer coding other than chunked")]
     TransferCoding,
-    /// RFC 9112 section 6.1: never more than once.
-    #[error("the body is chunked more than once")]
-    ChunkedTwice,
     /// RFC 9113 section 8.2.1: malformed. HTTP/1.1's reader takes the blank off, and sees another value than was matched.
     #[error("a field's value begins or ends with a blank")]
     Blank,
@@ -63,7 +60,7 @@ pub enum BadRequest {
 
 /// An answer that no proxy may pass on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the answer's body has a transfer coding other than chunked, or that one more than once")]
+#[error("the answer's body has a transfer coding other than chunked")]
 pub struct BadAnswer;
 
 /// What a client wants besides an answer.
@@ -85,13 +82,6 @@ static CONNECTION_FIELDS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// What is left to undo of a body when `chunked` has been taken off its end.
-enum Coded {
-    Not,
-    ChunkedAgain,
-    Otherwise,
-}
-
 impl BadRequest {
     /// How it is answered: 501 what isn't known here (RFC 9112 section 6.1), 405 a CONNECT, and 400 everything else.
     pub fn reason(self) -> Reason {
@@ -102,29 +92,8 @@ impl BadRequest {
             | Self::SeveralHosts
             | Self::InvalidHost
             | Self::InvalidTarget
-            | Self::ChunkedTwice
             | Self::Blank
             | Self::Quoted => Reason::BadRequest,
-        }
-    }
-}
-
-impl Coded {
-    /// By the `Transfer-Encoding` that the message came with. Its codings end at the connection, as the field does: a
-    /// body that keeps one and loses the other reaches nobody as it was meant.
-    fn of(headers: &HeaderMap) -> Self {
-        // An empty item is none (RFC 9110 section 5.6.1).
-        let mut codings = list(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty());
-        let mut chunked = 0;
-        if codings.any(|coding| {
-            chunked += 1;
-            !coding.eq_ignore_ascii_case(b"chunked")
-        }) {
-            Self::Otherwise
-        } else if chunked > 1 {
-            Self::ChunkedAgain
-        } else {
-            Self::Not
         }
     }
 }
@@ -147,10 +116,8 @@ pub fn normalize_request(head: &mut request::Parts) -> Result<Wishes, BadRequest
     }
     let mut wishes = Wishes::default();
     if is_about_connection(&head.headers) {
-        match Coded::of(&head.headers) {
-            Coded::Not => {}
-            Coded::ChunkedAgain => return Err(BadRequest::ChunkedTwice),
-            Coded::Otherwise => return Err(BadRequest::TransferCoding),
+        if is_coded(&head.headers) {
+            return Err(BadRequest::TransferCoding);
         }
         wishes = Wishes { upgrade: wanted_upgrade(head), trailers: wants_trailers(&head.headers) };
         strip_connection_fields(&mut head.headers);
@@ -178,7 +145,7 @@ pub fn normalize_response(head: &mut response::Parts) -> Result<(), BadAnswer> {
     if !is_about_connection(&head.headers) {
         return Ok(());
     }
-    if !matches!(Coded::of(&head.headers), Coded::Not) {
+    if is_coded(&head.headers) {
         return Err(BadAnswer);
     }
     let keeps_upgrade = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
@@ -275,6 +242,15 @@ fn is_about_connection(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| *name == header::CONNECTION || CONNECTION_FIELDS.contains(name))
 }
 
+/// Whether anything is left to undo of a body when `chunked` has been taken off its end. Its codings end at the connection, as the
+/// field does: a body that keeps one and loses the other reaches nobody as it was meant. That `chunked` stands there once is
+/// checked where the head is read.
+fn is_coded(headers: &HeaderMap) -> bool {
+    // An empty item is none (RFC 9110 section 5.6.1).
+    let mut codings = list(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty());
+    codings.any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+}
+
 /// Takes out what is about this connection only.
 pub fn strip_connection_fields(headers: &mut HeaderMap) {
     if !is_about_connection(headers) {
@@ -367,8 +343,9 @@ fn settle_target(head: &mut request::Parts) -> Result<(), BadRequest> {
     let target = head.uri.path_and_query().ok_or(BadRequest::InvalidTarget)?;
     let whole_server = target.as_str() == "*" && head.method == Method::OPTIONS;
     if !target.as_str().starts_with('/') && !whole_server {
-        // An absolute-form target may have a query alone: "http://host?query".
-        if head.uri.authority().is_none() || !target.as_str().starts_with('?') {
+        // An absolute-form target may have a query alone: "http://host?query". A `:path` may not (RFC 9113 section 8.3.1).
+        let absolute = head.uri.authority().is_some() && head.version != Version::HTTP_2;
+        if !absolute || !target.as_str().starts_with('?') {
             return Err(BadRequest::InvalidTarget);
         }
     }
@@ -379,7 +356,8 @@ fn settle_target(head: &mut request::Parts) -> Result<(), BadRequest> {
         };
         head.uri = origin_form(target);
     }
-    Ok(())
+    // A fragment alone is no target (RFC 9110 section 7.1). The library cuts it off, and calls what is left "" here and "/" there.
+    if head.uri.path().is_empty() { Err(BadRequest::InvalidTarget) } else { Ok(()) }
 }
 
 /// A URI of a path and query alone.

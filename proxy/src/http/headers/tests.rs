@@ -149,6 +149,28 @@ fn targets_without_a_path_are_refused() {
 }
 
 #[test]
+fn a_path_of_http_2_begins_with_a_slash_and_is_not_a_fragment_alone() {
+    // As the h2 crate makes them of `:authority` and `:path`.
+    let h2 = |path: &str| {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(Authority::from_static("web.shop"));
+        parts.path_and_query = Some(path.parse().unwrap());
+        let mut head = request(Version::HTTP_2, "/", &[]);
+        head.uri = Uri::from_parts(parts).unwrap();
+        head
+    };
+    for path in ["#", "#admin", "#?a", "?a", "?#", "*"] {
+        assert_eq!(refused(h2(path)), BadRequest::InvalidTarget, "{path}");
+        let mut nameless = h2(path);
+        nameless.uri = nameless.uri.path_and_query().cloned().unwrap().into();
+        nameless.headers.insert("host", HeaderValue::from_static("web.shop"));
+        assert_eq!(refused(nameless), BadRequest::InvalidTarget, "{path} beside a Host");
+    }
+    assert_eq!(normalized(h2("/a?b#c")).0.uri, "/a?b");
+}
+
+#[test]
 fn cookie_crumbs_become_one_cookie() {
     let (head, _) =
         normalized(request(Version::HTTP_2, "http://web/", &[("cookie", "a=1"), ("cookie", "b=2; c=3")]));
