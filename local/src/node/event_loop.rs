@@ -23,10 +23,7 @@ use super::{
 use crate::{
     control::{Event, Order, Request, Status, Wait},
     internal::MachineConfig,
-    pod::{
-        output,
-        worker::{Report, log_file},
-    },
+    pod::{output, worker::Report},
 };
 
 /// Patience and lasting problems are looked at this often.
@@ -170,7 +167,7 @@ impl Node {
         for Crash { container, exit } in self.cluster.kubelet.take(report) {
             let Some(pod) = self.cluster.kubelet.get(&uid) else { continue };
             let how = exit.in_words();
-            let last = output::last_words(&log_file(&pod.plan, &container), &exit);
+            let last = output::last_words(&output::log_file(&pod.plan, &container), &exit);
             let last = last.map(|line| format!("; it printed last: {line}")).unwrap_or_default();
             let line = format!("{}: container {container:?} {how}{last}", pod.title());
             let event = self.progress.crashed(format!("{uid}/{container}"), line, Instant::now());

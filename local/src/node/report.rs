@@ -24,7 +24,6 @@ use crate::{
         environment,
         lifecycle::{Container, Role, Run},
         output,
-        worker::log_file,
     },
 };
 
@@ -215,7 +214,7 @@ pub(crate) fn logs(
         (Target::Node, None) => Err("name a component: ca or controller".to_owned()),
         _ => find(cluster, target, namespace).and_then(|pod| {
             let (name, _) = pod.container_process(container).ok_or_else(|| no_container(pod, container))?;
-            Ok(log_file(&pod.plan, name))
+            Ok(output::log_file(&pod.plan, name))
         }),
     };
     file.map_or_else(Answer::error, |file| {

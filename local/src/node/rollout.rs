@@ -138,7 +138,7 @@ pub(crate) fn single(name: &str, members: &[Member]) -> Steps {
     }
 }
 
-/// Pods of a workload that restarts them for ever don't end by themselves, unless their sandbox was lost.
+/// Pods of a workload that restarts them for ever don't end by themselves, unless something went wrong that their restarts can't mend.
 fn ended(members: &[Member]) -> Vec<String> {
     uids(members.iter().filter(|pod| pod.outcome.is_some() && !pod.terminating))
 }

@@ -141,6 +141,22 @@ impl Container {
         self.last = Some(exit);
     }
 
+    /// Its pod has a new sandbox: it starts again, unless it has ended for good by itself. What was ended with the old sandbox counts
+    /// as having failed.
+    pub(crate) fn begin_anew(&mut self, policy: RestartPolicy, now: Instant) {
+        let Run::Ended(exit) = &self.run else { return };
+        let again = match (self.role, policy) {
+            (Role::Init | Role::Sidecar, RestartPolicy::Always | RestartPolicy::OnFailure)
+            | (Role::App, RestartPolicy::Always) => true,
+            (Role::App, RestartPolicy::OnFailure) => exit.code != 0,
+            (_, RestartPolicy::Never) => false,
+        };
+        if again {
+            self.restarts += 1;
+            self.run = Run::Waiting { due: now };
+        }
+    }
+
     /// What an exit leads to: another start, sooner or later, or the end.
     pub(crate) fn exited(&mut self, exit: Exit, policy: RestartPolicy, ran: Duration, now: Instant) {
         self.started = false;
@@ -305,6 +321,28 @@ mod tests {
         app.exited(exit(1), RestartPolicy::Always, STABLE, now);
         assert_eq!(app.run, Run::Waiting { due: now });
         assert_eq!(app.restarts, 10);
+    }
+
+    #[test]
+    fn in_a_new_sandbox_all_begins_with_the_init_containers_again_but_what_may_not_restart() {
+        let now = Instant::now();
+        let after = |policy| {
+            let mut pod = pod(now);
+            pod.iter_mut().for_each(|container| container.ended(exit(0)));
+            pod[4].ended(exit(143));
+            pod.iter_mut().for_each(|container| container.begin_anew(policy, now));
+            pod
+        };
+        let mut always = after(RestartPolicy::Always);
+        assert_eq!(next(&always, false, now).start, [0], "the others wait for it");
+        assert_eq!(always.iter().map(|container| container.restarts).collect::<Vec<_>>(), [1; 5]);
+        always[0].ended(exit(0));
+        assert_eq!(next(&always, false, now).start, [1]);
+
+        let on_failure = after(RestartPolicy::OnFailure);
+        assert!(matches!(on_failure[3].run, Run::Ended(_)), "it had succeeded");
+        assert!(matches!(on_failure[4].run, Run::Waiting { .. }));
+        assert_eq!(outcome(&after(RestartPolicy::Never)), Some(false));
     }
 
     #[test]

@@ -15,8 +15,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::lifecycle::Exit;
-use crate::control::{Event, LogPlace};
+use super::{lifecycle::Exit, plan::PodPlan};
+use crate::{
+    control::{Event, LogPlace},
+    paths,
+};
 
 /// A file that has grown this long becomes the old one of two. They live in memory.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -157,9 +160,20 @@ pub(crate) fn last_words(path: &Path, exit: &Exit) -> Option<String> {
     text.lines().last().map(str::to_owned)
 }
 
+/// Where a container's output is kept.
+pub(crate) fn log_file(plan: &PodPlan, container: &str) -> PathBuf {
+    log_directory(plan).join(format!("{container}.log"))
+}
+
+/// As kubelet names it.
+fn log_directory(plan: &PodPlan) -> PathBuf {
+    Path::new(paths::LOGS).join(format!("{}_{}_{}", plan.namespace, plan.name, plan.uid))
+}
+
 /// Forgets a pod's logs.
-pub(crate) fn remove(directory: &Path) {
-    match fs::remove_dir_all(directory) {
+pub(crate) fn remove(plan: &PodPlan) {
+    let directory = log_directory(plan);
+    match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::debug!(directory = %directory.display(), %error, "a pod's logs are left");
         }

@@ -65,7 +65,7 @@ pub(crate) enum SandboxError {
 pub(crate) struct Sandbox {
     /// Its process, whose namespaces are the pod's.
     pub(crate) process: i32,
-    _child: Child,
+    child: Child,
     _stdin: ChildStdin,
 }
 
@@ -90,7 +90,13 @@ impl Sandbox {
         links.attach(interface, process, &spec.addresses).await?;
         stdin.write_all(b"go\n").await?;
         expect(&mut progress, Progress::Ready).await?;
-        Ok(Self { process, _child: child, _stdin: stdin })
+        Ok(Self { process, child, _stdin: stdin })
+    }
+
+    /// Waits until its process has ended, which isn't its own doing. The namespaces are left to the containers that run.
+    pub(crate) async fn ended(&mut self) {
+        // It can't fail: nobody else reaps this child.
+        let _ = self.child.wait().await;
     }
 }
 

@@ -2,15 +2,10 @@
 //!
 //! It gets one order, to stop, and reports its state whenever it has changed. Termination goes as in Kubernetes: preStop
 //! hooks of all containers at once, SIGTERM to the app's containers, then to the sidecars in reverse order, SIGKILL when
-//! the grace period is over.
+//! the grace period is over. A sandbox that is killed takes its containers along in the same way, and all of them, init
+//! containers first, are started again in a new one.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -35,7 +30,7 @@ use super::{
     supervisor::{self, Launch, Note},
     volumes::{self, VolumePlan},
 };
-use crate::{control::Event, net::links::Links, node::tokens::Tokens, paths};
+use crate::{control::Event, net::links::Links, node::tokens::Tokens};
 
 /// What cannot be made now is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -99,7 +94,7 @@ pub(crate) async fn run(
     drop(worker.sandbox.take());
     worker.shared.links.detach(&interface).await;
     worker.files.remove();
-    output::remove(&log_directory(&worker.plan));
+    output::remove(&worker.plan);
     // The node outlives its workers, except when it ends itself.
     let _ = worker.reports.send(Report::Gone { uid });
 }
@@ -125,8 +120,21 @@ struct Worker {
 }
 
 impl Worker {
-    /// From nothing to a pod that runs; returns only when the pod has ended by itself.
+    /// Returns only when the pod has ended by itself.
     async fn live(&mut self, interface: &str) {
+        loop {
+            self.live_in_a_sandbox(interface).await;
+            if self.state.outcome.is_none() {
+                self.leave_sandbox().await;
+            }
+            if self.state.outcome.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// From nothing to a pod that runs, until it has ended by itself or its sandbox is gone.
+    async fn live_in_a_sandbox(&mut self, interface: &str) {
         while let Err(problem) = self.make_sandbox(interface).await {
             self.hold_up(problem).await;
         }
@@ -147,6 +155,7 @@ impl Worker {
             }
             tokio::select! {
                 Some((index, note)) = self.inbox.recv() => self.take_note(index, note),
+                () = ended(&mut self.sandbox) => return,
                 () = sleep_until(again.unwrap_or(refresh_at).min(refresh_at)) => {}
                 // The node keeps the other end for as long as it runs.
                 Ok(()) = self.data.changed() => refresh_at = Instant::now(),
@@ -159,6 +168,26 @@ impl Worker {
                 });
             }
         }
+    }
+
+    /// Ends what runs in a sandbox that is gone, as kubelet does, and lets everything begin anew in the next one.
+    async fn leave_sandbox(&mut self) {
+        tracing::warn!(
+            pod = self.plan.name,
+            "its sandbox has ended: its containers are started again in a new one"
+        );
+        self.sandbox = None;
+        self.state.sandbox = None;
+        self.state.problem = Some("its sandbox has ended, and is made anew".to_owned());
+        self.report();
+        self.end_containers(watch::channel(Some(self.in_its_own_time())).1).await;
+        self.orders.clear();
+        self.subjects.clear();
+        self.state.initialized = false;
+        let now = Instant::now();
+        self.state.containers.iter_mut().for_each(|container| container.begin_anew(self.plan.restart, now));
+        self.state.outcome = lifecycle::outcome(&self.state.containers);
+        self.report();
     }
 
     /// Reports what doesn't work, and waits until it may: for a while, or for the ConfigMap that was missing.
@@ -258,7 +287,7 @@ impl Worker {
         };
         let launch = Launch {
             log: Log::new(
-                log_file(&self.plan, &plan.name),
+                output::log_file(&self.plan, &plan.name),
                 source(&self.plan, plan),
                 self.shared.listener.clone(),
             ),
@@ -310,13 +339,24 @@ impl Worker {
 
     /// Ends what still runs, in its order, and waits until all of it has ended and the pod is to go.
     async fn end(&mut self, mut stop: watch::Receiver<Option<Stop>>) {
-        let (alive, watched) = watch::channel(self.alive());
         // A pod that has ended by itself takes its sidecars along, in its own time.
-        let by_itself = Stop { deadline: Instant::now() + self.plan.grace, hooks: true };
         let order = match stop.borrow().is_some() {
             true => stop.clone(),
-            false => watch::channel(Some(by_itself)).1,
+            false => watch::channel(Some(self.in_its_own_time())).1,
         };
+        self.end_containers(order).await;
+        // A pod that has ended by itself stays to be looked at until it is deleted. The node keeps the other end.
+        let _ = stop.wait_for(Option::is_some).await;
+    }
+
+    /// An order that nobody gave.
+    fn in_its_own_time(&self) -> Stop {
+        Stop { deadline: Instant::now() + self.plan.grace, hooks: true }
+    }
+
+    /// Ends the containers that run, in their order, and waits until they have ended.
+    async fn end_containers(&mut self, order: watch::Receiver<Option<Stop>>) {
+        let (alive, watched) = watch::channel(self.alive());
         let mut enders = JoinSet::new();
         for index in self.alive() {
             let (Some(plan), Some(orders)) = (self.plan.containers.get(index), self.orders.get(&index))
@@ -340,8 +380,6 @@ impl Worker {
             self.report();
         }
         enders.abort_all();
-        // A pod that has ended by itself stays to be looked at until it is deleted. The node keeps the other end.
-        let _ = stop.wait_for(Option::is_some).await;
     }
 
     /// Indices of the containers that run.
@@ -370,14 +408,12 @@ impl Worker {
     }
 }
 
-/// Where a container's output is kept.
-pub(crate) fn log_file(plan: &PodPlan, container: &str) -> PathBuf {
-    log_directory(plan).join(format!("{container}.log"))
-}
-
-/// As kubelet names it.
-fn log_directory(plan: &PodPlan) -> PathBuf {
-    Path::new(paths::LOGS).join(format!("{}_{}_{}", plan.namespace, plan.name, plan.uid))
+/// Until a sandbox's process has ended; for ever where there is none.
+async fn ended(sandbox: &mut Option<Sandbox>) {
+    match sandbox {
+        Some(sandbox) => sandbox.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn source(plan: &PodPlan, container: &ContainerPlan) -> String {
