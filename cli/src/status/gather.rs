@@ -2,18 +2,18 @@
 //!
 //! Whether a sidecar has the newest tables takes both: it knows what it holds and uses, the controller what it was sent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use gamut_controller::SubscriberStatus;
 use gamut_local::control::PodReport;
 use gamut_proxy::{
-    admin::{CertificateStatus, ProxyStatus},
+    admin::{CertificateStatus, EndpointsStatus, ProxyStatus},
     tables::{SubscriptionState, TableState},
 };
 use gamut_route::Uid;
 use jiff::Timestamp;
 
-use super::{Certificate, KnownSidecar, Pod, Report, Sessions, Sidecar, Tables};
+use super::{Certificate, Ejected, KnownSidecar, Pod, Report, Sessions, Sidecar, Tables};
 use crate::world::{Mesh, Selection, World};
 
 /// Asks a world.
@@ -105,12 +105,25 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
         }
         None => Some("the sidecar is shutting down".to_owned()),
     };
+    let ejected = ejected(status.endpoints, Timestamp::now());
     KnownSidecar {
         identity: status.identity,
         certificate: status.certificate.and_then(|certificate| self::certificate(&certificate)),
         renewal_error: status.certificate_problem,
         tables,
+        ejected,
     }
+}
+
+/// Sidecars say for how much longer. Those whose time is over at `now` get requests again.
+fn ejected(endpoints: Vec<EndpointsStatus>, now: Timestamp) -> Vec<Ejected> {
+    let of = |EndpointsStatus { backend, ejected, .. }: EndpointsStatus| {
+        ejected.into_iter().filter_map(move |endpoint| {
+            let until = now.checked_add(Duration::from_millis(endpoint.milliseconds_left)).ok()?;
+            Some(Ejected { backend: backend.clone(), address: endpoint.address, pod: endpoint.pod, until })
+        })
+    };
+    endpoints.into_iter().flat_map(of).collect()
 }
 
 /// A certificate begins before it was issued, by what the CA allows clocks to differ.
@@ -194,6 +207,24 @@ mod tests {
             },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn an_ejected_endpoint_is_told_with_its_backend_its_pod_and_its_end() {
+        let endpoints = json!([
+            {"backend": "shop/api:80", "inFlight": 1, "connecting": 0, "shed": 0, "ejections": 0, "ejected": []},
+            {"backend": "shop/web:80", "inFlight": 0, "connecting": 0, "shed": 0, "ejections": 2, "ejected": [
+                {"address": "10.244.0.5:8080", "pod": "web-1", "millisecondsLeft": 5200},
+                {"address": "192.0.2.7:80", "millisecondsLeft": 180_000},
+            ]},
+        ]);
+        let now = "2026-01-31T12:00:00Z".parse().unwrap();
+        let told = serde_json::to_value(ejected(serde_json::from_value(endpoints).unwrap(), now)).unwrap();
+        let expected = json!([
+            {"backend": "shop/web:80", "address": "10.244.0.5:8080", "pod": "web-1", "until": "2026-01-31T12:00:05.2Z"},
+            {"backend": "shop/web:80", "address": "192.0.2.7:80", "pod": null, "until": "2026-01-31T12:03:00Z"},
+        ]);
+        assert_eq!(told, expected);
     }
 
     #[test]

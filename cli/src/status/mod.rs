@@ -3,7 +3,7 @@
 mod gather;
 mod page;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -93,6 +93,21 @@ pub(crate) struct KnownSidecar {
     pub(crate) renewal_error: Option<String>,
     /// What it subscribed to, and how that stands.
     pub(crate) tables: Tables,
+    /// Endpoints that it sends nothing to for a while, because requests to them failed.
+    pub(crate) ejected: Vec<Ejected>,
+}
+
+/// An endpoint that gets nothing from a sidecar for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Ejected {
+    /// Whose endpoint it is: `shop/web:80`.
+    pub(crate) backend: String,
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Its pod's name; `None` for what is no pod.
+    pub(crate) pod: Option<String>,
+    /// Until when.
+    pub(crate) until: Timestamp,
 }
 
 /// A certificate's time.

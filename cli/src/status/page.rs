@@ -3,7 +3,7 @@
 use gamut_proxy::telemetry::SessionOutcome;
 use jiff::Timestamp;
 
-use super::{Certificate, KnownSidecar, Pod, Report, Sidecar};
+use super::{Certificate, Ejected, KnownSidecar, Pod, Report, Sidecar};
 use crate::output::{Age, Cell, Page, Tone};
 
 /// `now` is what ages are counted from.
@@ -24,7 +24,7 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     });
     page.table(0, heading.get(..columns).unwrap_or(&heading), rows);
     sessions(report, &mut page);
-    lists(report, &mut page);
+    lists(report, now, &mut page);
     page.gap();
     verdict(report, &mut page);
     page
@@ -119,7 +119,7 @@ fn tables(sidecar: &KnownSidecar) -> Cell {
 }
 
 /// Everything that doesn't fit into a column, a line each.
-fn lists(report: &Report, page: &mut Page) {
+fn lists(report: &Report, now: Timestamp, page: &mut Page) {
     let mut lines = Vec::new();
     for pod in report.pods.iter().filter(|pod| !has_ended(pod)) {
         let pod_name = format!("{}/{}", pod.namespace, pod.name);
@@ -145,7 +145,11 @@ fn lists(report: &Report, page: &mut Page) {
                     .controller_away
                     .iter()
                     .map(|why| (format!("{pod_name}: {why}"), Tone::Doubtful));
-                lines.extend(renewal.chain(refused).chain(behind).chain(away));
+                let ejected = sidecar
+                    .ejected
+                    .iter()
+                    .map(|endpoint| (format!("{pod_name}: {}", left_aside(endpoint, now)), Tone::Doubtful));
+                lines.extend(renewal.chain(refused).chain(behind).chain(away).chain(ejected));
             }
             None => {}
         }
@@ -158,6 +162,13 @@ fn lists(report: &Report, page: &mut Page) {
         }
         page.say(line, tone);
     }
+}
+
+/// `web-1 (10.244.0.5:8080) of shop/web:80 gets nothing for 12s: requests to it failed`.
+fn left_aside(endpoint: &Ejected, now: Timestamp) -> String {
+    let Ejected { backend, address, pod, until } = endpoint;
+    let name = pod.as_ref().map_or_else(|| address.to_string(), |pod| format!("{pod} ({address})"));
+    format!("{name} of {backend} gets nothing for {}: requests to it failed", Age::between(now, *until))
 }
 
 fn verdict(report: &Report, page: &mut Page) {
@@ -225,6 +236,7 @@ mod tests {
             }),
             renewal_error: None,
             tables,
+            ejected: Vec::new(),
         }))
     }
 
@@ -322,6 +334,28 @@ mod tests {
             vec!["web.yaml:3: Deployment shop/web: spec.replicas: \"two\" is no number".to_owned()];
         report.waiting_for = vec!["pod shop/new".to_owned()];
         insta::assert_snapshot!(page(&report, now(), false).render(false));
+    }
+
+    #[test]
+    fn endpoints_that_get_nothing_are_told_with_whose_they_are_and_for_how_long() {
+        let mut calling = sidecar(GOOD, Tables { subscribed: 9, ..Tables::default() });
+        let Some(Sidecar::Known(known)) = &mut calling else { panic!("a sidecar") };
+        let ejected = |pod: Option<&str>, seconds: i64| Ejected {
+            backend: "shop/web:80".to_owned(),
+            address: "10.244.0.5:8080".parse().unwrap(),
+            pod: pod.map(str::to_owned),
+            until: now() + jiff::SignedDuration::from_secs(seconds),
+        };
+        known.ejected = vec![ejected(Some("web-1"), 12), ejected(None, 180)];
+        let text = page(&report(vec![pod("client", calling)]), now(), false).render(false);
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("gets nothing")).collect();
+        assert_eq!(
+            lines,
+            [
+                "shop/client: web-1 (10.244.0.5:8080) of shop/web:80 gets nothing for 12s: requests to it failed",
+                "shop/client: 10.244.0.5:8080 of shop/web:80 gets nothing for 3m: requests to it failed",
+            ]
+        );
     }
 
     #[test]
