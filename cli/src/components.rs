@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::cleanup;
+use crate::{cleanup, secrets};
 
 /// A process of the mesh. Settings come from flags or the environment, and logs go to standard error.
 #[derive(Debug, Subcommand)]
@@ -35,11 +35,24 @@ pub(crate) enum Component {
     Echo(Box<gamut_echo::Args>),
 }
 
+impl Component {
+    /// Whether there are keys in its memory.
+    fn has_keys(&self) -> bool {
+        match self {
+            Self::Proxy(_) | Self::Controller(_) | Self::Ca(_) | Self::Injector(_) => true,
+            Self::Init(_) | Self::Drain | Self::Cleanup(_) | Self::Echo(_) => false,
+        }
+    }
+}
+
 /// Runs a component until it is told to stop.
 ///
 /// # Errors
 /// Whatever keeps it from starting or going on.
 pub(crate) fn run(component: Component) -> anyhow::Result<ExitCode> {
+    if component.has_keys() {
+        secrets::keep()?;
+    }
     match component {
         Component::Proxy(args) => gamut_proxy::run(*args)?,
         Component::Init(args) => gamut_proxy::init::run(args)?,

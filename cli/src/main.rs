@@ -23,6 +23,7 @@ mod printable;
 #[cfg(test)]
 mod reference;
 mod routes;
+mod secrets;
 mod status;
 mod tap;
 mod up;

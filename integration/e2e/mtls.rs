@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::harness::{GAMUT_IN_PODS, Lines, Mesh, app, fields, namespace, service, statuses};
+use crate::harness::{GAMUT_IN_PODS, Lines, Mesh, app, fields, namespace, service, statuses, text_of};
 
 /// A client, a web server in the given mTLS mode, and an outsider without a sidecar.
 fn shop(mode: &str) -> Mesh {
@@ -118,4 +118,35 @@ fn sniff(mesh: &Mesh, happens: impl FnOnce()) -> Vec<String> {
         .filter(|line| line.contains(" > ") && !line.contains("the-end-of-it"))
         .cloned()
         .collect()
+}
+
+#[test]
+fn no_key_is_in_a_core_an_environment_or_a_command_line_and_the_sidecars_own_user_cant_read_its_memory() {
+    let mesh = shop("strict");
+    let node = |command: &[&str]| text_of(mesh.exec("node", command));
+    let signing_key = node(&["cat", "/run/gamut/components/ca/tls.key"]);
+    let secret = signing_key.lines().nth(1).unwrap();
+    let sidecar = mesh.sidecar("client");
+    for (name, process) in [
+        ("the sidecar", Some(sidecar)),
+        ("the controller", mesh.component("controller")),
+        ("the CA", mesh.component("ca")),
+    ] {
+        let file = |file: &str| node(&["cat", &format!("/proc/{}/{file}", process.unwrap())]);
+        let limits = file("limits");
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"], "{name}");
+        for text in [file("environ"), file("cmdline")] {
+            assert!(!text.contains(secret) && !text.contains("PRIVATE KEY"), "{name}: {text}");
+            // As every JSON web token begins.
+            assert!(!text.contains("eyJ"), "{name} has a token: {text}");
+        }
+    }
+    for file in ["environ", "mem", "maps"] {
+        let file = format!("/proc/{sidecar}/{file}");
+        let own_user = ["exec", "-n", "shop", "-c", "gamut-proxy", "deploy/client", "--", "cat", &file];
+        let read = mesh.gamut(&own_user).output().unwrap();
+        let problem = String::from_utf8_lossy(&read.stderr).into_owned();
+        assert!(!read.status.success() && problem.contains("Permission denied"), "{file}: {problem}");
+    }
 }
