@@ -6,10 +6,11 @@ mod mesh;
 mod netns;
 
 use std::{
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr},
+    io::{ErrorKind, Read as _},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{Arc, mpsc},
     thread,
+    time::Instant,
 };
 
 use gamut_controller_api::{InboundPolicy, MtlsMode};
@@ -24,7 +25,7 @@ use gamut_route::Uid;
 use mesh::Authority;
 use netns::{
     Netns,
-    reach::{answer_with_port, reach},
+    reach::{PATIENCE, answer_with_port, connect, reach},
 };
 use tokio::sync::oneshot;
 
@@ -39,6 +40,11 @@ struct Meshed {
 
 impl Meshed {
     fn new() -> Self {
+        Self::with_limit(MAX_CONNECTIONS)
+    }
+
+    /// A pod that may have so many connections of callers.
+    fn with_limit(max_connections: u32) -> Self {
         let (pod, caller) = (Arc::new(Netns::new()), Netns::new());
         pod.cable("eth0", &caller, "eth0");
         for (address, prefix) in POD.into_iter().zip([24, 64]) {
@@ -57,21 +63,23 @@ impl Meshed {
         let (stop, stopped) = oneshot::channel();
         let (listening, is_listening) = mpsc::channel();
         let inside = Arc::clone(&pod);
-        thread::spawn(move || inside.run_as(PROXY_UID, move || sidecar(&listening, stopped)));
+        thread::spawn(move || {
+            inside.run_as(PROXY_UID, move || sidecar(max_connections, &listening, stopped))
+        });
         is_listening.recv().unwrap();
         Self { pod, caller, _stop: stop }
     }
 }
 
 /// The inbound half of a sidecar, on a runtime of its own as in a pod.
-fn sidecar(listening: &mpsc::Sender<()>, stopped: oneshot::Receiver<()>) {
+fn sidecar(max_connections: u32, listening: &mpsc::Sender<()>, stopped: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let uid = Uid::of("web-0");
         let identity = Authority::new().identity("web", uid).await;
         let policy = Arc::new(InboundPolicy { mode: MtlsMode::Permissive, ports: [].into() });
         let ips = POD.map(|ip| ip.parse::<IpAddr>().unwrap()).to_vec();
-        let settings = Settings { pod: uid, ips, max_connections: MAX_CONNECTIONS };
+        let settings = Settings { pod: uid, ips, max_connections };
         let telemetry = Telemetry::new(Workload::default());
         let control = Control::new();
         let policy = Box::new(move || Some(Arc::clone(&policy)));
@@ -120,4 +128,26 @@ fn calling_the_listener_itself_loops_nowhere() {
     // From inside the pod nothing is redirected: the listener has no original destination to go by.
     let reached = meshed.pod.run(|| reach("127.0.0.1:15006"));
     assert!(matches!(reached, Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)), "{reached:?}");
+}
+
+#[test]
+fn callers_beyond_the_limit_are_reset_and_get_in_when_others_have_left() {
+    const WEB: &str = "10.9.0.1:8080";
+    let meshed = Meshed::with_limit(3);
+    meshed.pod.run(|| answer_with_port(POD[0], 8080));
+    let stays = || {
+        let mut stream = connect(WEB).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+        stream
+    };
+    let mut callers: Vec<TcpStream> = meshed.caller.run(|| (0..3).map(|_| stays()).collect());
+    for _ in 0..3 {
+        assert_eq!(meshed.caller.run(|| reach(WEB)), Err(ErrorKind::ConnectionReset));
+    }
+    // Nobody is told when the sidecar has noticed that a caller has left.
+    drop(callers.pop());
+    let deadline = Instant::now() + PATIENCE;
+    while meshed.caller.run(|| reach(WEB)) != Ok(8080) {
+        assert!(Instant::now() < deadline, "there is room, and nobody gets in");
+    }
 }

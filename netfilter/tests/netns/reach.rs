@@ -8,7 +8,7 @@ use std::{
 };
 
 /// How long anything may take before a test fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects, and doesn't wait for ever.
 pub(crate) fn connect(to: &str) -> io::Result<TcpStream> {

@@ -12,8 +12,8 @@ use crate::tcp::BreakOff;
 /// How large a message's head may be: 64 KiB, far beyond what servers usually take (8 to 16 KiB), so that the
 /// limit is theirs. Beyond: 431.
 pub const MAX_HEADER_BYTES: usize = gamut_http1::MAX_HEAD_BYTES;
-/// How long the head of an HTTP/1.1 request may take from its first byte on. Beyond: 408. What comes in one piece, as nearly all do, isn't
-/// timed.
+/// How long the head of a request may take from its first byte on. Beyond: 408 on HTTP/1.1, and on HTTP/2 the connection's end. What
+/// comes in one piece, as nearly all do, isn't timed.
 pub const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How many bytes of one HTTP/2 stream may be on the way unread: 256 KiB.
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;

@@ -1,7 +1,8 @@
 //! HTTP/2 on the h2 crate, as apps speak it: their clients to outbound, their servers to inbound, or to outbound where they
 //! have no sidecar.
 //!
-//! [`client`] and [`server`] are the two ends, [`body`] is what both do with bodies, [`gather`] how both write.
+//! [`client`] and [`server`] are the two ends, [`body`] is what both do with bodies, [`gather`] how both write, [`head_time`]
+//! how long an app may take over a request's head.
 //!
 //! **Windows.** A stream that nobody reads fills its own window and stops; the window of a connection to a server is what
 //! all streams that a sidecar opens at a time can fill together. So a slow reader holds up nobody but himself, and what
@@ -10,6 +11,7 @@
 pub mod body;
 pub mod client;
 mod gather;
+mod head_time;
 pub mod server;
 
 use super::{mux::MAX_SHARING, server::STREAM_WINDOW_BYTES};

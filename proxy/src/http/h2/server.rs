@@ -19,7 +19,7 @@ use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{body::Streamed, gather::gather};
+use super::{body::Streamed, gather::gather, head_time::HeadTimed};
 use crate::http::{
     Body, carry,
     headers::strip_connection_fields,
@@ -51,7 +51,7 @@ where
     A: Fn(Request<Body>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let (io, flush) = gather(io);
+    let (io, flush) = gather(HeadTimed::new(io));
     let mut handshake = pin!(builder().handshake::<_, Bytes>(io));
     let mut connection = flush.after(|cx| handshake.as_mut().poll(cx)).await?;
     let answer = Arc::new(answer);
