@@ -1,8 +1,13 @@
 //! Too much of something, and what becomes of everything else meanwhile.
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, time::Duration};
 
-use crate::scenario::{Mix, Oracle, RETRIED, Scenario, shop, web};
+use crate::{
+    harness::Mesh,
+    pods::{container, until_replaced},
+    scenario::{EVERYBODY, Mix, Oracle, RETRIED, STREAMS, Scenario, in_node, shop, web},
+    trust::call_anew,
+};
 
 #[test]
 fn a_sidecar_out_of_file_descriptors_serves_what_it_has_and_recovers() {
@@ -36,4 +41,105 @@ fn a_sidecar_out_of_file_descriptors_serves_what_it_has_and_recovers() {
     run.end(&Oracle::nothing(
         "connections that are open go on, new ones wait, and are made as soon as there is room",
     ));
+}
+
+/// A cgroup with room for nothing. Dropping it removes it.
+struct Cramped {
+    directory: PathBuf,
+    /// Where the kernel counts whom it has killed for it.
+    killed: &'static str,
+}
+
+impl Cramped {
+    /// None where cgroups of memory can't be made here.
+    fn new(mesh: &Mesh) -> Option<Self> {
+        const HIERARCHIES: [(&str, &str, &str); 2] = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.oom_control"),
+            ("/sys/fs/cgroup", "memory.max", "memory.events"),
+        ];
+        HIERARCHIES.into_iter().find_map(|(hierarchy, limit, killed)| {
+            let cramped = Self { directory: PathBuf::from(hierarchy).join(&mesh.name), killed };
+            fs::create_dir(&cramped.directory).ok()?;
+            fs::write(cramped.directory.join(limit), "65536").ok()?;
+            Some(cramped)
+        })
+    }
+
+    /// Moves a process of the node's into it. What that has already stays; the next page that it needs there isn't.
+    fn take_in(&self, mesh: &Mesh, process: Option<i32>) {
+        let file = self.directory.join("cgroup.procs");
+        in_node(mesh, &format!("echo {} > {}", process.unwrap(), file.display()));
+    }
+
+    fn killed(&self) -> u64 {
+        let counts = fs::read_to_string(self.directory.join(self.killed)).unwrap();
+        let count = counts.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap();
+        count.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Cramped {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+#[test]
+fn a_sidecar_out_of_memory_is_killed_and_comes_back_and_the_others_serve() {
+    let mut run = Scenario::begin("sidecar out of memory", &shop(web(3), RETRIED), &[], EVERYBODY);
+    let Some(cramped) = Cramped::new(&run.mesh) else {
+        return println!("skipped: no cgroup of memory can be made here");
+    };
+    run.repeat(|run| {
+        let before = cramped.killed();
+        let victim = run.mesh.pods("web").remove(0);
+        let pid = container(&victim, "sidecar");
+        cramped.take_in(&run.mesh, pid);
+        run.mix.answered(100);
+        until_replaced(&run.mesh, &victim.name, "sidecar", pid);
+        assert!(cramped.killed() > before, "it died of something else");
+        run.mix.answered(200);
+    });
+    run.end(&Oracle {
+        says: "the kernel kills the sidecar of one of three backends: GETs whose answer hasn't begun are tried elsewhere (retry stanza), and none \
+               fails; POSTs on the way fail; answers and streams that have begun end with an error",
+        may_fail: &["post", "grpc", "websocket", "tcp"],
+        fails_closed: None,
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+    });
+}
+
+#[test]
+fn a_full_disk_costs_nothing_and_what_was_changed_meanwhile_is_in_force_when_there_is_room() {
+    // Certificates are renewed meanwhile.
+    let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
+    let mut run = Scenario::begin("full disk", &shop(web(2), RETRIED), &leaves, EVERYBODY);
+    let replicas = |number| web(number).in_namespace("shop");
+    let mut number = 2;
+    run.repeat(|run| {
+        // All state and all logs of the node are below /run, in memory.
+        in_node(
+            &run.mesh,
+            "mount -o remount,size=$(($(df -k --output=used /run | tail -1) + 64))k /run
+             ! head -c 1M /dev/zero > /run/gamut/full 2> /dev/null",
+        );
+        run.mix.answered(100);
+        run.mesh.signal("KILL", run.mesh.component("controller"));
+        run.mesh.edit("all.yaml", &replicas(number), &replicas(5 - number));
+        run.mix.go_on(Duration::from_secs(8));
+        call_anew(run);
+        in_node(&run.mesh, "rm -f /run/gamut/full; mount -o remount,size=50% /run");
+        run.mesh.settle();
+        number = 5 - number;
+        assert_eq!(run.mesh.pods("web").len(), number);
+        run.mix.answered(100);
+    });
+    run.end(&Oracle {
+        says: "nothing fails while nothing can be written: logs are lost, certificates are renewed, the controller comes back; what was changed \
+               meanwhile is in force as soon as there is room. Streams end with their pods",
+        may_break: STREAMS,
+        longest_gap: Duration::from_secs(10),
+        ..Oracle::nothing("")
+    });
 }

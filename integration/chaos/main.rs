@@ -2,7 +2,7 @@
 //!
 //! `scenario` keeps clients of every kind calling ([`gamut echo mix`]) while a scenario does its worst again and again, compares
 //! what they counted with what the scenario allows, and writes it down in `results.json`. A short form of each runs in CI;
-//! `GAMUT_CHAOS_REQUESTS=100000 cargo test --test chaos` is the long one, and renews `integration/chaos/results.json`.
+//! `integration/chaos/run` is the long one, and renews `results.json` (README.md).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,5 +14,7 @@ mod harness;
 mod limits;
 mod network;
 mod pods;
+mod replicas;
 mod routes;
 mod scenario;
+mod trust;

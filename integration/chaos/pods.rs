@@ -6,7 +6,7 @@ use gamut_local::control::PodReport;
 
 use crate::{
     harness::{Mesh, PATIENCE},
-    scenario::{EVERYBODY, Oracle, RETRIED, STREAMS, Scenario, shop, web},
+    scenario::{EVERYBODY, Oracle, RETRIED, STREAMS, Scenario, in_node, shop, web},
 };
 
 /// How soon a backend that can't be reached any more is ejected by the sidecars that call it, where attempts have a limit of 2 s.
@@ -19,12 +19,12 @@ const MOVED: Oracle = Oracle {
     ..Oracle::nothing("no request fails, POST included; streams end with their pods, with an error")
 };
 
-fn container(pod: &PodReport, role: &str) -> Option<i32> {
+pub(crate) fn container(pod: &PodReport, role: &str) -> Option<i32> {
     pod.containers.iter().find(|container| container.role == role).and_then(|container| container.pid)
 }
 
 /// The same container of another process, running again.
-fn until_replaced(mesh: &Mesh, pod: &str, role: &str, pid: Option<i32>) {
+pub(crate) fn until_replaced(mesh: &Mesh, pod: &str, role: &str, pid: Option<i32>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         mesh.settle();
@@ -105,6 +105,35 @@ fn a_sidecar_killed_costs_no_idempotent_request() {
         may_break: STREAMS,
         longest_gap: Duration::from_secs(10),
     });
+}
+
+/// The process that holds a pod's namespaces: it shares its network with the pod's containers, and no container is made of it.
+fn sandbox(mesh: &Mesh, pod: &PodReport) -> Option<i32> {
+    let script = format!(
+        "for process in /proc/[0-9]*; do
+             [ \"$(readlink $process/ns/net)\" = \"$(readlink /proc/{}/ns/net)\" ] || continue
+             tr '\\0' ' ' < $process/cmdline | grep -q ' internal sandbox ' && echo ${{process#/proc/}}
+         done || true",
+        container(pod, "app").unwrap()
+    );
+    in_node(mesh, &script).trim().parse().ok()
+}
+
+#[test]
+fn a_sandbox_killed_costs_no_request_and_its_pod_is_made_anew() {
+    let mut run = Scenario::begin("sandbox killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
+    run.repeat(|run| {
+        let victim = run.mesh.pods("web").remove(0);
+        let before = sandbox(&run.mesh, &victim);
+        run.mesh.signal("KILL", [before.unwrap()]);
+        until_replaced(&run.mesh, &victim.name, "app", container(&victim, "app"));
+        let now = run.mesh.pods("web").into_iter().find(|pod| pod.name == victim.name).unwrap();
+        assert_ne!(sandbox(&run.mesh, &now), before);
+        assert_ne!(container(&now, "sidecar"), container(&victim, "sidecar"));
+        assert_eq!(now.ips, victim.ips);
+        run.mix.answered(200);
+    });
+    run.end(&MOVED);
 }
 
 /// The addresses of the client's pod, as nftables has them.

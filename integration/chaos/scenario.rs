@@ -11,7 +11,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::harness::{App, GAMUT_IN_PODS, Lines, Mesh, PATIENCE, app, namespace, route, service_with};
+use crate::harness::{
+    App, GAMUT_IN_PODS, Lines, Mesh, PATIENCE, app, namespace, route, service_with, text_of,
+};
 
 /// One scenario at a time: the gaps that it measures shall be the mesh's.
 static TURN: Mutex<()> = Mutex::new(());
@@ -56,10 +58,12 @@ pub(crate) struct Counts {
     pub(crate) longest_gap_ms: u64,
 }
 
-/// What a scenario is remembered by.
+/// What a scenario is remembered by (README.md says what each number is).
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     scenario: String,
+    when: jiff::Timestamp,
+    seconds: u64,
     sent: u64,
     answered: u64,
     failed: u64,
@@ -67,6 +71,7 @@ struct Outcome {
     broken_streams: u64,
     retried: u64,
     longest_gap_ms: u64,
+    passed: bool,
     oracle: String,
 }
 
@@ -87,6 +92,7 @@ pub(crate) struct Scenario {
     /// What was found out before the clients began.
     pub(crate) prepared: Vec<String>,
     goal: u64,
+    began: Instant,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -149,7 +155,7 @@ impl Scenario {
         let prepared = prepare(&mesh);
         let mut mix = Mix::start(&mesh, clients);
         mix.answered(goal / 20);
-        Self { name, mesh, mix, prepared, goal, _turn }
+        Self { name, mesh, mix, prepared, goal, began: Instant::now(), _turn }
     }
 
     /// Does its worst, again and again until there were enough requests.
@@ -170,7 +176,7 @@ impl Scenario {
 
     /// Lets everything settle, stops the clients, writes down what they counted and compares it with the oracle.
     pub(crate) fn end(self, oracle: &Oracle) {
-        let Self { name, mesh, mut mix, goal, .. } = self;
+        let Self { name, mesh, mut mix, goal, began, .. } = self;
         mesh.settle();
         mix.answered(goal / 20);
         let retried = retries(&mesh);
@@ -178,19 +184,6 @@ impl Scenario {
         let of = |kinds: &[&str], which: fn(&Counts) -> u64| -> u64 {
             mix.counts.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())).map(|(_, c)| which(c)).sum()
         };
-        let outcome = Outcome {
-            scenario: name.to_owned(),
-            sent: mix.total(|counts| counts.sent),
-            answered: mix.total(|counts| counts.answered),
-            failed: mix.total(|counts| counts.failed),
-            failed_idempotent: of(&IDEMPOTENT, |counts| counts.failed),
-            broken_streams: mix.total(|counts| counts.broken),
-            retried,
-            longest_gap_ms: mix.counts.values().map(|counts| counts.longest_gap_ms).max().unwrap_or(0),
-            oracle: oracle.says.to_owned(),
-        };
-        println!("{}", serde_json::to_string(&outcome).unwrap());
-        write_down(outcome);
         let mut wrong = Vec::new();
         for (kind, counts) in &mix.counts {
             let may = |kinds: &[&str]| kinds.contains(&kind.as_str());
@@ -213,6 +206,22 @@ impl Scenario {
                 wrong.push(format!("{kind} had no answer for {} ms", counts.longest_gap_ms));
             }
         }
+        let outcome = Outcome {
+            scenario: name.to_owned(),
+            when: jiff::Timestamp::now(),
+            seconds: began.elapsed().as_secs(),
+            sent: mix.total(|counts| counts.sent),
+            answered: mix.total(|counts| counts.answered),
+            failed: mix.total(|counts| counts.failed),
+            failed_idempotent: of(&IDEMPOTENT, |counts| counts.failed),
+            broken_streams: mix.total(|counts| counts.broken),
+            retried,
+            longest_gap_ms: mix.counts.values().map(|counts| counts.longest_gap_ms).max().unwrap_or(0),
+            passed: wrong.is_empty(),
+            oracle: oracle.says.to_owned(),
+        };
+        println!("{}", serde_json::to_string(&outcome).unwrap());
+        write_down(outcome);
         let told = told[..told.len().min(SHOWN)].join("\n");
         assert!(wrong.is_empty(), "{name}: {wrong:?}, but: {}\n{told}", oracle.says);
     }
@@ -249,6 +258,11 @@ impl Mix {
             let (_, line) = self.lines.next().expect("the clients go on");
             self.read(line);
         }
+    }
+
+    /// What the clients have said about failures.
+    pub(crate) fn told(&self) -> String {
+        self.told.join("\n")
     }
 
     /// Lets the clients go on for a while, which is what a scenario of time is made of.
@@ -290,6 +304,11 @@ impl Drop for Mix {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a script prints that root runs on the mesh's node, and that must succeed.
+pub(crate) fn in_node(mesh: &Mesh, script: &str) -> String {
+    text_of(mesh.exec("node", &["sh", "-euc", script]))
 }
 
 /// How often the client's sidecar has tried again, all rules and backends together.
