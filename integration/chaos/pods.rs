@@ -177,6 +177,11 @@ fn a_backend_that_is_cut_off_is_found_and_left_aside_and_comes_back() {
         while !is_ejected(run) {
             assert!(begin.elapsed() < FOUND_WITHIN, "{victim} is cut off and still called");
         }
+        // Its time is over now and then, until the next attempt fails.
+        while !run.mesh.run(&["status"]).contains(&format!(": {victim} (")) {
+            assert!(begin.elapsed() < PATIENCE, "gamut status doesn't tell it");
+            run.mix.answered(20);
+        }
         run.mix.answered(200);
         nft(&run.mesh, &victim, "delete table inet chaos");
         let begin = Instant::now();
