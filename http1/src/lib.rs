@@ -32,4 +32,4 @@ mod wire;
 pub mod fuzz;
 
 pub use error::{BadBody, BadHead, Error};
-pub use head::{MAX_FIELDS, MAX_HEAD_BYTES};
+pub use head::{MAX_FIELDS, MAX_HEAD_BYTES, recycle, recycled};

@@ -382,6 +382,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_listener_accepts_has_its_options() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        settle(&listener);
+        let address = listener.local_addr().unwrap();
+        let (_caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let accepted = accepted.unwrap().0;
+        let socket = SockRef::from(&accepted);
+        assert!(accepted.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(20));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    }
+
+    #[tokio::test]
     async fn a_reset_on_one_side_ends_the_other() {
         let ((client, near), (far, mut server)) = (pair().await, duplex(64));
         let copying = tokio::spawn(copy(near, far));

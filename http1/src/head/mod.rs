@@ -9,7 +9,7 @@ pub(crate) use framing::{Framing, lists};
 pub(crate) use parse::{
     RequestHead, ResponseHead, parse_fields, parse_request, parse_response, trim_start_lines,
 };
-pub(crate) use recycle::recycle;
+pub use recycle::{recycle, recycled};
 pub(crate) use write::{Asked, CONTINUE, write_fields, write_request, write_response};
 
 /// How long a head may be: 64 KiB.

@@ -143,7 +143,7 @@ fn version(minor: Option<u8>) -> Version {
 }
 
 fn header_map(bytes: &Bytes, found: &[Header<'_>]) -> Result<HeaderMap, BadHead> {
-    let mut headers = super::recycle::header_map(found.len());
+    let mut headers = super::recycled(found.len());
     for field in found {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadHead::Invalid("field name"))?;

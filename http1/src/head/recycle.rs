@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// An empty map with room for so many fields.
-pub(crate) fn header_map(fields: usize) -> HeaderMap {
+pub fn recycled(fields: usize) -> HeaderMap {
     let kept = MAPS.try_with(|maps| maps.borrow_mut().pop()).ok().flatten();
     let mut map = kept.unwrap_or_default();
     map.reserve(fields);
@@ -23,7 +23,7 @@ pub(crate) fn header_map(fields: usize) -> HeaderMap {
 }
 
 /// Takes a map that nobody needs any more.
-pub(crate) fn recycle(mut map: HeaderMap) {
+pub fn recycle(mut map: HeaderMap) {
     if map.capacity() == 0 || map.capacity() > MOST_FIELDS {
         return;
     }

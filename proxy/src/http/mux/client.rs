@@ -80,6 +80,7 @@ impl Mux {
         let was_tried = self.0.lock().has_answered;
         let opened = self.0.open(body.is_end_stream(), |out| head::write_request(&head, out));
         let (reader, writer) = opened.map_err(|_| Unanswered::Broken(MuxError::Head.into()))?;
+        gamut_http1::recycle(head.headers);
         let upload = writer.map(|writer| Sending::new(body, writer));
         Ok(Exchange { reader, upload, was_tried, method: head.method, h1 })
     }

@@ -90,7 +90,7 @@ pub(super) fn read_answer(mut bytes: Bytes) -> Result<response::Parts, BadHead> 
 
 /// Reads trailers, or the fields of a head.
 pub(super) fn read_fields(mut bytes: Bytes) -> Result<HeaderMap, BadHead> {
-    let mut fields = HeaderMap::with_capacity(MANY_FIELDS);
+    let mut fields = gamut_http1::recycled(MANY_FIELDS);
     while !bytes.is_empty() {
         let name = HeaderName::from_bytes(&read_text(&mut bytes)?).map_err(|_| BadHead)?;
         let value = read_text(&mut bytes)?;

@@ -55,10 +55,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
         self.shared.lock().moved_by(cx);
         let polled = match self.poll_read(cx, opened) {
             Poll::Ready(error) => Poll::Ready(error),
-            Poll::Pending => match self.poll_write(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(error),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                let was_clogged = self.is_clogged();
+                match self.poll_write(cx) {
+                    Poll::Ready(Err(error)) => Poll::Ready(error),
+                    Poll::Ready(Ok(())) => {
+                        // Then reading wasn't waited for.
+                        if was_clogged {
+                            cx.waker().wake_by_ref();
+                        }
+                        Poll::Pending
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }
         };
         if let Poll::Ready(error) = &polled {
             self.shared.end(error.clone());
@@ -81,7 +91,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
         let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; SCRATCH_BYTES].into_boxed_slice());
         let mut reads = 0;
         let ended = loop {
-            if self.writing.len() + self.shared.lock().out.len() > MOST_UNREAD_BYTES {
+            if self.is_clogged() {
                 break Poll::Pending;
             }
             if reads == READS {
@@ -101,6 +111,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
         };
         SCRATCH.set(Some(scratch));
         ended
+    }
+
+    /// Whether so much waits for the peer to take it that nothing more of its is read.
+    fn is_clogged(&self) -> bool {
+        self.writing.len() + self.shared.lock().out.len() > MOST_UNREAD_BYTES
     }
 
     /// Reads whatever comes next.

@@ -119,6 +119,7 @@ async fn send(response: Response<Body>, mut writer: Writer, h1: bool) {
         tracing::debug!("an answer whose head is too long to be carried");
         return writer.reset(Code::Broken);
     }
+    gamut_http1::recycle(head.headers);
     if is_whole {
         return;
     }

@@ -312,6 +312,16 @@ impl Said {
     }
 }
 
+/// The next frame that is said.
+async fn next(near: &mut DuplexStream) -> (Header, Vec<u8>) {
+    let mut header = [0; HEADER_BYTES];
+    timeout(PATIENCE, near.read_exact(&mut header)).await.expect("a frame").unwrap();
+    let header = Header::read(header).unwrap();
+    let mut content = vec![0; header.content()];
+    timeout(PATIENCE, near.read_exact(&mut content)).await.expect("its content").unwrap();
+    (header, content)
+}
+
 #[tokio::test]
 async fn whatever_no_client_says_ends_its_connection() {
     let said = Said::default;
@@ -355,11 +365,7 @@ async fn a_request_that_is_none_is_reset_alone() {
     near.write_all(&said.0).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 5 {
-        let mut header = [0; HEADER_BYTES];
-        timeout(PATIENCE, near.read_exact(&mut header)).await.expect("a frame").unwrap();
-        let header = Header::read(header).unwrap();
-        let mut content = vec![0; header.content()];
-        near.read_exact(&mut content).await.unwrap();
+        let (header, _) = next(&mut near).await;
         seen.push((header.stream, header.kind));
     }
     let resets = (1..=4).map(|stream| (stream, Kind::Reset));
@@ -375,19 +381,35 @@ async fn rapid_resets_end_the_connection_that_does_them() {
     assert!(matches!(rapid.ends_a_server().await, MuxError::Violation(_)));
 }
 
+/// An answer of 10,000 bytes of head.
+async fn long_head(_: Request<Body>) -> Response<Body> {
+    Response::builder().header("x", "y".repeat(10_000)).body(Body::Empty).unwrap()
+}
+
 #[tokio::test]
 async fn whoever_asks_and_never_reads_is_not_read_either() {
-    let (mut near, _serving) = serve(|_| async {
-        let header = "y".repeat(10_000);
-        Response::builder().header("x", header).body(Body::Empty).unwrap()
-    });
+    let (mut near, _serving) = serve(long_head);
     let writing = async {
         for stream in 1.. {
             near.write_all(&Said::default().request(stream, true).number(Kind::Ping, 0, 0).0).await.unwrap();
+            tokio::task::yield_now().await;
         }
     };
     // What the pipe and the limit hold is taken, and then nothing more.
     assert!(timeout(Duration::from_millis(500), writing).await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_reads_late_gets_every_answer() {
+    let (mut near, _serving) = serve(long_head);
+    for stream in 1..=200 {
+        near.write_all(&Said::default().request(stream, true).0).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    for stream in 1..=200 {
+        let (header, _) = next(&mut near).await;
+        assert_eq!(header.kind, Kind::Head, "answer {stream}");
+    }
 }
 
 #[tokio::test]
