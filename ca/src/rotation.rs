@@ -5,8 +5,9 @@
 //! old root ──signs────────────────► published only, until its last leaf has ended ──► dropped
 //! ```
 //!
-//! What is published is the memory: each root with the time since when it is there, and, once it is no longer among the CA's own, until
-//! when. So the order holds across restarts and replicas. What a user puts into `ca.crt` is published whole, as long as it is there.
+//! A record of what is published is the memory: each root with the time since when it is there, and, once it is no longer among the
+//! CA's own, until when. So the order holds across restarts and replicas, and whatever becomes of what is published. What a user puts
+//! into `ca.crt` is published whole, as long as it is there.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,7 +33,7 @@ struct Root {
     times: Times,
 }
 
-/// A root's times, as they are kept beside what is published.
+/// A root's times, as they are kept in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Times {
     /// When it was published first.
@@ -43,7 +44,7 @@ struct Times {
 }
 
 impl Published {
-    /// Reads what was published: certificates as PEM, times as JSON. Times that are missing or can't be read are long ago, and
+    /// Reads a record: certificates as PEM, times as JSON. Times that are missing or can't be read are long ago, and
     /// certificates that can't be read are none: the CA's own are added anyway.
     pub(crate) fn read(pem: &str, times: &str) -> Self {
         let times: BTreeMap<String, Times> = serde_json::from_str(times).unwrap_or_default();
@@ -56,6 +57,11 @@ impl Published {
         Self(certificates.map(root).collect())
     }
 
+    /// Whether there is no root.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The times, for [`Published::read`].
     pub(crate) fn times(&self) -> String {
         let times: BTreeMap<String, Times> =
@@ -66,6 +72,17 @@ impl Published {
     /// The certificates, PEM.
     pub(crate) fn pem(&self) -> String {
         self.0.iter().map(|root| to_pem(&root.certificate)).collect()
+    }
+
+    /// The memory when this is what is really published, PEM: a root that isn't there can't have spread since.
+    #[must_use]
+    pub(crate) fn seen(mut self, published: &str, now: Timestamp) -> Self {
+        let there: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(published.as_bytes()).filter_map(Result::ok).collect();
+        for root in self.0.iter_mut().filter(|root| !there.contains(&root.certificate)) {
+            root.times.since = now;
+        }
+        self
     }
 
     /// What is to be published when the CA's own roots are these: its own first, then those that leaves of at most
@@ -201,6 +218,24 @@ mod tests {
         let (old, new) = (root(), root());
         let published = first(&old).with(&new, LEAF_LIFETIME, at(0));
         assert_eq!(Published::read(&published.pem(), &published.times()), published);
+    }
+
+    #[test]
+    fn a_root_that_somebody_takes_away_while_it_spreads_begins_anew_and_the_old_one_is_not_forgotten() {
+        let (old, new) = (root(), root());
+        let both = first(&old).with(&new, LEAF_LIFETIME, at(0));
+        let seen = |published: &str| both.clone().seen(published, at(100)).with(&new, LEAF_LIFETIME, at(100));
+        assert_eq!(seen(&both.pem()), both);
+        for left in [String::new(), old.to_pem(), root().to_pem()] {
+            let again = seen(&left);
+            assert_eq!(again.pem(), both.pem(), "whole, and nothing of anybody else's");
+            assert!(!again.has_spread(&new, at(219)) && again.has_spread(&new, at(220)));
+            assert_eq!(
+                again.next_change(at(220)),
+                both.next_change(at(220)),
+                "the old one ends when it would have"
+            );
+        }
     }
 
     #[test]

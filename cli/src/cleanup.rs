@@ -21,7 +21,7 @@ const MADE: [(Resource, &str); 5] = [
 ];
 
 /// The Secrets there can be: their names are ours.
-const SECRETS: [&str; 2] = ["gamut-ca", "gamut-session-keys"];
+const SECRETS: [&str; 3] = ["gamut-ca", "gamut-ca-roots", "gamut-session-keys"];
 
 /// Where to clean up.
 #[derive(Debug, clap::Args)]

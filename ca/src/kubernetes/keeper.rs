@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gamut_identity::{Clock, Roots, SYSTEM_NAMESPACE};
 use gamut_kubernetes::{
-    ApiError, Cluster, Created, Event, Key, MANAGED_BY, Replaced, Resource, Selection, Watch, core,
+    ApiError, Cluster, Created, Event, MANAGED_BY, Replaced, Resource, Selection, Watch, core,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,7 +14,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{SecretError, SecretStore};
+use super::{
+    SecretError, SecretStore,
+    record::{self, RECORD},
+};
 use crate::{
     authority::{Authority, AuthorityError},
     bundle::{TRUST_BUNDLE, TRUST_BUNDLE_KEY},
@@ -24,8 +27,6 @@ use crate::{
     store::Stored,
 };
 
-/// The annotation that holds the times of [`Published`].
-const TIMES: &str = "gamut.mesh/root-times";
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long until everything is looked at again, whatever is told: deadlines are computed from clocks, which may be set.
@@ -42,9 +43,19 @@ pub(crate) struct Keeper {
     /// The newest that can be used; it will sign as soon as its roots have spread.
     newest: (Stored, Roots),
     current: Current,
+    /// What was published last, for when somebody deletes the record of it.
+    known: Option<Published>,
     /// What is published, PEM.
     bundle: watch::Sender<String>,
     problems: watch::Sender<Problems>,
+}
+
+/// What is told of the objects that are followed.
+enum News {
+    /// The Secret with the signing key.
+    Key(Event),
+    /// What is published, or the record of it.
+    Published,
 }
 
 impl Keeper {
@@ -88,14 +99,21 @@ impl Keeper {
             signing: stored,
             newest,
             current,
+            known: None,
             bundle,
             problems,
         };
-        while let Err(error) = keeper.round().await {
-            warn!("waiting: {error}");
-            sleep(AGAIN).await;
+        loop {
+            match keeper.round().await {
+                // Nothing may be handed out, and nothing published elsewhere, before it is known what is to be.
+                Ok(Duration::ZERO) => {}
+                Ok(_) => return Ok(keeper),
+                Err(error) => {
+                    warn!("waiting: {error}");
+                    sleep(AGAIN).await;
+                }
+            }
         }
-        Ok(keeper)
     }
 
     /// What signs, now and later.
@@ -113,18 +131,20 @@ impl Keeper {
         self.problems.subscribe()
     }
 
-    /// Follows the Secret and the published ConfigMap, for ever.
+    /// Follows the Secret, the published ConfigMap and the record of it, for ever.
     pub(crate) async fn run(mut self) {
         let (tell, mut told) = mpsc::channel(4);
         let (cluster, name) = (self.cluster.clone(), self.secret.name.clone());
-        let secret = watch_one(&cluster, core::SECRET, &name, tell.clone());
-        let bundle = watch_one(&cluster, core::CONFIG_MAP, TRUST_BUNDLE, tell);
+        let published = |_| News::Published;
+        let secret = watch_one(&cluster, core::SECRET, &name, News::Key, tell.clone());
+        let record = watch_one(&cluster, core::SECRET, RECORD, published, tell.clone());
+        let bundle = watch_one(&cluster, core::CONFIG_MAP, TRUST_BUNDLE, published, tell);
         let work = async {
             let mut next = Duration::ZERO;
             loop {
                 // Nothing told in time: a deadline has come.
-                if let Ok(Some((resource, event))) = timeout(next, told.recv()).await {
-                    self.hear(resource, event);
+                if let Ok(Some(News::Key(event))) = timeout(next, told.recv()).await {
+                    self.hear(event);
                 }
                 let round = self.round().await.map_err(|error| {
                     let problem = format!("the trust bundle can't be kept: {error}; it stays as it is");
@@ -135,17 +155,14 @@ impl Keeper {
                 next = round.unwrap_or(AGAIN);
             }
         };
-        tokio::join!(secret, bundle, work);
+        tokio::join!(secret, record, bundle, work);
     }
 
-    fn hear(&mut self, resource: Resource, event: Event) {
-        if resource != core::SECRET {
-            return;
-        }
+    fn hear(&mut self, event: Event) {
         let name = &self.secret.name;
         let object = match event {
             Event::Applied(object) => object,
-            Event::Deleted(Key { .. }) => {
+            Event::Deleted(_) => {
                 let problem = format!(
                     "Secret {SYSTEM_NAMESPACE}/{name} was deleted; its key signs on until this process ends"
                 );
@@ -183,23 +200,33 @@ impl Keeper {
         }
     }
 
-    /// Publishes what is to be published and signs with what may sign; says when to look again at the latest.
+    /// Publishes what is to be published and signs with what may sign; says when to look again at the latest. Zero: nothing is done
+    /// yet, because somebody else wrote at the same time.
     async fn round(&mut self) -> Result<Duration, RoundError> {
         let map = self.cluster.get(&core::CONFIG_MAP, Some(SYSTEM_NAMESPACE), TRUST_BUNDLE).await?;
-        let before = published(map.as_ref());
+        let record = self.cluster.get(&core::SECRET, Some(SYSTEM_NAMESPACE), RECORD).await?;
+        let published = published(map.as_ref());
+        let recorded = record.as_ref().and_then(record::read);
+        // Without any record what is published is all that anybody remembers.
+        let before = recorded.clone().or_else(|| self.known.clone());
+        let before = before.unwrap_or_else(|| Published::read(&published, ""));
         let now = Timestamp::try_from(self.clock.now()).unwrap_or_default();
-        let after = before.with(&self.newest.1, self.leaf_lifetime, now);
-        if (after != before || map.is_none()) && !self.write(map, &after).await? {
-            // Somebody else wrote: their state counts.
+        let after = before.seen(&published, now).with(&self.newest.1, self.leaf_lifetime, now);
+        let pem = after.pem();
+        // First the record, so that nothing is published that nobody would remember. Where somebody else wrote, their state counts.
+        if recorded.as_ref() != Some(&after) && !record::write(&self.cluster, record, &after).await? {
             return Ok(Duration::ZERO);
         }
+        if published != pem && !self.publish(map, &pem).await? {
+            return Ok(Duration::ZERO);
+        }
+        self.known = Some(after.clone());
         if after.has_spread(&self.newest.1, now) && self.signing.key != self.newest.0.key {
             info!("the new signing key is in use");
         }
         if after.has_spread(&self.newest.1, now) {
             self.signing = self.newest.0.clone();
         }
-        let pem = after.pem();
         let open = Stored { roots: Some(pem.clone()), ..self.signing.clone() };
         self.current.replace(Authority::open(&open, self.leaf_lifetime, self.clock.now())?);
         self.bundle.send_if_modified(|known| {
@@ -214,11 +241,10 @@ impl Keeper {
     }
 
     /// False if somebody else wrote in between.
-    async fn write(&self, before: Option<Value>, after: &Published) -> Result<bool, ApiError> {
+    async fn publish(&self, before: Option<Value>, pem: &str) -> Result<bool, ApiError> {
         let exists = before.is_some();
         let mut map = before.unwrap_or_else(|| empty(SYSTEM_NAMESPACE));
-        map["data"][TRUST_BUNDLE_KEY] = after.pem().into();
-        map["metadata"]["annotations"][TIMES] = after.times().into();
+        map["data"][TRUST_BUNDLE_KEY] = pem.into();
         map["metadata"]["labels"][MANAGED_BY.0] = MANAGED_BY.1.into();
         Ok(match exists {
             true => matches!(self.cluster.replace(&core::CONFIG_MAP, &map).await?, Replaced::Done(_)),
@@ -241,16 +267,20 @@ pub(super) fn empty(namespace: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": TRUST_BUNDLE}})
 }
 
-fn published(map: Option<&Value>) -> Published {
-    let text = |part: Option<&Value>, name: &str| {
-        part.and_then(|part| part.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let pem = text(map.and_then(|map| map.get("data")), TRUST_BUNDLE_KEY);
-    Published::read(&pem, &text(map.and_then(|map| map.pointer("/metadata/annotations")), TIMES))
+/// What the ConfigMap holds, PEM.
+fn published(map: Option<&Value>) -> String {
+    let pem = map.and_then(|map| map.get("data")?.get(TRUST_BUNDLE_KEY)?.as_str());
+    pem.unwrap_or_default().to_owned()
 }
 
 /// Tells what becomes of one object.
-async fn watch_one(cluster: &Cluster, resource: Resource, name: &str, tell: mpsc::Sender<(Resource, Event)>) {
+async fn watch_one(
+    cluster: &Cluster,
+    resource: Resource,
+    name: &str,
+    news: impl Fn(Event) -> News,
+    tell: mpsc::Sender<News>,
+) {
     let mut watch = Watch::new(cluster.clone(), resource, Selection::named(Some(SYSTEM_NAMESPACE), name));
     let mut told = String::new();
     loop {
@@ -258,7 +288,7 @@ async fn watch_one(cluster: &Cluster, resource: Resource, name: &str, tell: mpsc
             Ok(events) => {
                 told.clear();
                 for event in events {
-                    if tell.send((resource, event)).await.is_err() {
+                    if tell.send(news(event)).await.is_err() {
                         return;
                     }
                 }

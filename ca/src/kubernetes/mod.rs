@@ -3,7 +3,8 @@
 //! ```text
 //! Secret gamut-ca ─watch─► Keeper ─► Current (signs)
 //!                            │  ▲
-//!                            ▼  │  what is published, since when
+//!                            │  └─► record: Secret gamut-ca-roots: what is published, since when
+//!                            ▼
 //!        ConfigMap gamut-system/gamut-trust-bundle ─► controller ─► sidecars
 //!                            │
 //!                            ├─ publish ─► the same in every namespace with sidecars ─► mounted into their pods
@@ -15,6 +16,7 @@
 mod cluster_bundle;
 mod keeper;
 mod publish;
+mod record;
 mod review;
 mod secret;
 

@@ -39,12 +39,13 @@ fn token(cluster: &Cluster, more: &[&str]) -> String {
 }
 
 /// What is published in a namespace.
-fn bundle(cluster: &Cluster, namespace: &str) -> String {
+pub(crate) fn bundle(cluster: &Cluster, namespace: &str) -> String {
     cluster.wait_for(namespace, "configmap/gamut-trust-bundle");
     cluster.value(namespace, "configmap/gamut-trust-bundle", r#".data.root\.pem"#)
 }
 
-fn secret(cluster: &Cluster, name: &str, stored: &Stored) {
+/// Writes a Secret to sign with.
+pub(crate) fn secret(cluster: &Cluster, name: &str, stored: &Stored) {
     let entry = |text: &str| STANDARD.encode(text);
     cluster.apply(&format!(
         "
@@ -184,5 +185,46 @@ fn a_users_secret_is_waited_for_followed_and_when_broken_left_alone() {
     let both = format!("{}{}", new.chain, old.chain);
     until("both are published", || bundle(&cluster, "gamut-system") == both.trim());
     assert!(!ca.has_said("the new signing key is in use"));
+    ca.terminate();
+}
+
+#[test]
+fn a_root_on_its_way_out_is_not_forgotten_when_somebody_deletes_what_is_published() {
+    let Some(cluster) = Cluster::take() else { return };
+    let make = || Authority::make("cluster.local", SystemTime::now()).unwrap();
+    let (old, new, strangers) = (make(), make(), make());
+    let published = || bundle(&cluster, "gamut-system");
+    let delete = || cluster.kubectl(&["delete", "-n", "gamut-system", "configmap/gamut-trust-bundle"]);
+    secret(&cluster, "gamut-ca", &old);
+    let ca = cluster.ca(15_010, &[]);
+    ca.says("the CA is ready");
+    secret(&cluster, "gamut-ca", &new);
+    let both = format!("{}{}", new.chain, old.chain).trim().to_owned();
+    until("both are published", || published() == both);
+
+    delete();
+    until("both are published again", || published() == both);
+    let patch = serde_json::json!({"data": {"root.pem": strangers.chain}}).to_string();
+    cluster.kubectl(&[
+        "patch",
+        "-n",
+        "gamut-system",
+        "configmap/gamut-trust-bundle",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    until("both are published, and the stranger's root isn't", || published() == both);
+    cluster.kubectl(&["delete", "-n", "gamut-system", "secret/gamut-ca-roots"]);
+    cluster.wait_for("gamut-system", "secret/gamut-ca-roots");
+    delete();
+    until("both are published though their record was deleted, too", || published() == both);
+
+    // Nor while the CA is away.
+    ca.terminate();
+    delete();
+    let ca = cluster.ca(15_010, &[]);
+    ca.says("the CA is ready");
+    assert_eq!(published(), both);
     ca.terminate();
 }

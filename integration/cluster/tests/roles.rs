@@ -32,6 +32,7 @@ fn the_control_plane_creates_what_has_its_names_and_nothing_else() {
     });
     for (account, namespace, kind, ours) in [
         ("gamut-ca", "gamut-system", &["secret", "generic"][..], "gamut-ca"),
+        ("gamut-ca", "gamut-system", &["secret", "generic"], "gamut-ca-roots"),
         ("gamut-ca", "shop", &["configmap"], "gamut-trust-bundle"),
         ("gamut-controller", "gamut-system", &["secret", "generic"], "gamut-session-keys"),
     ] {
