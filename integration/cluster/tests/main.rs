@@ -8,6 +8,7 @@ mod controller;
 mod harness;
 mod injector;
 mod install;
+mod machine;
 mod outages;
 mod own_pki;
 mod roles;

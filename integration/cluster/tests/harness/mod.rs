@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// One of our processes, inside the cluster's network. Killed when dropped.
+/// A process inside the cluster's network. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,
@@ -173,14 +173,9 @@ impl Cluster {
 
     /// Installs the Gateway API's definitions.
     pub(crate) fn install_gateway_api(&self) {
-        let directory = gateway_api().join("config/crd/experimental");
         let mut arguments = vec!["apply".to_owned(), "--server-side".to_owned()];
-        for file in fs::read_dir(&directory).unwrap() {
-            let path = file.unwrap().path().to_string_lossy().into_owned();
-            // The admission policy only guards against downgrades.
-            if path.contains("/gateway.networking") && !path.contains("vap") {
-                arguments.extend(["-f".to_owned(), path]);
-            }
+        for file in gateway_api_definitions() {
+            arguments.extend(["-f".to_owned(), file.to_string_lossy().into_owned()]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.kubectl(&arguments);
@@ -193,6 +188,11 @@ impl Cluster {
         if !ours.is_empty() {
             self.kubectl(&[&["delete", "--wait=true"], ours.as_slice()].concat());
         }
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     /// The kubeconfig of somebody who may do everything.
@@ -215,17 +215,8 @@ impl Cluster {
     /// Starts `gamut` with these arguments inside.
     pub(crate) fn start(&self, name: &str, arguments: &[&str]) -> Process {
         let mut command = self.inside(env!("CARGO_BIN_EXE_gamut"));
-        command.args(arguments).env_remove("GAMUT_LOG").stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                into.0.lock().unwrap().push(line);
-                into.1.notify_all();
-            }
-        });
-        Process { child, log, name: name.to_owned() }
+        command.args(arguments).env_remove("GAMUT_LOG");
+        Process::start(name, command)
     }
 
     /// Starts a controller that gets its certificate from a CA on port 15010, if there is one.
@@ -264,21 +255,24 @@ impl Cluster {
     /// Kills the API server as a crash would.
     pub(crate) fn kill_api_server(&self) -> Stopped {
         let ours = fs::read_link(format!("/proc/{}/ns/pid", self.init)).unwrap();
-        let processes =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        for pid in processes.filter(|name| name.bytes().all(|c| c.is_ascii_digit())) {
-            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command: Vec<String> =
-                command.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
-            let inside =
-                fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|namespace| namespace == ours);
-            if inside && command.get(1).is_some_and(|name| name == "kube-apiserver") {
-                assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
-                until("the API server is gone", || !Path::new(&format!("/proc/{pid}")).exists());
-                return Stopped { command };
-            }
-        }
-        panic!("no API server runs in {}", self.state.display());
+        let command = kill(|process| {
+            let inside = fs::read_link(process.join("ns/pid")).is_ok_and(|namespace| namespace == ours);
+            inside && words(&process.join("cmdline")).get(1).is_some_and(|name| name == "kube-apiserver")
+        });
+        Stopped { command }
+    }
+
+    /// Kills a pod's sidecar as a crash would, and waits until its kubelet has started another.
+    pub(crate) fn kill_sidecar(&self, namespace: &str, pod: &str) {
+        let pod = format!("pod/{pod}");
+        let uid = format!("GAMUT_POD_UID={}", self.value(namespace, &pod, ".metadata.uid"));
+        kill(|process| {
+            let is_sidecar = words(&process.join("cmdline")).get(1).is_some_and(|name| name == "proxy");
+            is_sidecar && words(&process.join("environ")).contains(&uid)
+        });
+        let restarts = r#".status.initContainerStatuses[?(@.name=="gamut-proxy")].restartCount"#;
+        self.wait(namespace, &pod, restarts, "1");
+        self.kubectl(&["wait", "-n", namespace, &pod, "--for=condition=Ready", "--timeout=60s"]);
     }
 
     #[allow(clippy::zombie_processes, reason = "it ends with the cluster, which isn't this test's to end")]
@@ -313,6 +307,21 @@ impl Cluster {
 }
 
 impl Process {
+    /// Starts a command of [`Cluster::inside`].
+    pub(crate) fn start(name: &str, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.0.lock().unwrap().push(line);
+                into.1.notify_all();
+            }
+        });
+        Self { child, log, name: name.to_owned() }
+    }
+
     /// Waits until its log says this, and gives the line.
     pub(crate) fn says(&self, text: &str) -> String {
         self.says_again(text, 1)
@@ -364,6 +373,26 @@ impl Drop for Process {
     }
 }
 
+/// Kills the one process of which this holds, given its directory in `/proc`, and gives its command.
+fn kill(is: impl Fn(&Path) -> bool) -> Vec<String> {
+    let entries =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let processes = entries.filter(|name| name.bytes().all(|c| c.is_ascii_digit()));
+    let found: Vec<String> = processes.filter(|pid| is(&Path::new("/proc").join(pid))).collect();
+    let [pid] = found.as_slice() else { panic!("{} processes are it: {found:?}", found.len()) };
+    let process = Path::new("/proc").join(pid);
+    let command = words(&process.join("cmdline"));
+    assert!(Command::new("kill").args(["-KILL", pid]).status().unwrap().success());
+    until("the process is gone", || !process.exists());
+    command
+}
+
+/// What a file of `/proc` holds, a word behind each NUL.
+fn words(file: &Path) -> Vec<String> {
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
+}
+
 /// Waits for something that nothing tells about.
 pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -391,6 +420,18 @@ pub(crate) fn finding(report: &Value, what: &str) -> (String, String) {
     let finding = finding.unwrap_or_else(|| panic!("nothing about {what}: {report:#}"));
     let text = |field: &str| finding[field].as_str().unwrap().to_owned();
     (text("result"), text("detail"))
+}
+
+/// The Gateway API's definitions, experimental channel, a file for each.
+pub(crate) fn gateway_api_definitions() -> Vec<PathBuf> {
+    let files = fs::read_dir(gateway_api().join("config/crd/experimental")).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+    // The admission policy only guards against downgrades.
+    files.retain(|path| {
+        path.to_string_lossy().contains("/gateway.networking") && !path.to_string_lossy().contains("vap")
+    });
+    files.sort();
+    files
 }
 
 /// Where Go keeps the Gateway API's sources, which have the definitions.
