@@ -161,3 +161,38 @@ fn whoever_may_not_or_cannot_ask_gets_one_line() {
     let text = one_line(cluster.gamut(&["status", "--context", "nosuch"]));
     assert!(text.contains(r#"no context "nosuch"; it has ["#), "{text}");
 }
+
+#[test]
+fn the_clusters_namespaces_say_which_manifests_get_a_sidecar() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.kubectl(&["label", "namespace", "shop", "gamut.mesh/inject=enabled"]);
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let pod = |namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: app, namespace: {namespace}}}\n\
+             spec: {{containers: [{{name: app, image: app}}]}}\n"
+        )
+    };
+    fs::write(file.path(), [pod("shop"), pod("lab"), pod("unknown")].join("---\n")).unwrap();
+    let meshed = |more: &[&str]| {
+        let inject = ["inject", "-o", "json", "-f", file.path().to_str().unwrap()];
+        let output = cluster.gamut(&[inject.as_slice(), more].concat());
+        assert!(output.status.success(), "{output:?}");
+        let list = json_of(&output);
+        let pods = list["items"].as_array().unwrap().iter();
+        let meshed: Vec<bool> = pods.map(|pod| pod.to_string().contains("gamut-proxy")).collect();
+        (meshed, String::from_utf8(output.stderr).unwrap())
+    };
+    let (of_cluster, said) = meshed(&["--context", "test"]);
+    assert_eq!(
+        of_cluster,
+        [true, false, true],
+        "shop asks for it, lab doesn't, and of unknown nobody knows: {said}"
+    );
+    assert!(said.contains("as in context test"), "{said}");
+    assert!(said.contains("Pod lab/app: no sidecar"), "{said}");
+    let admin = cluster.admin();
+    assert_eq!(meshed(&["--kubeconfig", admin.to_str().unwrap()]).0, [true, false, true]);
+    assert_eq!(meshed(&[]).0, [true, false, true], "the current context's cluster is asked");
+    assert_eq!(meshed(&["--offline"]).0, [true; 3], "no cluster is asked");
+}

@@ -1,8 +1,11 @@
-//! The injector on a real API server: asked through a real webhook configuration, with a certificate from the real CA.
+//! The injector on a real API server: asked through the chart's webhook configuration, with a certificate from the real CA.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
 
 use crate::harness::{Cluster, Process, until};
 
-/// What the chart makes, but for pods: here the injector is a process beside the API server, at the node's address.
+/// What the chart makes beside the webhook configuration, but for pods: here the injector is a process beside the API server, at the node's address.
 const OBJECTS: &str = "
 apiVersion: v1
 kind: Pod
@@ -25,38 +28,11 @@ ports: [{port: 15016}]
 endpoints: [{addresses: [10.0.0.10]}]
 ";
 
-/// As docs/reference/kubernetes.md says.
-const CONFIGURATION: &str = "
-apiVersion: admissionregistration.k8s.io/v1
-kind: MutatingWebhookConfiguration
-metadata: {name: gamut-injector}
-webhooks:
-  - &webhook
-    name: namespace.injector.gamut.mesh
-    clientConfig: {service: {namespace: gamut-system, name: gamut-injector, path: /inject, port: 443}}
-    rules: [{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods], scope: Namespaced}]
-    failurePolicy: Fail
-    sideEffects: None
-    reinvocationPolicy: IfNeeded
-    timeoutSeconds: 10
-    admissionReviewVersions: [v1]
-    namespaceSelector:
-      matchExpressions:
-        - {key: gamut.mesh/inject, operator: Exists}
-        - {key: gamut.mesh/inject, operator: NotIn, values: [disabled]}
-        - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, gamut-system]}
-    objectSelector: {matchExpressions: [{key: gamut.mesh/inject, operator: NotIn, values: [disabled]}]}
-  - <<: *webhook
-    name: pod.injector.gamut.mesh
-    namespaceSelector:
-      matchExpressions:
-        - {key: gamut.mesh/inject, operator: NotIn, values: [enabled]}
-        - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, gamut-system]}
-    objectSelector:
-      matchExpressions:
-        - {key: gamut.mesh/inject, operator: Exists}
-        - {key: gamut.mesh/inject, operator: NotIn, values: [disabled]}
-";
+/// The chart's webhook configuration.
+fn configuration(cluster: &Cluster) -> String {
+    let chart = ["template", "gamut", Cluster::CHART, "--namespace=gamut-system", "--kube-version=1.34.0"];
+    cluster.run("helm", &[chart.as_slice(), &["--show-only=templates/webhook.yaml"]].concat())
+}
 
 /// The CA and an injector that the API server asks.
 struct Running {
@@ -91,7 +67,7 @@ fn start(cluster: &Cluster) -> Running {
     let roots = cluster.value("gamut-system", "configmap/gamut-trust-bundle", r#".data.root\.pem"#);
     std::fs::write(directory.path().join("root.pem"), roots).unwrap();
     let injector = replica(cluster, &directory, &[]);
-    cluster.apply(CONFIGURATION);
+    cluster.apply(&configuration(cluster));
     injector.says("the API server knows the webhook by the published roots");
     until("the injector is ready", || cluster.get("http://127.0.0.1:15017/ready").0 == 200);
     // A dry run is refused for as long as kube-proxy hasn't made the way, and the API server hasn't read the configuration.
@@ -206,7 +182,7 @@ fn the_ca_bundle_is_put_back_when_it_is_wiped_and_two_replicas_agree_on_it() {
     until("it is there again", || bundle() == written);
     assert_eq!(generation(), before + 2, "it was wiped once, and written once");
     // What an upgrade of the chart does: the same manifest, which doesn't have the field.
-    cluster.apply(CONFIGURATION);
+    cluster.apply(&configuration(&cluster));
     assert_eq!(bundle(), written);
     second.terminate();
     running.injector.terminate();
@@ -237,6 +213,65 @@ fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
     }
     let (_, status) = cluster.get("http://127.0.0.1:15017/status");
     assert!(status.contains("\"withoutSidecarTotal\": 2"), "{status}");
+    running.injector.terminate();
+    running.ca.terminate();
+}
+
+/// A mutating webhook of somebody else's, behind ours in the API server's order, which adds a container with a probe.
+fn add_an_agent(cluster: &Cluster, directory: &tempfile::TempDir) -> Process {
+    let certificate = rcgen::generate_simple_self_signed(vec!["10.0.0.10".to_owned()]).unwrap();
+    let pem = directory.path().join("webhook.pem");
+    let chain = certificate.cert.pem();
+    std::fs::write(&pem, certificate.signing_key.serialize_pem() + &chain).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/cluster/tests/second_webhook.py");
+    let mut command = cluster.inside("python3");
+    command.args(["-B", script, "15443"]).arg(&pem);
+    let webhook = Process::start("second webhook", command);
+    webhook.says("listening");
+    cluster.apply(&format!(
+        "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {{name: second}}
+webhooks:
+  - name: agent.example.com
+    clientConfig: {{url: 'https://10.0.0.10:15443/', caBundle: {}}}
+    rules: [{{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods], scope: Namespaced}}]
+    failurePolicy: Fail
+    sideEffects: None
+    admissionReviewVersions: [v1]
+    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: shop}}}}
+",
+        STANDARD.encode(chain)
+    ));
+    webhook
+}
+
+#[test]
+fn what_another_webhook_adds_after_ours_has_its_probes_led_through_the_one_sidecar_too() {
+    let Some(cluster) = Cluster::take() else { return };
+    let running = start(&cluster);
+    let second = add_an_agent(&cluster, &running.directory);
+    until("the API server asks the second webhook", || {
+        let pod = pod("shop", "probe", "");
+        cluster.try_apply(&pod, &["--dry-run=server"]).status.success()
+            && second.has_said("after the sidecar")
+    });
+    cluster.apply(&pod("shop", "web", ""));
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "second"]);
+
+    assert_eq!(init_containers(&cluster, "shop", "web"), "gamut-init gamut-proxy migrate");
+    let value = |path: &str| cluster.value("shop", "pod/web", path);
+    assert_eq!(value(".spec.containers[*].name"), "web agent");
+    assert_eq!(value(".spec.volumes[*].name").matches("gamut-").count(), 2, "each volume once");
+    let paths = value(".spec.containers[*].readinessProbe.httpGet.path");
+    assert_eq!(paths, "/app/web/readiness /app/agent/readiness");
+    assert_eq!(value(".spec.containers[*].readinessProbe.httpGet.port"), "15021 15021");
+    let originals =
+        value(r#".spec.initContainers[?(@.name=="gamut-proxy")].env[?(@.name=="GAMUT_PROBES")].value"#);
+    let originals: Value = serde_json::from_str(&originals).unwrap();
+    assert_eq!(originals["/app/web/readiness"]["httpGet"]["port"], 8080, "{originals:#}");
+    assert_eq!(originals["/app/agent/readiness"]["httpGet"]["port"], 9100, "{originals:#}");
     running.injector.terminate();
     running.ca.terminate();
 }

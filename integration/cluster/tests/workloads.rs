@@ -54,6 +54,16 @@ spec:
       lifecycle:
         postStart: {httpGet: {path: /, port: http}}
         preStop: {httpGet: {path: /, port: 8080}}
+    - name: other
+      image: gamut.mesh/echo
+      imagePullPolicy: IfNotPresent
+      command: [server, --port=9080, --tls=9443, --crt=/cert.crt, --key=/cert.key]
+      startupProbe: {httpGet: {scheme: HTTPS, path: /healthz, port: 9443}, periodSeconds: 1}
+      readinessProbe: {grpc: {port: 9080}, periodSeconds: 1}
+      livenessProbe: {httpGet: {scheme: HTTPS, path: /, port: 9443}, periodSeconds: 1}
+      lifecycle:
+        postStart: {exec: {command: [client, --help]}}
+        preStop: {exec: {command: [client, "http://127.0.0.1:9080/"]}}
 "#;
 
 #[test]
@@ -108,14 +118,27 @@ fn probes_and_hooks_of_a_strict_pod_work_as_without_the_mesh() {
         cluster.kubectl(&[failed.as_slice(), &["-o", "jsonpath={.items[*].reason}"]].concat())
     };
     assert!(!failed().contains("FailedPostStartHook"), "{}", failed());
+    let ready = r#".status.conditions[?(@.type=="Ready")].status"#;
+    let health = |status: &str| {
+        let exec = ["exec", "-n", "shop", "probed", "-c", "other", "--", "client", "--method=PUT"];
+        let url = format!("http://127.0.0.1:9080/healthz?status={status}");
+        cluster.kubectl(&[exec.as_slice(), &[&url]].concat());
+    };
+    // What a gRPC probe is told. The liveness probe asks another path, so that nothing is restarted.
+    health("503");
+    cluster.wait("shop", "pod/probed", ready, "False");
+    health("200");
+    cluster.wait("shop", "pod/probed", ready, "True");
+    assert_eq!(cluster.value("shop", "pod/probed", ".status.containerStatuses[*].restartCount"), "0 0");
     cluster.kubectl(&["delete", "-n", "shop", "pod", "probed"]);
     assert!(!failed().contains("FailedPreStopHook"), "{}", failed());
 
     // The sidecar listens on every port; a probe sees the app's all the same.
     let closed = PROBED.replace("tcpSocket: {port: 9000}", "tcpSocket: {port: 9001}");
+    cluster.kubectl(&["delete", "events", "-n", "shop", "--all"]);
     cluster.apply(&closed);
     until("the probe of a closed port fails", || failed().contains("Unhealthy"));
-    let ready = r#".status.conditions[?(@.type=="Ready")].status"#;
+    assert_eq!(cluster.value("shop", "pod/probed", ready), "False");
     assert_eq!(cluster.value("shop", "pod/probed", ready), "False");
     drop(canary);
     release.uninstall();

@@ -56,6 +56,7 @@ pub(super) async fn answer(
     };
     match request.uri.path() {
         "/healthz" => return Ok(health(&app.health, &request.method, knobs.status)),
+        "/grpc.health.v1.Health/Check" => return Ok(grpc_health(&app.health)),
         // What a crash looks like to whoever started the process.
         "/exit" => std::process::exit(knobs.status.unwrap_or(1).into()),
         _ => {}
@@ -83,6 +84,17 @@ fn health(status: &AtomicU16, method: &Method, new: Option<u16>) -> Response<Bod
     }
     let status = StatusCode::from_u16(status.load(Ordering::Relaxed)).unwrap_or(StatusCode::OK);
     text(status, format!("{status}\n"))
+}
+
+/// `grpc.health.v1.Health/Check`: SERVING (1) while `/healthz` answers 200, else NOT_SERVING (2); the answer's one field, behind
+/// gRPC's prefix.
+fn grpc_health(status: &AtomicU16) -> Response<Body> {
+    let serving = if status.load(Ordering::Relaxed) == 200 { 1 } else { 2 };
+    let ok = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"));
+    let knobs = Knobs { trailers: vec![ok], ..Knobs::default() };
+    let mut response = Response::new(stream(Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 0x08, serving]), &knobs));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }
 
 async fn http(
