@@ -12,5 +12,6 @@ mod machine;
 mod outages;
 mod own_pki;
 mod roles;
+mod rotation;
 mod shop;
 mod workloads;
