@@ -1,6 +1,6 @@
 //! The documentation as a whole: every page is in the book, every link leads somewhere. What single pages say is held true
 //! beside the code that it is about (`proxy/tests/docs.rs`, `injector/tests/docs.rs`, `controller/tests/`), and what they
-//! show on a terminal in `integration/e2e/pages.rs`.
+//! show on a terminal in `integration/e2e/pages.rs` and `integration/cluster/tests/pages.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -53,19 +53,31 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
 
 #[test]
 fn every_command_that_a_page_shows_is_run() {
-    let runs = include_str!("../e2e/pages.rs");
+    let runs = [include_str!("../e2e/pages.rs"), include_str!("../cluster/tests/pages.rs")];
     let mut shown = 0;
     for page in pages(&docs()) {
         if fs::read_to_string(&page).unwrap().contains("```console") {
             let name = page.strip_prefix(repository()).unwrap().display().to_string();
             assert!(
-                runs.contains(&format!("follow(\"{name}\"")),
-                "{name} has `console` blocks; let integration/e2e/pages.rs follow it"
+                runs.iter().any(|runs| runs.contains(&format!("follow(\"{name}\""))),
+                "{name} has `console` blocks; let integration/e2e/pages.rs or integration/cluster/tests/pages.rs follow it"
             );
             shown += 1;
         }
     }
-    assert!(shown >= 9, "{shown} pages have commands");
+    assert!(shown >= 16, "{shown} pages have commands");
+}
+
+#[test]
+fn tutorials_and_tasks_have_no_command_that_nobody_runs() {
+    for folder in ["tutorial", "tasks"] {
+        for page in pages(&docs().join(folder)) {
+            let text = fs::read_to_string(&page).unwrap();
+            for block in ["```sh", "```bash", "```shell"] {
+                assert!(!text.contains(block), "{} has {block}; make it a `console` block", page.display());
+            }
+        }
+    }
 }
 
 /// Pages that name the test that shows what they say.

@@ -11,6 +11,7 @@ mod install;
 mod machine;
 mod outages;
 mod own_pki;
+mod pages;
 mod roles;
 mod rotation;
 mod shop;
