@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::{
     harness::{Cluster, json_of, until},
     shop::{Canary, Load, Release},
@@ -23,6 +25,7 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     assert!(asked.contains("ServiceVersion=v2"), "{asked}");
 
     what_commands_ask_goes_through_the_api_server(&cluster);
+    the_live_page_shows_services_and_their_rates(&cluster);
 
     // The namespace is strict. The node isn't in the mesh.
     let address = ["get", "pods", "-n", "shop", "-l=version=v1", "-o=jsonpath={.items[0].status.podIP}"];
@@ -90,6 +93,46 @@ fn what_commands_ask_goes_through_the_api_server(cluster: &Cluster) {
     assert!(check.status.success(), "{check:?}");
     let logs = cluster.gamut(&["logs", "-n", "shop", "-c", "gamut-proxy", "--tail", "2", "deploy/client"]);
     assert_eq!(String::from_utf8(logs.stdout).unwrap().lines().count(), 2);
+}
+
+/// `gamut dash`, as a browser sees it: the page itself, and the documents that its script makes the page of.
+fn the_live_page_shows_services_and_their_rates(cluster: &Cluster) {
+    let load = Load::start(cluster, &[]);
+    let dash = cluster.start("dash", &["dash", "-n", "shop", "--port", "15080"]);
+    let get = |path: &str| cluster.get(&format!("http://127.0.0.1:15080{path}"));
+    until("the page is served", || get("/").0 == 200);
+    assert!(get("/").1.contains("<title>gamut</title>"), "{}", get("/").1);
+    let document = |path: &str| -> Value { serde_json::from_str(&get(path).1).unwrap() };
+    let services = || document("/api/services");
+    let rate = |figures: &Value| figures["rate"].as_f64().unwrap_or_default();
+    until("the rates are there", || {
+        let services = services();
+        services["page"].as_array().is_some_and(|rows| {
+            rows.iter().all(|row| rate(&row["received"]) > 0.0 || row["name"] == "shop/web")
+        })
+    });
+    let services = services();
+    let rows = services["page"].as_array().unwrap();
+    let names: Vec<&Value> = rows.iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["shop/web", "shop/web-v1", "shop/web-v2"]);
+    assert!(rate(&rows[0]["figures"]) > 1.0, "{services:#}");
+    assert_eq!(rows[0]["figures"]["success"], 100.0, "{services:#}");
+    assert!(services["world"].as_str().unwrap().starts_with("context test (https://10.0.0.10:6443)"));
+    assert_eq!(services["problem"], Value::Null);
+
+    let route = document("/api/routes/HTTPRoute/shop/web");
+    let split = &route["page"]["rules"][1];
+    assert_eq!(split["backends"][0]["id"], "service/shop/web-v1:80", "{route:#}");
+    let point = split["points"].as_array().unwrap().last().unwrap();
+    assert_eq!(point["set"][0], 90.0, "{route:#}");
+    assert!((70.0..100.0).contains(&point["got"][0].as_f64().unwrap()), "{route:#}");
+    let callers = document("/api/services/shop/web");
+    assert!(
+        callers["page"]["callers"][0]["pod"].as_str().unwrap().starts_with("shop/client-"),
+        "{callers:#}"
+    );
+    drop(dash);
+    assert!(load.stop().failed.is_empty());
 }
 
 /// What the API server trusts the injector by.

@@ -13,13 +13,24 @@ fn kill(cluster: &Cluster, component: &str) {
     cluster.kubectl(&["rollout", "status", "-n", "gamut-system", &deployment, "--timeout=120s"]);
 }
 
+/// Has what fails tried again elsewhere, as a route must for a sidecar that dies with requests in it.
+const RETRIED: &str =
+    r#"[{"op": "add", "path": "/spec/rules/1/retry", "value": {"attempts": 3, "backoff": "10ms"}}]"#;
+
 #[test]
-fn no_request_fails_while_the_meshs_own_pods_die_and_its_objects_are_deleted() {
+fn no_request_fails_while_the_meshs_own_pods_and_sidecars_die_and_its_objects_are_deleted() {
     let Some(cluster) = Cluster::take_empty() else { return };
     cluster.install_gateway_api();
     let release = Release::install(&cluster, &[]);
     let canary = Canary::start(&cluster);
     let load = Load::start(&cluster, &[]);
+    load.more(100);
+
+    cluster.kubectl(&["patch", "httproute", "-n", "shop", "web", "--type=json", "-p", RETRIED]);
+    cluster.wait("shop", "httproute/web", ".status.parents[0].conditions[0].observedGeneration", "2");
+    load.more(100);
+    let backend = ["get", "pods", "-n", "shop", "-l=version=v1", "-o=jsonpath={.items[0].metadata.name}"];
+    cluster.kill_sidecar("shop", &cluster.kubectl(&backend));
     load.more(100);
 
     for component in ["controller", "ca", "injector"] {
