@@ -40,13 +40,17 @@ pub(crate) struct Args {
 /// If there is no cluster, or it refuses.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
-    for name in SECRETS.into_iter().filter(|name| args.existing_secret.as_deref() != Some(name)) {
-        delete(&cluster, &core::SECRET, Some(SYSTEM_NAMESPACE), name).await?;
+    Ok(clean(&cluster, args.existing_secret.as_deref()).await?)
+}
+
+async fn clean(cluster: &Cluster, existing_secret: Option<&str>) -> Result<(), ApiError> {
+    for name in SECRETS.into_iter().filter(|name| existing_secret != Some(name)) {
+        delete(cluster, &core::SECRET, Some(SYSTEM_NAMESPACE), name).await?;
     }
     for (resource, name) in &MADE {
-        for object in ours(&cluster, resource, name).await? {
+        for object in ours(cluster, resource, name).await? {
             let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
-            delete(&cluster, resource, namespace, name).await?;
+            delete(cluster, resource, namespace, name).await?;
         }
     }
     Ok(())
@@ -74,4 +78,63 @@ async fn ours(cluster: &Cluster, resource: &Resource, name: &str) -> Result<Vec<
         ..Selection::named(namespace, name)
     };
     Ok(cluster.list(resource, &selection.metadata_only()).await?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use http::{Method, Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::world::scripted::list;
+
+    const BUNDLES: &str = "/api/v1/configmaps";
+
+    /// What a cluster is asked for that has the trust bundle in one namespace, and everything else that it is told to delete.
+    async fn asked(existing_secret: Option<&str>) -> Vec<String> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let heard = seen.clone();
+        let service = service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            heard.lock().unwrap().push(format!("{} {path}", request.method()));
+            let bundle = json!({"metadata": {"namespace": "shop", "name": "gamut-trust-bundle"}});
+            let (code, document) = match request.method() {
+                &Method::GET if path == BUNDLES => (200, list(&[bundle])),
+                &Method::DELETE => (200, json!({"kind": "Status", "status": "Success"})),
+                _ => (
+                    404,
+                    json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),
+                ),
+            };
+            let answer = Response::builder().status(code).body(Full::<Bytes>::from(document.to_string()));
+            async move { Ok::<_, kube::Error>(answer.unwrap()) }
+        });
+        clean(&Cluster::over(kube::Client::new(service, "default")), existing_secret).await.unwrap();
+        let seen = seen.lock().unwrap();
+        seen.clone()
+    }
+
+    #[tokio::test]
+    async fn secrets_are_deleted_unread_and_the_rest_where_it_is_found() {
+        let asked = asked(None).await;
+        let secrets = asked.iter().filter(|asked| asked.contains("/secrets"));
+        let secret = "/api/v1/namespaces/gamut-system/secrets";
+        let expected = [format!("DELETE {secret}/gamut-ca"), format!("DELETE {secret}/gamut-session-keys")];
+        assert_eq!(secrets.cloned().collect::<Vec<_>>(), expected);
+        let bundle = "DELETE /api/v1/namespaces/shop/configmaps/gamut-trust-bundle".to_owned();
+        assert!(asked.contains(&bundle), "{asked:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_of_the_users_stays_whatever_it_is_called() {
+        let asked = asked(Some("gamut-ca")).await;
+        assert!(!asked.iter().any(|asked| asked.ends_with("/gamut-ca")), "{asked:#?}");
+        assert!(asked.iter().any(|asked| asked.ends_with("/gamut-session-keys")), "{asked:#?}");
+    }
 }
