@@ -102,7 +102,8 @@ fn the_live_page_shows_services_and_their_rates(cluster: &Cluster) {
     let get = |path: &str| cluster.get(&format!("http://127.0.0.1:15080{path}"));
     until("the page is served", || get("/").0 == 200);
     assert!(get("/").1.contains("<title>gamut</title>"), "{}", get("/").1);
-    let document = |path: &str| -> Value { serde_json::from_str(&get(path).1).unwrap() };
+    // Nothing as long as the first round of questions takes longer than whoever asks here waits.
+    let document = |path: &str| -> Value { serde_json::from_str(&get(path).1).unwrap_or_default() };
     let services = || document("/api/services");
     let rate = |figures: &Value| figures["rate"].as_f64().unwrap_or_default();
     until("the rates are there", || {
@@ -117,7 +118,7 @@ fn the_live_page_shows_services_and_their_rates(cluster: &Cluster) {
     assert_eq!(names, ["shop/web", "shop/web-v1", "shop/web-v2"]);
     assert!(rate(&rows[0]["figures"]) > 1.0, "{services:#}");
     assert_eq!(rows[0]["figures"]["success"], 100.0, "{services:#}");
-    assert!(services["world"].as_str().unwrap().starts_with("context test (https://10.0.0.10:6443)"));
+    assert!(services["world"].as_str().unwrap().starts_with("context test, https://10.0.0.10:6443"));
     assert_eq!(services["problem"], Value::Null);
 
     let route = document("/api/routes/HTTPRoute/shop/web");
