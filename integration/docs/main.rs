@@ -106,7 +106,8 @@ fn every_test_that_a_page_names_exists() {
     for page in ["reference/traffic.md", "reference/hardening.md", "security.md"] {
         let text = fs::read_to_string(docs().join(page)).unwrap();
         // Names of tests are sentences; names of anything else on these pages are shorter, or begin otherwise.
-        let words = text.split('`').skip(1).step_by(2).map(|code| code.rsplit(char::is_whitespace).next().unwrap());
+        let words =
+            text.split('`').skip(1).step_by(2).map(|code| code.rsplit(char::is_whitespace).next().unwrap());
         let names: BTreeSet<&str> =
             words.filter(|name| name.matches('_').count() >= 3 && !name.starts_with("gamut_")).collect();
         assert!(names.len() > 20, "{page} has lost its tests");
