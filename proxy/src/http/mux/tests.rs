@@ -197,9 +197,12 @@ async fn an_answer_without_its_requests_body_stands_and_ends_the_sending() {
     let mux = client(hello);
     let (body, taken) = parts(1_000_000, 1000);
     assert_eq!(read(ask(&mux, post(body)).await.unwrap()).await, "hello");
-    while !mux.is_idle() {
-        tokio::task::yield_now().await;
-    }
+    let settled = async {
+        while !mux.is_idle() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settled).await.expect("the sending's end");
     assert!(taken.load(Ordering::SeqCst) <= WINDOW / 1000 + 1);
     assert_eq!(read(ask(&mux, get()).await.unwrap()).await, "hello");
 }
