@@ -14,9 +14,14 @@ const FOUND_WITHIN: Duration = Duration::from_secs(30);
 
 /// Pods come and go, each in good order.
 const MOVED: Oracle = Oracle {
+    // Bytes have no answer that says that nobody took them: only HTTP is tried elsewhere.
+    may_fail: &["tcp"],
     may_break: STREAMS,
     longest_gap: Duration::from_secs(10),
-    ..Oracle::nothing("no request fails, POST included; streams end with their pods, with an error")
+    ..Oracle::nothing(
+        "no request fails, POST included; streams end with their pods, with an error; a new TCP connection may meet an app that has just stopped \
+         listening, and is reset then, as without a mesh",
+    )
 };
 
 pub(crate) fn container(pod: &PodReport, role: &str) -> Option<i32> {
