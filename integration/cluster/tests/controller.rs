@@ -11,6 +11,41 @@ metadata: {name: web, namespace: shop}
 spec: {ports: [{port: 80}], selector: {app: web}}
 ";
 
+/// What has a status of ours beside HTTPRoutes.
+const OTHER_KINDS: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: other, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web}]
+  rules: [{backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: other}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: other, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web}]
+  hostnames: [web.example]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: other, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: other, namespace: shop}
+spec: {type: EndpointSelector, port: {number: 8080}, endpointSelector: {matchLabels: {app: web}}}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: other, namespace: shop}
+spec: {targetRefs: [{group: '', kind: Service, name: web}], retryConstraint: {}}
+";
+
 /// Our Accepted condition of a route.
 const ACCEPTED: &str = r#".status.parents[?(@.controllerName=="gamut.mesh/controller")].conditions[?(@.type=="Accepted")].status"#;
 
@@ -40,6 +75,25 @@ fn definitions_may_come_after_the_controller() {
     cluster.apply(&route("web"));
     cluster.wait("shop", "httproute/web", ACCEPTED, "True");
     controller.says("created XMesh gamut");
+    controller.terminate();
+}
+
+#[test]
+fn every_kind_that_has_a_status_gets_its_own() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    let controller = cluster.controller("writer", 15_100, &[]);
+    cluster.apply(SERVICE);
+    cluster.apply(OTHER_KINDS);
+    for kind in ["grpcroute", "tlsroute", "tcproute", "xbackend", "xbackendtrafficpolicy"] {
+        let object = format!("{kind}/other");
+        until(&format!("{kind} has a status"), || {
+            cluster.value("shop", &object, ".status").contains("gamut.mesh/controller")
+        });
+    }
+    for kind in ["grpcroute", "tlsroute", "tcproute", "xbackend", "xbackendtrafficpolicy"] {
+        cluster.kubectl(&["delete", "-n", "shop", kind, "other"]);
+    }
     controller.terminate();
 }
 
