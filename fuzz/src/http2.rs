@@ -26,6 +26,10 @@ pub(crate) fn leaves_as_one(request: Request<Body>) {
         return;
     }
     let head = request.into_parts().0;
+    // Which is no other message, but none for this reader.
+    if head.headers.len() > gamut_http1::MAX_FIELDS {
+        return;
+    }
     let Some(written) = written_request(&head, None) else { return };
 
     let end = written.windows(4).position(|four| four == b"\r\n\r\n").expect("the head's end");

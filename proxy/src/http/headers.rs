@@ -288,7 +288,8 @@ fn wanted_upgrade(head: &request::Parts) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&joined).ok()
 }
 
-fn has_blank_at_an_end(value: &HeaderValue) -> bool {
+/// Whether a reader of HTTP/1.1 would take something off it.
+pub(super) fn has_blank_at_an_end(value: &HeaderValue) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_blank(value.as_bytes().first()) || is_blank(value.as_bytes().last())
 }

@@ -21,6 +21,8 @@ pub struct Muxed {
     reader: Reader,
     /// By the message's `Content-Length`.
     remaining: Option<u64>,
+    /// There is to be none whatever the `Content-Length`, as to `HEAD` and with 204 and 304 (RFC 9112 section 6.3).
+    has_none: bool,
     is_over: bool,
     /// The rest of the request's body, where the answer came first. It is given up with the answer, but not at the
     /// answer's end.
@@ -38,7 +40,12 @@ impl Muxed {
         upload: Option<Upload>,
     ) -> Result<Body, MuxError> {
         let remaining = head::length(headers).map_err(|_| MuxError::Head)?;
-        Ok(Body::Muxed(Box::new(Self { reader, remaining, is_over: false, upload })))
+        Ok(Body::Muxed(Box::new(Self { reader, remaining, has_none: false, is_over: false, upload })))
+    }
+
+    /// That of an answer which has none, but whose end comes behind its head.
+    pub(super) fn none(reader: Reader, upload: Option<Upload>) -> Body {
+        Body::Muxed(Box::new(Self { reader, remaining: Some(0), has_none: true, is_over: false, upload }))
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> FramePoll {
@@ -89,7 +96,8 @@ impl Muxed {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+        let remaining = self.remaining.filter(|_| !self.has_none);
+        remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

@@ -30,6 +30,9 @@ use crate::http::{
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it may take to say so.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// With so much to be written, a connection takes no further requests: its server doesn't keep up. This end always reads, for
+/// one of both has to, and so it is here that what it says must have a limit.
+const MOST_UNSENT_BYTES: usize = 1024 * 1024;
 
 /// A connection to send requests over. It ends when this is dropped and its last answer has ended.
 pub(in crate::http) struct Mux(Arc<Shared>);
@@ -61,7 +64,8 @@ impl Mux {
 
     /// Whether it takes another request now.
     pub(in crate::http) fn has_room(&self) -> bool {
-        self.0.lock().streams() < MAX_SHARING
+        let state = self.0.lock();
+        state.streams() < MAX_SHARING && state.out.len() < MOST_UNSENT_BYTES
     }
 
     /// Whether it takes requests at all: it hasn't ended, and its server hasn't said that it goes away.
@@ -118,14 +122,17 @@ impl Exchange {
             carry::unpack_answer(&mut head);
         }
         let upload = self.upload.take().map(Upload::begin);
+        let has_none = self.method == Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = if self.reader.is_at_end() {
-            let has_none = self.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
             let said = head::length(&head.headers).map_err(|_| broken(MuxError::Head))?;
             if !has_none && said.is_some_and(|length| length > 0) {
                 return Err(broken(MuxError::Length));
             }
             upload.into_iter().for_each(Upload::go_on);
             Body::Empty
+        } else if has_none {
+            Muxed::none(self.reader, upload)
         } else {
             Muxed::body(self.reader, &head.headers, upload).map_err(broken)?
         };

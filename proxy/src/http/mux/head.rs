@@ -17,9 +17,11 @@ use http::{
 };
 
 use super::frame::MAX_HEAD_BYTES;
+use crate::http::headers::has_blank_at_an_end;
 
-/// How many fields a head may have: those of an app's ([`gamut_http1`]), and what sidecars add.
-const MAX_FIELDS: usize = 256;
+/// How many fields a head may have: as many as an app may say in HTTP/2, which reckons 32 bytes for each (RFC 9113 section
+/// 10.5.1), and what sidecars add.
+const MAX_FIELDS: usize = gamut_http1::MAX_HEAD_BYTES / 32 + 64;
 
 /// A head that can't be carried, or isn't one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,10 @@ pub(super) fn read_request(mut bytes: Bytes) -> Result<request::Parts, BadHead> 
     let target = PathAndQuery::from_maybe_shared(read_text(&mut bytes)?).map_err(|_| BadHead)?;
     head.uri = Uri::from(target);
     head.headers = read_fields(bytes)?;
+    // Routes and policy would look at another value than the app's server reads.
+    if head.headers.values().any(has_blank_at_an_end) {
+        return Err(BadHead);
+    }
     Ok(head)
 }
 
@@ -88,13 +94,15 @@ pub(super) fn read_answer(mut bytes: Bytes) -> Result<response::Parts, BadHead> 
     Ok(head)
 }
 
-/// Reads trailers, or the fields of a head.
+/// Reads trailers, or the fields of a head. A value may have blanks at its ends, as `grpc-message` has, of which gRPC encodes
+/// none; where they matter is for [`read_request`] to say.
 pub(super) fn read_fields(mut bytes: Bytes) -> Result<HeaderMap, BadHead> {
     let mut fields = gamut_http1::recycled(MANY_FIELDS);
     while !bytes.is_empty() {
         let name = HeaderName::from_bytes(&read_text(&mut bytes)?).map_err(|_| BadHead)?;
         let value = read_text(&mut bytes)?;
-        if is_of_connection(&name) || !is_plain(&name, &value) || fields.len() == MAX_FIELDS {
+        // A quotation mark is part of no name (RFC 9110 section 5.6.2), though the `http` crate takes it for one.
+        if is_of_connection(&name) || name.as_str().contains('"') || fields.len() == MAX_FIELDS {
             return Err(BadHead);
         }
         fields.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| BadHead)?);
@@ -113,13 +121,6 @@ fn read_text(bytes: &mut Bytes) -> Result<Bytes, BadHead> {
 /// These say where a body ends on HTTP/1.1, or what comes behind it. `TE` is left: `trailers` is a wish of the client's.
 fn is_of_connection(name: &HeaderName) -> bool {
     *name == header::CONNECTION || *name == header::TRANSFER_ENCODING || *name == header::UPGRADE
-}
-
-/// Blanks at an end would be read off by HTTP/1.1, and a quotation mark is part of no name there (RFC 9110 section 5.6.2),
-/// though the `http` crate takes it for one.
-fn is_plain(name: &HeaderName, value: &[u8]) -> bool {
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    !name.as_str().contains('"') && !is_blank(value.first()) && !is_blank(value.last())
 }
 
 /// How long the body is by its `Content-Length`, which is plain and there is one of, if any.

@@ -8,25 +8,31 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 
 use super::{
     MuxError,
     frame::{HEADER_BYTES, Header},
     out::Out,
-    state::{Opened, Shared},
+    state::{End, Opened, Shared},
 };
 
 /// How many bytes are read at once.
 const SCRATCH_BYTES: usize = 32 * 1024;
 /// How often is read before others have their turn.
 const READS: usize = 8;
-/// With so much that the peer doesn't take, nothing more of what it says is read: it could make us say ever more. Far
-/// beyond what bodies come to ([`Out::is_full`]), so that two ends which both write don't wait for each other.
-const MOST_UNREAD_BYTES: usize = 1024 * 1024;
+/// With so much that a client doesn't take, nothing more of what it says is read: it could make us say ever more. Beyond what
+/// bodies come to ([`Out::is_full`], and the share of each), so that those alone stop nobody's requests.
+const MOST_UNREAD_BYTES: usize = 2 * 1024 * 1024;
+/// How long a peer may take for the last that is said to it.
+const CLOSING_TIME: Duration = Duration::from_secs(30);
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
@@ -82,8 +88,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
             ready!(self.poll_write(cx))?;
             Pin::new(&mut self.io).poll_shutdown(cx).map_err(MuxError::from)
         });
-        if let Err(error) = closed.await {
-            tracing::trace!(%error, "a connection that is over anyway");
+        match timeout(CLOSING_TIME, closed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::trace!(%error, "a connection that is over anyway"),
+            Err(_) => tracing::debug!("a sidecar didn't take the last that was said to it"),
         }
     }
 
@@ -113,9 +121,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
         ended
     }
 
-    /// Whether so much waits for the peer to take it that nothing more of its is read.
+    /// Whether so much waits for the peer to take it that nothing more of its is read. Never so for a client: if neither
+    /// end read, neither could write.
     fn is_clogged(&self) -> bool {
-        self.writing.len() + self.shared.lock().out.len() > MOST_UNREAD_BYTES
+        let state = self.shared.lock();
+        state.end == End::Server && self.writing.len() + state.out.len() > MOST_UNREAD_BYTES
     }
 
     /// Reads whatever comes next.

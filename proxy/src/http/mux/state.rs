@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::{
@@ -25,12 +25,23 @@ use crate::http::{
 };
 
 const WINDOW: usize = STREAM_WINDOW_BYTES as usize;
+/// How many parts of a body wait as they came. Further ones are joined, so that a window of single bytes doesn't cost
+/// many times its size.
+const SINGLE_PARTS: usize = 64;
+/// How large parts become by that.
+const JOINED_BYTES: usize = 16 * 1024;
+/// How much of each body goes along with what is to be written, though that is enough. Else those who were fast enough
+/// last time would be the first again, and a short answer would wait for the end of long ones.
+const SHARE_BYTES: usize = 4 * 1024;
+/// How many streams a client's connection may have that anybody here holds: those that are open, those that were given up
+/// together, and those whose answer came first and whose body nobody takes.
+const MAX_HELD: usize = MAX_SHARING + MAX_GIVEN_UP;
 
 /// A connection, as its streams' holders have it.
 pub(super) struct Shared(Mutex<State>);
 
 pub(super) struct State {
-    end: End,
+    pub(super) end: End,
     streams: HashMap<u32, Stream, BuildHasherDefault<ByItself>>,
     /// How many of them aren't over for both ends.
     open: usize,
@@ -41,8 +52,10 @@ pub(super) struct State {
     pub(super) out: Out,
     /// The task that moves bytes.
     mover: Option<Waker>,
-    /// Those who wait for room in `out`.
-    senders: Vec<Waker>,
+    /// The streams that wait for room in `out`, each once.
+    senders: Vec<u32>,
+    /// How often `out` was taken to be written.
+    turn: u64,
     /// How the connection ended.
     over: Option<MuxError>,
     /// The client: nobody is left who would send a request. The server: it has been told to leave.
@@ -99,6 +112,10 @@ struct Stream {
     is_sent: bool,
     /// How much we may send.
     window: usize,
+    /// It is among those who wait for room.
+    is_waiting: bool,
+    /// The turn in which it last had room.
+    turn: u64,
     /// One of both has reset it.
     reset: Option<Code>,
     /// How many hold on to it: a [`Reader`], a [`Writer`].
@@ -145,6 +162,7 @@ impl Shared {
             out: Out::default(),
             mover: None,
             senders: Vec::new(),
+            turn: 1,
             over: None,
             is_leaving: false,
             peer_leaves: false,
@@ -213,7 +231,7 @@ impl Shared {
             return;
         }
         state.over = Some(error);
-        let mut wakers = mem::take(&mut state.senders);
+        let mut wakers = Vec::new();
         for stream in state.streams.values_mut() {
             wakers.extend(stream.reader.take().into_iter().chain(stream.writer.take()));
         }
@@ -246,13 +264,22 @@ impl State {
 
     /// What is to be written; who waited for room in it may go on.
     pub(super) fn take_out(&mut self, empty: Out) -> Out {
-        self.senders.drain(..).for_each(Waker::wake);
+        self.turn += 1;
+        for number in self.senders.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&number) {
+                stream.is_waiting = false;
+                stream.wake_writer();
+            }
+        }
         mem::replace(&mut self.out, empty)
     }
 
     fn accept(&mut self, number: u32, is_whole: bool) -> Result<(), MuxError> {
-        if number <= self.newest {
-            return Err(MuxError::Violation("a stream was opened twice"));
+        if self.newest.checked_add(1) != Some(number) {
+            return Err(MuxError::Violation("a stream whose number isn't the next one"));
+        }
+        if self.streams.len() >= MAX_HELD {
+            return Err(MuxError::Violation("more requests than come to an end"));
         }
         if self.open == MAX_SHARING {
             return Err(MuxError::Violation("more requests at once than a connection carries"));
@@ -284,13 +311,16 @@ impl State {
                 return Err(MuxError::Violation("a part of no message"));
             }
             if let Part::Data(data) = &part {
+                if data.is_empty() && !is_last {
+                    return Err(MuxError::Violation("a part of a body without a byte"));
+                }
                 let left = stream.allowed.checked_sub(data.len());
                 stream.allowed = left.ok_or(MuxError::Violation("more of a body than was allowed"))?;
             }
             stream.is_received = is_last;
             let is_nothing = matches!(&part, Part::Data(data) if data.is_empty());
             if !is_nothing && !stream.is_unread {
-                stream.parts.push_back(part);
+                stream.keep(part);
             }
             stream.wake_reader();
             Ok(())
@@ -320,8 +350,8 @@ impl State {
 
     fn may_send(&mut self, number: u32, more: usize) -> Result<(), MuxError> {
         self.peers(number, |stream| {
-            if stream.window + more > WINDOW {
-                return Err(MuxError::Violation("a larger window than there is"));
+            if more == 0 || stream.window + more > WINDOW {
+                return Err(MuxError::Violation("a window that there isn't"));
             }
             stream.window += more;
             stream.wake_writer();
@@ -354,12 +384,12 @@ impl State {
         Some(changed)
     }
 
-    /// Resets a stream that isn't over, and tells the peer.
+    /// Resets a stream that isn't over, and tells the peer. What has come stays for its reader, who would else find the
+    /// end of a shorter message.
     fn reset(&mut self, number: u32, code: Code) {
         self.change(number, |stream, out| {
             if !stream.is_over() {
                 stream.reset = Some(code);
-                stream.parts.clear();
                 stream.wake_reader();
                 stream.wake_writer();
                 out.frame(Header::new(Kind::Reset, number, code.number()));
@@ -445,8 +475,9 @@ impl Writer {
 impl Outlet for Writer {
     fn poll_room(&mut self, _wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
         let mut state = self.0.shared.lock();
-        let State { streams, out, senders, over, .. } = &mut *state;
-        let Some(stream) = streams.get_mut(&self.0.number).filter(|_| over.is_none()) else {
+        let State { streams, out, senders, turn, over, .. } = &mut *state;
+        let number = self.0.number;
+        let Some(stream) = streams.get_mut(&number).filter(|_| over.is_none()) else {
             return Poll::Ready(Err(Cut::Peer));
         };
         if stream.is_sent || stream.reset.is_some() {
@@ -456,11 +487,17 @@ impl Outlet for Writer {
         if stream.window == 0 {
             return Poll::Pending;
         }
-        if out.is_full() {
-            senders.push(cx.waker().clone());
-            return Poll::Pending;
+        let had_room = mem::replace(&mut stream.turn, *turn) == *turn;
+        if !out.is_full() {
+            return Poll::Ready(Ok(stream.window.min(MAX_DATA_BYTES)));
         }
-        Poll::Ready(Ok(stream.window.min(MAX_DATA_BYTES)))
+        if !had_room {
+            return Poll::Ready(Ok(stream.window.min(SHARE_BYTES)));
+        }
+        if !mem::replace(&mut stream.is_waiting, true) {
+            senders.push(number);
+        }
+        Poll::Pending
     }
 
     fn send(&mut self, part: Bytes, is_last: bool) -> Result<(), Cut> {
@@ -609,6 +646,8 @@ impl Default for Stream {
             taken: 0,
             is_sent: false,
             window: WINDOW,
+            is_waiting: false,
+            turn: 0,
             reset: None,
             holders: 1,
             reader: None,
@@ -623,6 +662,20 @@ impl Stream {
         self.reset.is_some() || (self.is_sent && self.is_received)
     }
 
+    /// Keeps a part until it is read.
+    fn keep(&mut self, part: Part) {
+        if self.parts.len() >= SINGLE_PARTS
+            && let (Part::Data(data), Some(Part::Data(last))) = (&part, self.parts.back_mut())
+            && last.len() + data.len() <= JOINED_BYTES
+        {
+            let mut joined = BytesMut::from(mem::take(last));
+            joined.extend_from_slice(data);
+            *last = joined.freeze();
+            return;
+        }
+        self.parts.push_back(part);
+    }
+
     fn wake_reader(&mut self) {
         self.reader.take().into_iter().for_each(Waker::wake);
     }
@@ -635,5 +688,32 @@ impl Stream {
 fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *place = Some(cx.waker().clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Polled by whatever woke its task: a window, say, as often as the peer likes.
+    #[test]
+    fn who_waits_for_room_waits_once_however_often_it_asks() {
+        let shared = Shared::new(End::Client);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            let (reader, writer) = shared.open(false, |_| Ok::<_, ()>(())).unwrap();
+            let mut writer = writer.unwrap();
+            for _ in 0..1000 {
+                if let Poll::Ready(Ok(room)) = writer.poll_room(WINDOW, &mut cx) {
+                    writer.send(Bytes::from(vec![0; room]), false).unwrap();
+                }
+            }
+            streams.push((reader, writer));
+        }
+        assert_eq!(shared.lock().senders, [2, 3]);
+        shared.lock().take_out(Out::default());
+        assert!(shared.lock().senders.is_empty());
+        assert!(streams[1].1.poll_room(1, &mut cx).is_ready());
     }
 }

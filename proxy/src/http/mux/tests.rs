@@ -1,5 +1,7 @@
 //! The two ends with each other, and each with one that keeps to nothing.
 
+mod pressure;
+
 use std::{
     future::pending,
     sync::{
