@@ -204,7 +204,7 @@ impl Telemetry {
         page.family(
             CLOSED,
             Kind::Counter,
-            "HTTP/2 connections, and those between sidecars, that were closed for what came over them, by error code.",
+            "HTTP/2 connections, and those that other sidecars opened, that were closed for what came over them, by error code.",
         );
         self.0.http2_closed.each(|(direction, code), counter| {
             let labels = [("code", *code), ("direction", direction.as_str())];
