@@ -41,6 +41,11 @@ pub struct ParentConditions {
 /// The most that the API server takes for a condition's message.
 const MAX_MESSAGE: usize = 32_768;
 
+/// How the message of a true `Accepted` begins.
+const IN_FORCE: &str = "in force on ";
+/// What stands between the parts of the message.
+const BETWEEN: &str = "; ";
+
 /// The conditions of a route for each parent that is a Service. `attached` gives all routes that name a
 /// Service as a parent.
 pub fn conditions<'a>(
@@ -170,7 +175,7 @@ fn accepted_message(
     losses: &[String],
 ) -> String {
     let clients = clients_in_words(route, attachment);
-    let mut parts = vec![format!("in force on {} for {clients}", named(won))];
+    let mut parts = vec![format!("{IN_FORCE}{} for {clients}", named(won))];
     parts.extend(
         attachment
             .left_out
@@ -179,7 +184,12 @@ fn accepted_message(
     );
     parts.extend(losses.iter().map(|loss| format!("but {loss}")));
     parts.extend(route.report.notes.iter().cloned());
-    parts.join("; ")
+    parts.join(BETWEEN)
+}
+
+/// What the message of a route's true `Accepted` says beside where the route is in force.
+pub fn remarks(message: &str) -> Option<&str> {
+    message.strip_prefix(IN_FORCE)?.split_once(BETWEEN).map(|(_, remarks)| remarks)
 }
 
 fn clients_in_words(route: &CompiledRoute, attachment: &Attachment) -> String {

@@ -40,7 +40,9 @@ mod table;
 mod world;
 
 pub use attach::{Attachment, Clients, attach, clients_of};
-pub use conditions::{Condition, ParentConditions, conditions, policy_conditions, xbackend_condition};
+pub use conditions::{
+    Condition, ParentConditions, conditions, policy_conditions, remarks, xbackend_condition,
+};
 pub use contest::{Contest, InForce};
 pub use report::{InvalidRule, Problem, Reason, Report};
 pub use route::{CompiledRoute, CompiledRules, compile_route};

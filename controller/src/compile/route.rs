@@ -102,6 +102,7 @@ pub fn compile_route(world: &World, route: Arc<Route>) -> CompiledRoute {
         }
         Rules::Unreadable => empty(route.reference.kind),
     };
+    note_futile_rules(&route, &mut report);
     let mut compiled =
         CompiledRoute { rules, report, has_sessions: false, dependencies: BTreeSet::new(), route };
     compiled.has_sessions = !compiled.scopes().is_empty();
@@ -155,6 +156,13 @@ fn note_hostnames(route: &Route, report: &mut Report) {
                 .to_owned(),
         );
     }
+}
+
+/// The specification wants such rules accepted, and their requests answered 500: the message of `Accepted` says it.
+fn note_futile_rules(route: &Route, report: &mut Report) {
+    let dropped: Vec<usize> = report.invalid_rules.iter().map(|rule| rule.origin.index).collect();
+    let futile = route.futile_rules().into_iter().filter(|rule| !dropped.contains(&rule.index));
+    report.notes.extend(futile.map(|rule| rule.message));
 }
 
 fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec<CompiledRule> {

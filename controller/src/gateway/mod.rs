@@ -9,6 +9,7 @@
 //! Deliberately absent: defaults that the CRDs state (the compiler knows them; files have no API server to fill them
 //! in), and what anything means.
 
+mod doubts;
 mod duration;
 mod grpc;
 mod http;
@@ -20,6 +21,7 @@ mod session;
 mod shape;
 mod stream;
 
+pub use doubts::{FutileRule, MissedService};
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use grpc::{GrpcFilter, GrpcMatch, GrpcMethodMatch, GrpcRule};
 pub use http::{

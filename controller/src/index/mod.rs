@@ -232,6 +232,12 @@ impl Index {
         parents.collect()
     }
 
+    /// How many pods a Service selects, whatever their state.
+    pub fn selected(&self, service: &Service) -> usize {
+        let pods = self.pods.in_namespace(&service.name.namespace);
+        pods.filter(|pod| service.selects(&pod.labels) && !pod.finished).count()
+    }
+
     /// What routes are compiled against.
     pub fn world(&self) -> &World {
         &self.world

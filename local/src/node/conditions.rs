@@ -1,20 +1,37 @@
 //! What is wrong with routes, policies and XBackends, as the controller says in their statuses: for people at a terminal, who don't look there.
+//! And what no status says: a route that misses its Service has none.
 
 use std::collections::BTreeSet;
 
+use gamut_controller::gateway::Route;
 use gamut_manifest::Object;
+use gamut_route::{NamespacedName, RouteKind};
 use serde_json::Value;
 
 use super::{admission::line, report};
 
-/// A line for each condition that isn't as its author will want it. A status that is about an older generation says
-/// nothing.
-pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object>) -> BTreeSet<String> {
+/// A line for each condition that isn't as its author will want it, and for what is allowed and hardly meant. A status that
+/// is about an older generation says nothing.
+pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object> + Clone) -> BTreeSet<String> {
+    let services: BTreeSet<NamespacedName> =
+        objects.clone().filter(|object| object.kind == "Service").map(name_of).collect();
+    let doubts = objects.clone().flat_map(|object| doubts(object, &services));
     let judged = objects.filter(|object| {
         object.kind.ends_with("Route") || matches!(object.kind.as_str(), "XBackend" | "XBackendTrafficPolicy")
     });
     let status = |object: &Object| report::status(&object.id()).unwrap_or_default();
-    judged.flat_map(|object| of_object(object, &status(object))).collect()
+    judged.flat_map(|object| of_object(object, &status(object))).chain(doubts).collect()
+}
+
+fn name_of(object: &Object) -> NamespacedName {
+    NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone())
+}
+
+fn doubts(object: &Object, services: &BTreeSet<NamespacedName>) -> Vec<String> {
+    let kinds = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
+    let Some(kind) = kinds.into_iter().find(|kind| kind.as_str() == object.kind) else { return Vec::new() };
+    let doubts = Route::read(kind, object).doubts(|name| services.contains(name));
+    doubts.iter().map(|doubt| line(&object.origin, &object.id(), doubt)).collect()
 }
 
 /// Routes have parents, the others ancestors; an XBackend says the same to each of them, which is told once.
@@ -66,6 +83,24 @@ mod tests {
             ]
         );
         assert!(of_object(&route, &Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_route_that_misses_its_service_is_told_with_its_place() {
+        let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 7 };
+        let object = |value: Value| Object::from_value(value, &origin).unwrap();
+        let metadata = json!({"name": "web", "namespace": "demo"});
+        let route = object(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata,
+            "spec": {"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+        }));
+        let service = object(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
+        let lines = problems([&route, &service].into_iter());
+        assert_eq!(lines.len(), 1);
+        let expected =
+            "web.yaml:7: HTTPRoute demo/web: spec.parentRefs[0]: without a kind it names a Gateway";
+        assert!(lines.iter().all(|line| line.starts_with(expected)), "{lines:?}");
+        assert!(problems([&route].into_iter()).is_empty(), "there is no such Service");
     }
 
     #[test]
