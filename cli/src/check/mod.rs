@@ -60,7 +60,9 @@ pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
 
 async fn report(args: &Args) -> anyhow::Result<Report> {
     if args.proxy {
-        return of_proxies(&args.choice.world().await?, args.namespace.as_deref()).await;
+        let (world, namespace) = (args.choice.world().await?, args.namespace.as_deref());
+        world.require(namespace).await?;
+        return of_proxies(&world, namespace).await;
     }
     let cluster_named = args.pre || args.choice.names_cluster();
     if args.machine || !args.crds.is_empty() || (!cluster_named && args.choice.instance()?.is_some()) {
@@ -80,6 +82,7 @@ async fn of_proxies(world: &World, namespace: Option<&str>) -> anyhow::Result<Re
     mesh.pods.retain(|pod| namespace.is_none_or(|wanted| pod.namespace == wanted));
     let mut findings = sidecars::all(mesh, Timestamp::now());
     findings.extend(routes::all(world, namespace).await);
+    findings.extend(routes::backends(world, &place, namespace).await);
     Ok(Report { world: place, purpose: Purpose::Proxies, findings })
 }
 

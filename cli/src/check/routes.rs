@@ -1,20 +1,28 @@
 //! Routes that aren't in force, or not whole: their status says so, and nobody looks at a status that was never asked for.
+//! Of those that miss their Service there is no status, and those that answer 500 as they are written have a good one.
 
-use gamut_controller::status::CONTROLLER;
+use std::collections::BTreeSet;
+
+use gamut_controller::{gateway::Route, status::CONTROLLER};
 use gamut_manifest::Object;
-use gamut_route::RouteKind;
+use gamut_route::{NamespacedName, RouteKind};
 use serde_json::Value;
 
 use super::{
     finding::Finding,
     words::{count, few},
 };
-use crate::world::World;
+use crate::{
+    routes,
+    world::{Objects, Place, World},
+};
 
 const WHAT: &str = "routes";
 
 /// What the controller says of the routes of a namespace, or of all; nothing where there are none.
 pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Finding> {
+    let services = world.objects("Service").await.ok().flatten().unwrap_or_default();
+    let services: BTreeSet<NamespacedName> = services.iter().map(name_of).collect();
     let (mut routes, mut wrong) = (0, Vec::new());
     for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
         let objects = match world.objects(kind.as_str()).await {
@@ -29,7 +37,10 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
         };
         for route in objects.iter().filter(|route| is_in(route, namespace)) {
             routes += 1;
-            wrong.extend(wrong_of(route));
+            let doubt = || Route::read(kind, route).doubts(|name| services.contains(name)).into_iter().next();
+            let complaint = wrong_of(route).or_else(doubt);
+            wrong
+                .extend(complaint.map(|complaint| format!("{} {}: {complaint}", route.kind, name_of(route))));
         }
     }
     match (routes, wrong.is_empty()) {
@@ -41,6 +52,23 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
             "gamut routes -n NAMESPACE shows the whole message; gamut explain, what happens to a request meanwhile",
         )),
     }
+}
+
+/// Backends that a route gives a share and that nobody answers for; nothing where that isn't known.
+pub(super) async fn backends(world: &World, place: &Place, namespace: Option<&str>) -> Option<Finding> {
+    let objects = Objects::of_backends(world, place.clone()).await.ok()?;
+    let report = routes::of(place.clone(), &[], objects, |of| namespace.is_none_or(|wanted| wanted == of));
+    let of_route = |route: &routes::Route| {
+        let name = format!("{} {}/{}", route.kind, route.namespace, route.name);
+        route.silent.iter().map(|silent| format!("{name}: {silent}")).collect::<Vec<_>>()
+    };
+    let silent: Vec<String> = report.routes.iter().flat_map(of_route).collect();
+    let remedy = "their share of the requests is answered 503: correct the Service's selector, or see why its pods aren't ready";
+    (!silent.is_empty()).then(|| Finding::warning("backends", few(&silent), remedy))
+}
+
+fn name_of(object: &Object) -> NamespacedName {
+    NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 
 fn is_in(route: &Object, namespace: Option<&str>) -> bool {
@@ -58,10 +86,9 @@ fn wrong_of(route: &Object) -> Option<String> {
             ("Accepted" | "ResolvedRefs", "False") | ("PartiallyInvalid", "True")
         )
     })?;
-    let namespace = route.namespace.as_deref().unwrap_or_default();
     let (kind, reason) = (text(condition, "/type"), text(condition, "/reason"));
     let what = if kind == "PartiallyInvalid" { kind.to_owned() } else { format!("not {kind}") };
-    Some(format!("{} {namespace}/{}: {what} ({reason})", route.kind, route.name))
+    Some(format!("{what} ({reason})"))
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -99,6 +126,51 @@ mod tests {
         let finding = all(&world, None).await.unwrap();
         assert_eq!(finding.detail, "HTTPRoute shop/lost: not ResolvedRefs (BackendNotFound)");
         assert!(all(&world, Some("other")).await.is_none(), "there are none");
+    }
+
+    #[tokio::test]
+    async fn a_route_that_misses_its_service_and_one_that_only_fails_are_no_good_ones() {
+        let route = |name: &str, parent: Value, rules: Value| {
+            let spec = json!({"parentRefs": [parent], "rules": rules});
+            json!({"metadata": {"namespace": "shop", "name": name, "uid": name}, "spec": spec})
+        };
+        let (good, bad) = (json!([{"backendRefs": [{"name": "web", "port": 80}]}]), json!([{}]));
+        let missed = route("missed", json!({"kind": "Service", "name": "web"}), good);
+        let futile = route("futile", json!({"group": "", "kind": "Service", "name": "web"}), bad);
+        let world = scripted::world(vec![(PATH, list(&[missed, futile]))]);
+        let finding = all(&world, None).await.unwrap();
+        assert_eq!(
+            finding.detail,
+            "HTTPRoute shop/missed: spec.parentRefs[0]: kind Service of group gateway.networking.k8s.io is no Service; \
+             write group: \"\" to attach the route to Service shop/web, HTTPRoute shop/futile: rules[0] has no backendRefs and no \
+             filter that answers, so requests that it matches are answered 500; name a backend"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_share_that_nobody_answers_for_is_told_and_one_of_weight_0_is_not() {
+        let service = |name: &str| {
+            json!({
+                "metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"},
+                "spec": {"clusterIP": "10.0.0.1", "selector": {"app": name}, "ports": [{"port": 80}]},
+            })
+        };
+        let backends = json!([{"name": "web", "port": 80}, {"name": "old", "port": 80, "weight": 0}]);
+        let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": [{"backendRefs": backends}]});
+        let route =
+            json!({"metadata": {"namespace": "shop", "name": "web", "resourceVersion": "1"}, "spec": spec});
+        let world = scripted::world(vec![
+            ("/api/v1/services", list(&[service("web"), service("old")])),
+            ("/api/v1/pods", list(&[])),
+            ("/apis/discovery.k8s.io/v1/endpointslices", list(&[])),
+            (PATH, list(&[route])),
+        ]);
+        let finding = self::backends(&world, &Place::Machine, None).await.unwrap();
+        assert_eq!(
+            finding.detail,
+            "HTTPRoute shop/web: web:80: no ready endpoint: selector app=web matches no pod"
+        );
+        assert!(self::backends(&world, &Place::Machine, Some("other")).await.is_none(), "not of its routes");
     }
 
     #[tokio::test]

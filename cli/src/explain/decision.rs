@@ -42,6 +42,9 @@ pub(super) struct Candidate {
     pub(super) backend: String,
     /// Its share, in percent.
     pub(super) share: f64,
+    /// Why nobody is there who answers, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) nobody: Option<String>,
     /// What is changed or copied, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) changes: Vec<String>,
@@ -156,6 +159,7 @@ fn candidate(to: &Forwarded<'_>, asked: &Asked<'_>) -> Candidate {
     Candidate {
         backend: target(&to.backend.target, asked),
         share: percent(weight, total),
+        nobody: None,
         changes: changes(asked, to),
     }
 }
@@ -179,6 +183,7 @@ fn shares(split: &Split, asked: &Asked<'_>) -> Vec<Candidate> {
     let candidate = |backend: &Backend| Candidate {
         backend: target(&backend.target, asked),
         share: percent(backend.weight, total),
+        nobody: None,
         changes: Vec::new(),
     };
     split.backends.iter().map(candidate).collect()

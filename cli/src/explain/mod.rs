@@ -101,6 +101,7 @@ async fn gather(args: &Args, world: &World) -> anyhow::Result<(String, Objects)>
     if let Some(Client { kind, name, .. }) = &args.from {
         objects.add_workload(world, kind, &namespace, name).await?;
     }
+    objects.add_endpoints(world).await;
     if !args.headers.is_empty() {
         objects.add_what_opens_tokens(world).await;
     }

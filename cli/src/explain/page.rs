@@ -19,10 +19,13 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
     }
     for remark in &answer.remarks {
         let Remark { kind, name, condition, reason, message } = remark;
-        page.say(format!("  {kind} {name}: {condition}: {reason}: {message}"), Tone::Bad);
+        let tone = if remark.is_note() { Tone::Doubtful } else { Tone::Bad };
+        page.say(format!("  {kind} {name}: {condition}: {reason}: {message}"), tone);
     }
     for candidate in &decision.backends {
-        page.say(format!("  {}% {}", candidate.share, candidate.backend), Tone::Plain);
+        let mut line = vec![Cell::from(format!("  {}% {}", candidate.share, candidate.backend))];
+        line.extend(candidate.nobody.iter().map(|why| Cell::new(format!(" ({why})"), Tone::Bad)));
+        page.line(line);
         for change in &candidate.changes {
             page.say(format!("      {change}"), Tone::Faint);
         }
@@ -40,6 +43,9 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
             let tone = if token.verdict == "good" { Tone::Good } else { Tone::Doubtful };
             page.say(format!("  token {}", token.in_words()), tone);
         }
+    }
+    if decision.matches.is_empty() {
+        return page;
     }
     page.gap();
     let rows = decision.matches.iter().map(|considered| {
@@ -71,6 +77,8 @@ mod tests {
         let to = |name: &str, share: f64, changes: &[&str]| Candidate {
             backend: format!("service/shop/{name}:80"),
             share,
+            nobody: (name == "web-v2")
+                .then(|| "no ready endpoint: selector app=v2 matches no pod".to_owned()),
             changes: changes.iter().map(|change| (*change).to_owned()).collect(),
         };
         let answer = Answer {
@@ -120,7 +128,7 @@ mod tests {
           90% service/shop/web-v1:80
               path /new
               header x: 1
-          10% service/shop/web-v2:80
+          10% service/shop/web-v2:80 (no ready endpoint: selector app=v2 matches no pod)
           at most 2s for all of it
 
         session of the rule in cookie shop-version: goes to web-v2-a of service/shop/web-v2:80, whatever the weights

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use gamut_controller_api::{Body, Key};
 use gamut_manifest::Object;
-use gamut_route::{ServicePort, decide::Asked};
+use gamut_route::{BackendId, NamespacedName, ServicePort, decide::Asked};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use super::{
     remark::{self, Remark},
     session::{self, Effect},
 };
-use crate::world::{Objects, Place};
+use crate::world::{Objects, Place, silence};
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,14 +53,17 @@ pub(super) fn ask(args: &Args, namespace: &str, mut objects: Objects) -> anyhow:
         .with_context(|| format!("{:?} has no host; use http://NAME[:PORT]/PATH", args.url))?;
     let scheme =
         uri.scheme_str().with_context(|| format!("{0:?} has no scheme; write http://{0}", args.url))?;
+    if !["http", "https"].contains(&scheme) {
+        bail!("{:?} is no request that routes are asked about; use http://NAME[:PORT]/PATH", args.url);
+    }
+    // What isn't a number is kept in the authority, and is no port.
+    if uri.port().is_none() && !authority.as_str().trim_end_matches(':').ends_with(authority.host()) {
+        bail!("{:?} has a port that is none; use 1 to 65535", args.url);
+    }
     let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     let service = service(authority.host(), port, namespace)?;
     let Some(object) = objects.object("Service", &service.service.namespace, &service.service.name) else {
-        bail!(
-            "there is no Service {}; requests to {} are nobody's of the mesh and pass through",
-            service.service,
-            args.url
-        );
+        return Err(no_service(authority.host(), &service.service, &objects));
     };
     check_frontend(object, &service)?;
     check_port(object, &service)?;
@@ -71,7 +74,7 @@ pub(super) fn ask(args: &Args, namespace: &str, mut objects: Objects) -> anyhow:
     }
 
     let key = Key::RouteTable { client_namespace: namespace.to_owned(), service: service.clone() };
-    let world = objects.world.clone();
+    let (world, knows_endpoints) = (objects.world.clone(), objects.has_endpoints());
     let index = objects.into_index();
     let Body::RouteTable(table) = index.body(&key) else {
         bail!("the index has no table for {key}");
@@ -79,7 +82,11 @@ pub(super) fn ask(args: &Args, namespace: &str, mut objects: Objects) -> anyhow:
     let headers: HeaderMap = args.headers.iter().cloned().collect();
     let asked = Asked { method: &args.method, uri: &uri, host: authority.as_str(), headers: &headers };
     let remarks = remark::about(&index, &table, namespace);
-    let (decision, rule) = decide(&table, &asked, remark::of_itself(&remarks))?;
+    let (mut decision, rule) = decide(&table, &asked, remark::of_itself(&remarks))?;
+    for candidate in decision.backends.iter_mut().filter(|candidate| knows_endpoints && candidate.share > 0.0)
+    {
+        candidate.nobody = candidate.backend.parse::<BackendId>().ok().and_then(|id| silence(&index, &id));
+    }
     let request = session::Request { index: &index, namespace, headers: &headers, now: SystemTime::now() };
     let sessions = rule.map(|rule| session::effects(&request, rule)).transpose()?.unwrap_or_default();
     Ok(Answer {
@@ -104,6 +111,21 @@ fn service(host: &str, port: u16, namespace: &str) -> anyhow::Result<ServicePort
         Some(_) => bail!(
             "{host} is not a Service's name; use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local"
         ),
+    }
+}
+
+/// A name of a Service that isn't there resolves to nothing; one that may be a host's outside is called past the mesh.
+fn no_service(host: &str, name: &NamespacedName, objects: &Objects) -> anyhow::Error {
+    let labels = host.trim_end_matches('.').split('.').count();
+    let elsewhere = objects.of_kind("Service").find(|service| service.name == name.name);
+    let namespace = elsewhere.and_then(|service| service.namespace.as_deref());
+    match (labels, namespace) {
+        (1, Some(other)) => {
+            anyhow!("there is no Service {name}; there is one in namespace {other}: add -n {other}")
+        }
+        (1, None) => anyhow!("there is no Service {name}, so {host} names nothing there"),
+        (2, _) => anyhow!("there is no Service {name}; if {host} is a host outside, requests pass through"),
+        (_, _) => anyhow!("there is no Service {name}, so {host} names nothing"),
     }
 }
 
@@ -265,6 +287,63 @@ spec:
         assert!(remark.message.contains("spec.rule isn't known"), "{remark:?}");
         assert!(explain_of(&refused, &["http://canary/"]).unwrap().remarks.is_empty(), "of another Service");
         assert!(explain(&["http://web/api"]).unwrap().remarks.is_empty());
+    }
+
+    #[test]
+    fn a_route_that_misses_the_service_is_told_with_what_to_write() {
+        let missed = SHOP.replace("{group: '', kind: Service, name: web}", "{name: web}");
+        let answer = explain_of(&missed, &["http://web/api"]).unwrap();
+        assert_eq!(
+            answer.decision.outcome,
+            "forwarded by the Service itself, because no route is attached to it"
+        );
+        assert_eq!(
+            (answer.remarks[0].condition, answer.remarks[0].name.as_str()),
+            ("not attached", "shop/web")
+        );
+        assert!(answer.remarks[0].message.contains("kind: Service"), "{:?}", answer.remarks);
+        assert!(explain_of(&missed, &["http://canary/"]).unwrap().remarks.is_empty(), "of another Service");
+    }
+
+    #[test]
+    fn what_is_in_force_and_without_effect_is_told() {
+        let named = SHOP.replace("  rules:\n", "  hostnames: [web.example.com]\n  rules:\n");
+        let answer = explain_of(&named, &["http://web/api"]).unwrap();
+        assert!(answer.remarks[0].is_note() && answer.remarks[0].message.contains("spec.hostnames"));
+        assert_eq!(answer.decision.outcome, "forwarded by httproute/shop/web, rule api");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_nobody_answers_for_is_told_with_its_selector() {
+        let service = |name: &str| {
+            json!({
+                "metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"},
+                "spec": {"clusterIP": "10.0.0.1", "selector": {"app": name}, "ports": [{"port": 80}]},
+            })
+        };
+        let world = scripted::world(vec![
+            ("/version", json!({"gitVersion": "v1.34.4"})),
+            ("/api/v1/services", scripted::list(&[service("web")])),
+            ("/api/v1/pods", scripted::list(&[])),
+            ("/apis/discovery.k8s.io/v1/endpointslices", scripted::list(&[])),
+        ]);
+        let line = Line::parse_from(["explain", "http://web/", "-n", "shop"]);
+        let (namespace, objects) = gather(&line.args, &world).await.unwrap();
+        let backends = ask(&line.args, &namespace, objects).unwrap().decision.backends;
+        assert_eq!(backends[0].nobody.as_deref(), Some("no ready endpoint: selector app=web matches no pod"));
+    }
+
+    #[test]
+    fn without_n_the_namespace_that_has_the_service_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("all.yaml"), SHOP).unwrap();
+        let line = Line::parse_from(["explain", "http://web/"]);
+        let error =
+            ask(&line.args, "default", Objects::of_files(&[directory.path().to_owned()])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no Service default/web; there is one in namespace shop: add -n shop"
+        );
     }
 
     #[test]
@@ -439,7 +518,10 @@ spec:
             "{note}"
         );
         for (url, message) in [
-            ("http://nosuch/", "shop/nosuch"),
+            ("http://nosuch/", "no Service shop/nosuch, so nosuch names nothing"),
+            ("http://bank.example/", "a host outside"),
+            ("http://web:abc/", "a port that is none"),
+            ("ftp://web/", "use http://"),
             ("http://example.com.org/", "not a Service's name"),
             ("/x", "no host"),
             ("web.shop", "write http://web.shop"),

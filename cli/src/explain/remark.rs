@@ -2,7 +2,7 @@
 //! dropped, references that don't resolve, policies that aren't accepted. In the words of their conditions, which come from the same compilation.
 
 use gamut_controller::{
-    compile::{Condition, ParentConditions, policy_conditions},
+    compile::{CompiledRoute, Condition, ParentConditions, policy_conditions},
     index::Index,
 };
 use gamut_route::{
@@ -18,7 +18,8 @@ pub(super) struct Remark {
     pub(super) kind: &'static str,
     /// Namespace and name.
     pub(super) name: String,
-    /// `Accepted is False`, `PartiallyInvalid is True` or `ResolvedRefs is False`.
+    /// `Accepted is False`, `PartiallyInvalid is True`, `ResolvedRefs is False`; `not attached` where there is no status;
+    /// `Accepted is True` of what is in force and yet worth knowing.
     pub(super) condition: &'static str,
     /// The condition's.
     pub(super) reason: &'static str,
@@ -32,6 +33,23 @@ const REFUSED: &str = "Accepted is False";
 const PARTLY: &str = "PartiallyInvalid is True";
 /// Of a route with a backend or mirror that isn't there.
 const UNRESOLVED: &str = "ResolvedRefs is False";
+
+/// Of a route whose parentRef means the Service and says something else.
+const UNATTACHED: &str = "not attached";
+/// Of a route that is in force, with something that is without effect.
+const NOTED: &str = "Accepted is True";
+
+impl Remark {
+    /// Whether it is about something that is in force.
+    pub(super) fn is_note(&self) -> bool {
+        self.condition == NOTED
+    }
+
+    fn of_route(route: &CompiledRoute, condition: &'static str, reason: &'static str, message: &str) -> Self {
+        let (kind, name) = (route.kind().as_str(), route.route.reference.name.to_string());
+        Self { kind, name, condition, reason, message: message.to_owned() }
+    }
+}
 
 /// What there is to say about the routes of a table's Service, as clients of a namespace meet it, and about the policies for
 /// it and for its backends.
@@ -49,8 +67,18 @@ pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -
                 && parent.parent.port.is_none_or(|number| number == i64::from(*port))
         };
         let name = &route.route.reference.name;
+        let is_meant = parents.iter().any(|parent| meant(&parent));
         let conditions = parents.iter().filter(meant).flat_map(|parent| &parent.conditions);
-        remarks.extend(conditions.filter_map(|condition| remark(route.kind().as_str(), name, condition)));
+        let refused = conditions.filter_map(|condition| remark(route.kind().as_str(), name, condition));
+        remarks.extend(refused);
+        if is_meant && route.report.refusal().is_none() {
+            let notes = route.report.notes.iter();
+            remarks.extend(notes.map(|note| Remark::of_route(route, NOTED, "Accepted", note)));
+        }
+        let missed = route.route.missed_services(|name| index.world().services.contains_key(name));
+        let missed = missed.iter().filter(|missed| missed.service == *service);
+        remarks
+            .extend(missed.map(|missed| Remark::of_route(route, UNATTACHED, "ParentRefs", &missed.message)));
     }
     for policy in index.world().policies.values() {
         let targets = policy.spec.ok().map(|spec| spec.target_refs.as_slice()).unwrap_or_default();
@@ -93,9 +121,12 @@ fn leads_to(table: &RouteTable, service: &NamespacedName) -> bool {
 
 /// What a Service is called that takes requests without the rule of a route.
 pub(super) fn of_itself(remarks: &[Remark]) -> &'static str {
-    let is_refused = |remark: &Remark| remark.condition == REFUSED && remark.kind.ends_with("Route");
-    match remarks.iter().any(is_refused) {
-        true => "the Service itself, because no route of it is accepted",
-        false => "the Service itself, which has no routes",
+    let has = |condition: &str| {
+        remarks.iter().any(|remark| remark.condition == condition && remark.kind.ends_with("Route"))
+    };
+    match (has(REFUSED), has(UNATTACHED)) {
+        (true, _) => "the Service itself, because no route of it is accepted",
+        (false, true) => "the Service itself, because no route is attached to it",
+        (false, false) => "the Service itself, which has no routes",
     }
 }

@@ -72,7 +72,7 @@ pub(crate) struct Root {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let report = world::ask(async { report(&args.selection.choice.world().await?, args).await })?;
+    let report = world::ask(async { report(&args.selection.world().await?, args).await })?;
     let now = Timestamp::now();
     output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
     Ok(ExitCode::SUCCESS)

@@ -1,24 +1,25 @@
 //! Where the report comes from: the route objects with their status, what the controller makes of them, and every
 //! sidecar's counters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use gamut_controller::{
-    compile::CompiledRoute,
+    compile::{CompiledRoute, CompiledRule, CompiledRules},
     gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules},
+    index::Index,
     status::CONTROLLER,
 };
 use gamut_local::control::PodReport;
 use gamut_proxy::admin::ProxyStatus;
-use gamut_route::RouteKind;
+use gamut_route::{RouteKind, ServicePort};
 use serde_json::Value;
 
 use super::{
-    Backend, Condition, Parent, Report, Route, Rule, extensions,
+    Backend, Condition, Own, Parent, Report, Route, Rule, extensions, page,
     session::{self, Session},
     words,
 };
-use crate::world::{Objects, Place, Selection, World};
+use crate::world::{Objects, Place, Selection, World, silence};
 
 /// Asks a world. Clients may be anywhere, so all sidecars are asked, whatever namespace is shown.
 ///
@@ -27,6 +28,17 @@ use crate::world::{Objects, Place, Selection, World};
 pub(crate) async fn report(world: &World, selection: &Selection) -> anyhow::Result<Report> {
     let mesh = world.mesh(None).await?;
     let objects = Objects::of_mesh(world, &mesh).await?;
+    Ok(of(mesh.world, &mesh.pods, objects, |namespace| selection.has(namespace)))
+}
+
+/// As [`report`], with the backends that nobody answers for: that takes all pods and EndpointSlices besides.
+///
+/// # Errors
+/// As [`report`].
+pub(super) async fn with_endpoints(world: &World, selection: &Selection) -> anyhow::Result<Report> {
+    let mesh = world.mesh(None).await?;
+    let mut objects = Objects::of_mesh(world, &mesh).await?;
+    objects.add_endpoints(world).await;
     Ok(of(mesh.world, &mesh.pods, objects, |namespace| selection.has(namespace)))
 }
 
@@ -43,12 +55,31 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
     };
     let mut routes: Vec<RouteObject> = kinds.into_iter().flat_map(of_kind).collect();
     routes.retain(|route| shown(&route.reference.name.namespace));
+    let has_endpoints = objects.has_endpoints();
     let index = objects.into_index();
-    let report = |route: &RouteObject| route_report(route, index.route(&route.reference), &counters);
+    let report = |route: &RouteObject| {
+        let mut report = route_report(route, index.route(&route.reference), &counters);
+        let missed = route.missed_services(|name| index.world().services.contains_key(name));
+        report.missed = missed.into_iter().map(|missed| missed.message).collect();
+        report.silent = if has_endpoints { silent(&report, &index) } else { Vec::new() };
+        report
+    };
     let mut routes: Vec<Route> = routes.iter().map(report).collect();
     routes.sort_by(|a, b| (&a.namespace, &a.kind, &a.name).cmp(&(&b.namespace, &b.kind, &b.name)));
     let extensions = extensions::of(index.world(), shown);
     Report { world, routes, extensions, notes }
+}
+
+/// The backends with a weight that nobody answers for.
+fn silent(route: &Route, index: &Index) -> Vec<String> {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    let asked: BTreeSet<&str> =
+        backends.filter(|backend| backend.weight > 0).map(|backend| backend.id.as_str()).collect();
+    let silent = asked.into_iter().filter_map(|id| {
+        let why = silence(index, &id.parse().ok()?)?;
+        Some(format!("{}: {why}", page::short(id, &route.namespace)))
+    });
+    silent.collect()
 }
 
 fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
@@ -69,6 +100,7 @@ fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
 fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters: &Counters) -> Route {
     let name = &route.reference.name;
     let parents = route.service_parents().into_iter().map(|parent| parent_report(route, parent)).collect();
+    let dropped = |index| compiled.and_then(|compiled| dropped(compiled, index));
     let sessions = |index| compiled.map(|compiled| session::of_rule(compiled, index)).unwrap_or_default();
     let rules = match &route.rules {
         Rules::Http(rules) => readable(rules)
@@ -78,6 +110,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     matches: words::http_matches(rule),
                     settings: words::http_settings(rule),
                     sessions: sessions(index),
+                    dropped: dropped(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -89,6 +122,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     matches: words::grpc_matches(rule),
                     settings: words::grpc_settings(rule),
                     sessions: sessions(index),
+                    dropped: dropped(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -100,6 +134,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     matches: vec!["every connection".to_owned()],
                     settings: Vec::new(),
                     sessions: Vec::new(),
+                    dropped: None,
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -111,7 +146,20 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
         namespace: name.namespace.clone(),
         name: name.name.clone(),
         parents,
+        missed: Vec::new(),
+        silent: Vec::new(),
         rules,
+        unmatched: counters.unmatched(route),
+    }
+}
+
+/// What becomes of the requests of a rule that can't be carried out.
+fn dropped(route: &CompiledRoute, index: usize) -> Option<&'static str> {
+    let CompiledRules::Requests(rules) = &route.rules else { return None };
+    let is = |rule: &&CompiledRule| rule.rule.origin.as_ref().is_some_and(|origin| origin.index == index);
+    match rules.iter().find(is) {
+        None => Some("not in force"),
+        Some(rule) => rule.closed.then_some("500"),
     }
 }
 
@@ -176,6 +224,7 @@ struct About<'a> {
     matches: Vec<String>,
     settings: Vec<String>,
     sessions: Vec<Session>,
+    dropped: Option<&'static str>,
 }
 
 fn rule_report<F>(
@@ -192,7 +241,8 @@ fn rule_report<F>(
         .iter()
         .map(|backend| counters.count(route, &name, &id(backend, &route.reference.name.namespace)))
         .collect();
-    let all: u64 = counted.iter().map(|count| count.requests).sum();
+    let own = counters.own(route, &name);
+    let all = counted.iter().map(|count| count.requests).sum::<u64>() + own.failed;
     let backends = backends.iter().zip(counted).map(|(backend, count)| Backend {
         id: id(backend, &route.reference.name.namespace),
         weight: weight(backend),
@@ -201,8 +251,10 @@ fn rule_report<F>(
         got: percent(count.requests, all),
         failed: count.failed,
     });
-    let About { matches, settings, sessions, .. } = about;
-    Rule { name, matches, settings, sessions, backends: backends.collect() }
+    let backends = backends.collect();
+    let own = Own { requests: own.requests, got: percent(own.failed, all), failed: own.failed };
+    let About { matches, settings, sessions, dropped, .. } = about;
+    Rule { named: about.name.is_some(), name, dropped, matches, settings, sessions, backends, own }
 }
 
 /// To a tenth; `None` of nothing.
@@ -218,9 +270,14 @@ fn id<F>(backend: &BackendRef<F>, route_namespace: &str) -> String {
     format!("{kind}/{namespace}/{}{port}", backend.name)
 }
 
-/// What all sidecars counted, by route, rule and backend.
+/// What all sidecars counted.
 #[derive(Debug, Default)]
-struct Counters(HashMap<(String, String, String), Count>);
+struct Counters {
+    /// By route, rule and backend; without a backend what sidecars answered themselves.
+    by_rule: HashMap<(String, String, String), Count>,
+    /// What no rule matched, by the client's namespace and the Service's port.
+    unmatched: HashMap<(String, String), u64>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -230,22 +287,61 @@ struct Count {
 
 impl Counters {
     fn of(pods: &[PodReport]) -> Self {
-        let proxies = pods.iter().filter_map(|pod| pod.proxy.clone());
-        let proxies = proxies.filter_map(|proxy| serde_json::from_value::<ProxyStatus>(proxy).ok());
         let mut counters = Self::default();
-        for backend in proxies.flat_map(|proxy| proxy.backends) {
-            let count = counters.0.entry((backend.route, backend.rule, backend.backend)).or_default();
-            count.requests += backend.requests + backend.connections;
-            count.failed += backend.by_class.server_error;
+        for pod in pods {
+            let proxy = pod.proxy.clone().and_then(|proxy| serde_json::from_value::<ProxyStatus>(proxy).ok());
+            for backend in proxy.into_iter().flat_map(|proxy| proxy.backends) {
+                let own = backend.backend.is_empty();
+                if own && backend.route.is_empty() {
+                    let key = (pod.namespace.clone(), backend.parent);
+                    *counters.unmatched.entry(key).or_default() += backend.requests;
+                    continue;
+                }
+                // A gRPC status stands in an answer of 200, and only its rule or its failure makes a sidecar answer so.
+                let is_grpc = own && backend.route.starts_with(GRPC);
+                let key = (backend.route, backend.rule, backend.backend);
+                let count = counters.by_rule.entry(key).or_default();
+                count.requests += backend.requests + backend.connections;
+                count.failed += match (own, is_grpc) {
+                    (true, true) => backend.requests,
+                    (true, false) => backend.by_class.client_error + backend.by_class.server_error,
+                    (false, _) => backend.by_class.server_error,
+                };
+            }
         }
         counters
     }
 
     fn count(&self, route: &RouteObject, rule: &str, backend: &str) -> Count {
         let key = (route.reference.to_string(), rule.to_owned(), backend.to_owned());
-        self.0.get(&key).copied().unwrap_or_default()
+        self.by_rule.get(&key).copied().unwrap_or_default()
+    }
+
+    /// What sidecars answered themselves.
+    fn own(&self, route: &RouteObject, rule: &str) -> Count {
+        self.count(route, rule, "")
+    }
+
+    /// What clients that the route is for asked its Services, and no rule matched.
+    fn unmatched(&self, route: &RouteObject) -> u64 {
+        let namespace = &route.reference.name.namespace;
+        let parents = route.service_parents();
+        let is_meant = |client: &str, port: &ServicePort| {
+            parents.iter().any(|parent| {
+                parent.target(namespace) == port.service
+                    && parent.port.is_none_or(|number| number == i64::from(port.port))
+                    && (port.service.namespace == *namespace || client == namespace)
+            })
+        };
+        let counts = self.unmatched.iter().filter(|((client, port), _)| {
+            port.parse().is_ok_and(|port: ServicePort| is_meant(client, &port))
+        });
+        counts.map(|(_, count)| count).sum()
     }
 }
+
+/// How routes that carry gRPC alone are named in metrics.
+const GRPC: &str = "grpcroute/";
 
 #[cfg(test)]
 mod tests;

@@ -61,8 +61,14 @@ pub(crate) struct Route {
     pub(crate) name: String,
     /// What it is attached to, or wants to be.
     pub(crate) parents: Vec<Parent>,
+    /// parentRefs that name no Service though one was meant, with what to write, a line each.
+    pub(crate) missed: Vec<String>,
+    /// Backends that nobody answers for, and why, a line each. Nothing where endpoints aren't known.
+    pub(crate) silent: Vec<String>,
     /// Its rules in the order of the manifest.
     pub(crate) rules: Vec<Rule>,
+    /// Requests for its Services that no rule matched, or that none may match: sidecars answered them 404 or 400.
+    pub(crate) unmatched: u64,
 }
 
 /// An XBackendTrafficPolicy or XBackend: it has a say in what routes do, and conditions of its own.
@@ -124,6 +130,10 @@ pub(crate) struct Condition {
 pub(crate) struct Rule {
     /// Its name or, without one, its index.
     pub(crate) name: String,
+    /// Whether it has a name. What has none is counted by its index, and so with what stood there before.
+    pub(crate) named: bool,
+    /// What becomes of its requests, if the rule can't be carried out: `not in force`, or `500`.
+    pub(crate) dropped: Option<&'static str>,
     /// What it matches, a text for each match; empty: every request.
     pub(crate) matches: Vec<String>,
     /// What else it does: filters, timeouts, retries, a text each.
@@ -132,6 +142,19 @@ pub(crate) struct Rule {
     pub(crate) sessions: Vec<Session>,
     /// Where its requests go.
     pub(crate) backends: Vec<Backend>,
+    /// Requests that sidecars answered themselves: a share that leads nowhere, a rule without backends, a redirect.
+    pub(crate) own: Own,
+}
+
+/// What sidecars answered themselves for a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Own {
+    /// All of it.
+    pub(crate) requests: u64,
+    /// What failed of it, in percent of the rule's requests; `None` without any.
+    pub(crate) got: Option<f64>,
+    /// Those that were answered with an error.
+    pub(crate) failed: u64,
 }
 
 /// A backendRef, as set and as it turned out.
@@ -154,13 +177,13 @@ pub(crate) struct Backend {
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
     if args.watch {
         world::ask(async {
-            let world = args.selection.choice.world().await?;
+            let world = args.selection.world().await?;
             watch::watch(&world, &args.selection, args.output, colour).await
         })?;
         return Ok(ExitCode::SUCCESS);
     }
     let report =
-        world::ask(async { gather::report(&args.selection.choice.world().await?, &args.selection).await })?;
+        world::ask(async { gather::with_endpoints(&args.selection.world().await?, &args.selection).await })?;
     let now = Timestamp::now();
     output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The report as a page: a block for each route.
 
+use gamut_controller::compile;
 use jiff::Timestamp;
 
 use super::{Condition, Extension, Parent, Report, Route, Rule};
@@ -27,22 +28,43 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
         }
         page.say(note, Tone::Doubtful);
     }
-    let mut backends = report.routes.iter().flat_map(|route| &route.rules).flat_map(|rule| &rule.backends);
-    if backends.any(|backend| backend.requests > 0) {
+    legend(report, &mut page);
+    page
+}
+
+/// What the figures are, where there are any.
+fn legend(report: &Report, page: &mut Page) {
+    let counted =
+        |rule: &Rule| rule.own.requests > 0 || rule.backends.iter().any(|backend| backend.requests > 0);
+    let rules = || report.routes.iter().flat_map(|route| &route.rules).filter(|rule| counted(rule));
+    let unmatched = report.routes.iter().any(|route| route.unmatched > 0);
+    if unmatched || rules().next().is_some() {
         page.gap();
         page.say(COUNTED, Tone::Faint);
     }
-    page
+    if unmatched || rules().any(|rule| rule.own.requests > 0) {
+        page.say(OWN, Tone::Faint);
+    }
+    if rules().any(|rule| !rule.named) {
+        page.say(UNNAMED, Tone::Faint);
+    }
 }
 
 /// What the counters of sidecars are.
 const COUNTED: &str =
     "GOT, REQUESTS, FAILED: since the sidecars started, sessions and earlier weights included";
+/// What the mesh answered.
+const OWN: &str = "sidecar itself: answered without a backend; `gamut tap` shows why, request by request";
+/// What an index stands for.
+const UNNAMED: &str = "a rule without a name has the figures of whatever stood in its place before; `gamut routes --watch` shows those of now";
 
 /// Whether any parent has taken the route. One that nobody has judged yet isn't called refused.
 fn in_force(route: &Route) -> bool {
     let refused = |condition: &Condition| condition.kind == "Accepted" && condition.status == "False";
-    route.parents.is_empty() || route.parents.iter().any(|parent| !parent.conditions.iter().any(refused))
+    if route.parents.is_empty() {
+        return route.missed.is_empty();
+    }
+    route.parents.iter().any(|parent| !parent.conditions.iter().any(refused))
 }
 
 fn block(route: &Route, wide: bool, page: &mut Page) {
@@ -50,11 +72,23 @@ fn block(route: &Route, wide: bool, page: &mut Page) {
     for parent in &route.parents {
         attachment(parent, route, page);
     }
-    if route.parents.is_empty() {
+    if route.parents.is_empty() && route.missed.is_empty() {
         page.say("  attached to nothing of the mesh: no parentRef is a Service", Tone::Doubtful);
     }
+    for missed in &route.missed {
+        page.say(format!("  attached to nothing of the mesh: {missed}"), Tone::Bad);
+    }
+    for silent in &route.silent {
+        page.say(format!("    {silent}"), Tone::Bad);
+    }
     let heading = ["RULE", "MATCHES", "BACKEND", "WEIGHT", "SET", "GOT", "REQUESTS", "FAILED"];
-    let rows: Vec<Vec<Cell>> = route.rules.iter().flat_map(|rule| rows(rule, route)).collect();
+    let mut rows: Vec<Vec<Cell>> = route.rules.iter().flat_map(|rule| rows(rule, route)).collect();
+    if route.unmatched > 0 {
+        let [requests, failed] = [Tone::Plain, Tone::Bad].map(|tone| Cell::new(route.unmatched, tone));
+        let itself = [Cell::from("-"), "no rule matches".into(), ITSELF.into()];
+        let figures = [Cell::default(), Cell::default(), "-".into(), requests, failed];
+        rows.push(itself.into_iter().chain(figures).collect());
+    }
     if !rows.is_empty() {
         page.table(2, &heading, rows);
     }
@@ -105,9 +139,13 @@ fn conditions(about: String, conditions: &[Condition], page: &mut Page) {
         line.push(Cell::new(format!("{}={}", condition.kind, condition.status), tone(condition)));
     }
     page.line(line);
-    for condition in conditions.iter().filter(|condition| tone(condition) != Tone::Good) {
+    for condition in conditions {
         let Condition { kind, reason, message, .. } = condition;
-        page.say(format!("    {kind}: {reason}: {message}"), tone(condition));
+        match (tone(condition), compile::remarks(message)) {
+            (Tone::Good, None) => {}
+            (Tone::Good, Some(remarks)) => page.say(format!("    {kind}: {remarks}"), Tone::Doubtful),
+            (tone, _) => page.say(format!("    {kind}: {reason}: {message}"), tone),
+        }
     }
 }
 
@@ -121,30 +159,46 @@ pub(crate) fn tone(condition: &Condition) -> Tone {
     }
 }
 
-/// A row for each backend; matches, settings and sessions run down the second column beside them.
+/// Who answered where no backend did.
+pub(super) const ITSELF: &str = "sidecar itself";
+
+/// What becomes of a rule's requests where it isn't in force.
+fn instead(rule: &Rule, route: &Route) -> &'static str {
+    rule.dropped.filter(|_| in_force(route)).unwrap_or("not in force")
+}
+
+/// A row for each backend, and one for what sidecars answered themselves; matches, settings and sessions run down the second column beside them.
 fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
     let every = ["every request".to_owned()];
     let matches = if rule.matches.is_empty() { &every } else { rule.matches.as_slice() };
     let settings = rule.settings.iter().map(|text| Cell::new(text, Tone::Faint));
     let sessions = rule.sessions.iter().map(|session| Cell::new(session, Tone::Faint));
     let left: Vec<Cell> = matches.iter().map(Cell::from).chain(settings).chain(sessions).collect();
-    let right: Vec<Vec<Cell>> = rule
+    let is_in_force = in_force(route) && rule.dropped.is_none();
+    let mut right: Vec<Vec<Cell>> = rule
         .backends
         .iter()
         .map(|backend| {
             vec![
                 Cell::from(short(&backend.id, &route.namespace)),
                 Cell::from(backend.weight),
-                match in_force(route) {
+                match is_in_force {
                     true => Cell::from(percent(Some(backend.share))),
-                    false => Cell::new("not in force", Tone::Bad),
+                    false => Cell::new(instead(rule, route), Tone::Bad),
                 },
-                Cell::from(percent(backend.got)),
+                Cell::from(percent(backend.got.filter(|_| is_in_force))),
                 Cell::from(backend.requests),
                 Cell::new(backend.failed, if backend.failed == 0 { Tone::Plain } else { Tone::Bad }),
             ]
         })
         .collect();
+    if rule.own.requests > 0 {
+        let failed = Cell::new(rule.own.failed, if rule.own.failed == 0 { Tone::Plain } else { Tone::Bad });
+        let got = percent(rule.own.got.filter(|_| is_in_force && rule.own.failed > 0));
+        let figures = [Cell::from(got), Cell::from(rule.own.requests), failed];
+        let itself = [Cell::from(ITSELF), Cell::default(), Cell::default()];
+        right.push(itself.into_iter().chain(figures).collect());
+    }
     (0..left.len().max(right.len()))
         .map(|i| {
             let name = if i == 0 { Cell::from(&rule.name) } else { Cell::default() };
@@ -174,7 +228,7 @@ pub(super) fn percent(share: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::{
-        routes::{Backend, Session},
+        routes::{Backend, Own, Session},
         world::Place,
     };
 
@@ -216,6 +270,9 @@ mod tests {
             kind: "HTTPRoute".to_owned(),
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
+            missed: Vec::new(),
+            silent: Vec::new(),
+            unmatched: 0,
             parents: vec![Parent {
                 reference: "Service shop/web".to_owned(),
                 role: "producer",
@@ -227,6 +284,9 @@ mod tests {
             rules: vec![
                 Rule {
                     name: "always".to_owned(),
+                    named: true,
+                    dropped: None,
+                    own: Own::default(),
                     matches: vec!["header x-canary: always".to_owned()],
                     settings: Vec::new(),
                     sessions: Vec::new(),
@@ -234,6 +294,9 @@ mod tests {
                 },
                 Rule {
                     name: "split".to_owned(),
+                    named: true,
+                    dropped: None,
+                    own: Own::default(),
                     matches: Vec::new(),
                     settings: Vec::new(),
                     sessions: vec![Session {
@@ -289,6 +352,23 @@ mod tests {
         let notes =
             ["without the requests of pod shop/web-1: its sidecar can't be asked: no answer within 5 s"];
         insta::assert_snapshot!(rendered(&report(vec![consumer, orphan, new], &notes), false));
+    }
+
+    #[test]
+    fn what_sidecars_answered_themselves_and_what_would_be_overlooked_is_told() {
+        let mut broken = canary();
+        broken.parents[0].conditions[0].message =
+            "in force on port 80 for clients of all namespaces; spec.hostnames doesn't restrict anything"
+                .to_owned();
+        broken.silent = vec!["web-v1:80: no ready endpoint: selector app=v1 matches no pod".to_owned()];
+        broken.unmatched = 30;
+        broken.rules[0].dropped = Some("500");
+        broken.rules[1].named = false;
+        broken.rules[1].own = Own { requests: 40, got: Some(3.7), failed: 38 };
+        let mut missed = canary();
+        missed.parents.clear();
+        missed.missed = vec!["spec.parentRefs[0]: without a kind it names a Gateway".to_owned()];
+        insta::assert_snapshot!(rendered(&report(vec![broken, missed], &[]), false));
     }
 
     #[test]

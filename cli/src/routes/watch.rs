@@ -39,6 +39,8 @@ pub(crate) struct Flow {
     pub(crate) per_second: f64,
     /// Where they went.
     pub(crate) backends: Vec<Got>,
+    /// Those that sidecars answered with an error of their own, because their share leads nowhere.
+    pub(crate) failed_itself: u64,
 }
 
 /// What a backend got of a rule lately.
@@ -142,6 +144,9 @@ fn view(report: &Report, flows: &[Flow], now: Timestamp) -> Page {
                 Cell::new(got.failed, if got.failed == 0 { Tone::Plain } else { Tone::Bad }),
             ]
         });
+        let failed = Cell::new(flow.failed_itself, Tone::Bad);
+        let itself = vec![page::ITSELF.into(), "".into(), "".into(), "".into(), failed];
+        let rows = rows.chain((flow.failed_itself > 0).then_some(itself));
         page.table(2, &["BACKEND", "SET", "GOT", "", "FAILED"], rows);
     }
     if flows.is_empty() {
@@ -169,7 +174,7 @@ impl Window {
         let Some((since, before)) = self.reports.front() else { return Vec::new() };
         let seconds = (now - *since).as_secs_f64();
         let rules = report.routes.iter().flat_map(|route| route.rules.iter().map(move |rule| (route, rule)));
-        let rules = rules.filter(|(_, rule)| !rule.backends.is_empty());
+        let rules = rules.filter(|(_, rule)| !rule.backends.is_empty() || rule.own.failed > 0);
         rules.map(|(route, rule)| flow(route, rule, before, seconds)).collect()
     }
 }
@@ -182,9 +187,15 @@ fn counts(report: &Report) -> Counts {
                 let key = (route.id(), rule.name.clone(), backend.id.clone());
                 counts.insert(key, (backend.requests, backend.failed));
             }
+            counts.insert(itself(route, rule), (rule.own.requests, rule.own.failed));
         }
     }
     counts
+}
+
+/// The key of what sidecars answered themselves.
+fn itself(route: &Route, rule: &Rule) -> (String, String, String) {
+    (route.id(), rule.name.clone(), String::new())
 }
 
 fn flow(route: &Route, rule: &Rule, before: &Counts, seconds: f64) -> Flow {
@@ -195,7 +206,9 @@ fn flow(route: &Route, rule: &Rule, before: &Counts, seconds: f64) -> Flow {
         (backend.requests.saturating_sub(requests), backend.failed.saturating_sub(failed))
     };
     let counted: Vec<(u64, u64)> = rule.backends.iter().map(since).collect();
-    let all: u64 = counted.iter().map(|(requests, _)| requests).sum();
+    let (_, failed) = before.get(&itself(route, rule)).copied().unwrap_or((0, rule.own.failed));
+    let failed_itself = rule.own.failed.saturating_sub(failed);
+    let all = counted.iter().map(|(requests, _)| requests).sum::<u64>() + failed_itself;
     let backends = rule.backends.iter().zip(counted).map(|(backend, (requests, failed))| Got {
         id: backend.id.clone(),
         set: backend.share,
@@ -205,7 +218,8 @@ fn flow(route: &Route, rule: &Rule, before: &Counts, seconds: f64) -> Flow {
     });
     let per_second = if seconds > 0.0 { all as f64 / seconds } else { 0.0 };
     let per_second = (per_second * 10.0).round() / 10.0;
-    Flow { route: route.id(), rule: rule.name.clone(), per_second, backends: backends.collect() }
+    let backends = backends.collect();
+    Flow { route: route.id(), rule: rule.name.clone(), per_second, backends, failed_itself }
 }
 
 impl Route {
@@ -226,7 +240,10 @@ impl Flow {
             let id = page::short(&got.id, self.namespace());
             format!("{id} {} (set {})", page::percent(got.got), page::percent(Some(got.set)))
         };
-        self.backends.iter().map(share).collect::<Vec<_>>().join(", ")
+        match self.backends.is_empty() {
+            true => page::ITSELF.to_owned(),
+            false => self.backends.iter().map(share).collect::<Vec<_>>().join(", "),
+        }
     }
 
     /// As much of it as fits into a line of a terminal.
@@ -239,7 +256,7 @@ impl Flow {
 /// One line.
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed: u64 = self.backends.iter().map(|got| got.failed).sum();
+        let failed = self.backends.iter().map(|got| got.failed).sum::<u64>() + self.failed_itself;
         write!(f, "{}, rule {}: {}; ", self.route, self.rule, self.shares())?;
         write!(f, "{:.1} requests/s, {failed} failed", self.per_second)
     }
@@ -248,7 +265,7 @@ impl fmt::Display for Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Place;
+    use crate::{routes::Own, world::Place};
 
     /// A rule of two backends: what each got, and how many of that failed; the second's weight.
     fn report(v1: (u64, u64), v2: (u64, u64), weight: u64) -> Report {
@@ -266,12 +283,18 @@ mod tests {
             settings: Vec::new(),
             sessions: Vec::new(),
             backends: vec![backend("web-v1", 100 - weight, v1), backend("web-v2", weight, v2)],
+            named: true,
+            dropped: None,
+            own: Own::default(),
         };
         let route = Route {
             kind: "HTTPRoute".to_owned(),
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             parents: Vec::new(),
+            missed: Vec::new(),
+            silent: Vec::new(),
+            unmatched: 0,
             rules: vec![rule],
         };
         Report { world: Place::Machine, routes: vec![route], extensions: Vec::new(), notes: Vec::new() }
@@ -292,6 +315,19 @@ mod tests {
         // What is older than the window is forgotten.
         let flow = window.take(&report((1050, 0), (60, 5), 50), after(12)).remove(0);
         assert_eq!((flow.per_second, flow.backends[1].got, flow.backends[1].failed), (1.0, Some(100.0), 0));
+    }
+
+    #[test]
+    fn a_share_that_leads_nowhere_is_part_of_the_rules_requests_and_of_its_failures() {
+        let (mut window, start) = (Window::default(), Instant::now());
+        window.take(&report((0, 0), (0, 0), 10), start);
+        let mut now = report((90, 0), (0, 0), 10);
+        now.routes[0].rules[0].own = Own { requests: 10, got: Some(10.0), failed: 10 };
+        let flow = window.take(&now, start + INTERVAL).remove(0);
+        assert_eq!(
+            flow.to_string(),
+            "httproute/shop/web, rule split: web-v1:80 90% (set 90%), web-v2:80 0% (set 10%); 50.0 requests/s, 10 failed"
+        );
     }
 
     #[test]

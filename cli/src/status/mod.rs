@@ -143,8 +143,7 @@ impl Tables {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let report =
-        world::ask(async { gather::report(&args.selection.choice.world().await?, &args.selection).await })?;
+    let report = world::ask(async { gather::report(&args.selection.world().await?, &args.selection).await })?;
     let now = Timestamp::now();
     output::print(&report, args.output, colour, |report, wide| page::page(report, now, wide))?;
     Ok(ExitCode::SUCCESS)

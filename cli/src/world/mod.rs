@@ -11,6 +11,7 @@
 //! [`Place`], the first line of every page and a field of all data.
 
 mod ask;
+mod endpoints;
 mod mesh;
 mod objects;
 mod place;
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     ask::Line,
+    endpoints::silence,
     mesh::{COMPONENTS, Component, Mesh, OwnStatus, components},
     objects::Objects,
     place::Place,
@@ -148,6 +150,16 @@ fn nobody(running: &[InstanceName]) -> anyhow::Error {
 }
 
 impl Selection {
+    /// The world that is meant.
+    ///
+    /// # Errors
+    /// As [`Choice::world`], and if it has no such namespace.
+    pub(crate) async fn world(&self) -> anyhow::Result<World> {
+        let world = self.choice.world().await?;
+        world.require(self.namespace.as_deref()).await?;
+        Ok(world)
+    }
+
     /// Whether objects of a namespace are to be shown: by default those of all namespaces but the mesh's own.
     pub(crate) fn has(&self, namespace: &str) -> bool {
         match &self.namespace {
@@ -224,6 +236,29 @@ impl World {
         }
     }
 
+    /// Fails where a namespace isn't there: an empty answer about a mistyped name would look like a good one. Who may not look
+    /// at namespaces is believed.
+    ///
+    /// # Errors
+    /// There is no such namespace, or nobody answers.
+    pub(crate) async fn require(&self, namespace: Option<&str>) -> anyhow::Result<()> {
+        let Some(wanted) = namespace else { return Ok(()) };
+        let is_there = match self {
+            Self::Cluster(cluster, _) => {
+                !matches!(cluster.get(&core::NAMESPACE, None, wanted).await, Ok(None))
+            }
+            Self::Instance(client) => {
+                let is =
+                    |object: &Value| object.pointer("/metadata/name").and_then(Value::as_str) == Some(wanted);
+                wanted == SYSTEM_NAMESPACE || client.objects("Namespace")?.iter().any(is)
+            }
+        };
+        match is_there {
+            true => Ok(()),
+            false => anyhow::bail!("there is no namespace {wanted}"),
+        }
+    }
+
     /// By what settings the controller compiles.
     ///
     /// # Errors
@@ -288,6 +323,19 @@ mod tests {
         assert_eq!(named.as_str(), "demo");
         assert_eq!(choice(&["--context", "kind"]).instance().unwrap(), None);
         assert_eq!(choice(&["--kubeconfig", "x"]).instance().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_not_there_is_an_error_and_one_that_may_not_be_looked_at_is_believed() {
+        let world = scripted::world(vec![
+            ("/api/v1/namespaces/shop", serde_json::json!({"metadata": {"name": "shop"}})),
+            ("/api/v1/namespaces/secret", scripted::forbidden("namespaces is forbidden")),
+        ]);
+        for namespace in [None, Some("shop"), Some("secret")] {
+            world.require(namespace).await.unwrap();
+        }
+        let error = world.require(Some("nosuch")).await.unwrap_err();
+        assert_eq!(error.to_string(), "there is no namespace nosuch");
     }
 
     #[test]

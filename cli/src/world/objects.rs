@@ -28,8 +28,8 @@ const KINDS: &[&str] = &[
     "XBackendTrafficPolicy",
 ];
 
-/// The kinds that say what a session token means: whom it leads to, and the keys that open it.
-const SESSION_KINDS: &[&str] = &["Pod", "EndpointSlice", "Secret"];
+/// The kinds that endpoints are made of: whom a backend, or a session token, leads to.
+const ENDPOINT_KINDS: &[&str] = &["Pod", "EndpointSlice"];
 
 /// Objects, by nothing in particular: each is asked for once.
 pub(crate) struct Objects {
@@ -40,8 +40,13 @@ pub(crate) struct Objects {
     /// Kinds that the world doesn't know.
     pub(crate) unknown: Vec<&'static str>,
     objects: Vec<Object>,
+    /// Why endpoints aren't among them, if they aren't.
+    no_endpoints: Option<String>,
     settings: Settings,
 }
+
+/// Of objects that weren't asked for endpoints.
+const NOT_ASKED: &str = "nobody was asked for endpoints";
 
 impl Objects {
     /// Manifests, and the settings of a default installation. What can't be read is told on standard error and left out, as
@@ -50,8 +55,7 @@ impl Objects {
         let (objects, errors) = gamut_manifest::load(paths);
         errors.iter().for_each(output::tell);
         let paths = paths.iter().map(|path| path.display().to_string()).collect();
-        let (notes, unknown) = (Vec::new(), Vec::new());
-        Self { world: Place::Files { paths }, notes, unknown, objects, settings: Settings::default() }
+        Self::new(Place::Files { paths }, Vec::new(), objects)
     }
 
     /// What the controller makes tables of, and its settings.
@@ -74,6 +78,16 @@ impl Objects {
         Ok(objects.with(told.ok_or_else(|| "no controller answers".to_owned())))
     }
 
+    /// Routes, and whom they lead to: by the settings of a default installation, because endpoints don't depend on them.
+    ///
+    /// # Errors
+    /// As [`Self::of_world`].
+    pub(crate) async fn of_backends(world: &World, place: Place) -> anyhow::Result<Self> {
+        let mut objects = Self::read(world, place).await?;
+        objects.add_endpoints(world).await;
+        Ok(objects)
+    }
+
     async fn read(world: &World, place: Place) -> anyhow::Result<Self> {
         let (mut objects, mut unknown) = (Vec::new(), Vec::new());
         for kind in KINDS {
@@ -82,7 +96,12 @@ impl Objects {
                 None => unknown.push(*kind),
             }
         }
-        Ok(Self { world: place, notes: Vec::new(), unknown, objects, settings: Settings::default() })
+        Ok(Self::new(place, unknown, objects))
+    }
+
+    fn new(world: Place, unknown: Vec<&'static str>, objects: Vec<Object>) -> Self {
+        let (no_endpoints, settings) = (Some(NOT_ASKED.to_owned()), Settings::default());
+        Self { world, notes: Vec::new(), unknown, objects, no_endpoints, settings }
     }
 
     fn with(mut self, settings: Result<Settings, String>) -> Self {
@@ -110,15 +129,32 @@ impl Objects {
         Ok(())
     }
 
-    /// Adds what it takes to open session tokens, as far as it may be read.
-    pub(crate) async fn add_what_opens_tokens(&mut self, world: &World) {
-        for kind in SESSION_KINDS {
+    /// Adds what endpoints are made of. Not everybody who may read routes may read that: then nothing is said about them.
+    pub(crate) async fn add_endpoints(&mut self, world: &World) {
+        let mut endpoints = Vec::new();
+        for kind in ENDPOINT_KINDS {
             match world.objects(kind).await {
-                Ok(read) => self.objects.extend(read.unwrap_or_default()),
-                // Not everybody who may read routes may open tokens.
-                Err(error) => self.notes.push(format!("session tokens aren't opened: {error:#}")),
+                Ok(read) => endpoints.extend(read.unwrap_or_default()),
+                Err(error) => return self.no_endpoints = Some(format!("{error:#}")),
             }
         }
+        self.objects.extend(endpoints);
+        self.no_endpoints = None;
+    }
+
+    /// Adds what it takes to open session tokens, as far as it may be read: endpoints must be there already.
+    pub(crate) async fn add_what_opens_tokens(&mut self, world: &World) {
+        let read = world.objects("Secret").await;
+        let failed = read.as_ref().err().map(|error| format!("{error:#}"));
+        self.objects.extend(read.ok().flatten().unwrap_or_default());
+        let reasons = self.no_endpoints.iter().chain(&failed);
+        // Not everybody who may read routes may open tokens.
+        self.notes.extend(reasons.map(|reason| format!("session tokens aren't opened: {reason}")));
+    }
+
+    /// Whether endpoints are among the objects.
+    pub(crate) fn has_endpoints(&self) -> bool {
+        self.no_endpoints.is_none()
     }
 
     /// Who is asked, in one line.

@@ -76,7 +76,9 @@ pub(super) async fn now(cluster: &Cluster, context: &Context) -> anyhow::Result<
         findings.extend(control_plane::controllers(&mesh));
         findings.extend(sidecars::all(mesh, facts.time));
     }
-    findings.extend(routes::all(&World::Cluster(cluster.clone(), context.clone()), None).await);
+    let asked = World::Cluster(cluster.clone(), context.clone());
+    findings.extend(routes::all(&asked, None).await);
+    findings.extend(routes::backends(&asked, &world, None).await);
     Ok(Report { world, purpose: Purpose::Operate, findings })
 }
 

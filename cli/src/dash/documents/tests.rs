@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     dash::history::{Answer, Splits},
-    routes::{self, Backend, Condition, Parent, Route, Rule},
+    routes::{self, Backend, Condition, Own, Parent, Route, Rule},
     status,
     world::Place,
 };
@@ -23,6 +23,9 @@ fn web(backends: Vec<Backend>) -> Route {
     let accepted = Condition { kind: "Accepted".into(), status: "True".into(), ..Condition::default() };
     let split = Rule {
         name: "split".into(),
+        named: true,
+        dropped: None,
+        own: Own::default(),
         matches: vec![HOSTILE.into()],
         settings: vec![],
         sessions: vec![],
@@ -37,6 +40,9 @@ fn web(backends: Vec<Backend>) -> Route {
             role: "producer",
             conditions: vec![accepted],
         }],
+        missed: vec![],
+        silent: vec![],
+        unmatched: 0,
         rules: vec![split],
     }
 }

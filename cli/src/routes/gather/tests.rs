@@ -43,13 +43,43 @@ fn a_rules_backends_have_the_shares_that_were_set_and_those_that_were_counted() 
         counted("split", "service/other/two:81", 30, 3),
         counted("other", "service/shop/one:80", 1000, 0),
     ];
-    let report = route_report(&route(), None, &Counters(counters.into()));
+    let report = route_report(&route(), None, &Counters { by_rule: counters.into(), ..Counters::default() });
     let backends: Vec<_> =
         report.rules[0].backends.iter().map(|b| (b.id.as_str(), b.share, b.got, b.failed)).collect();
     assert_eq!(
         backends,
         [("service/shop/one:80", 66.7, Some(66.7), 0), ("service/other/two:81", 33.3, Some(33.3), 3)]
     );
+}
+
+#[test]
+fn what_sidecars_answered_themselves_is_counted_where_it_belongs() {
+    let counted = |route: &str, rule: &str, backend: &str, [client, server]: [u64; 2]| {
+        let by_class = json!({"informational": 0, "success": 10, "redirection": 0, "client_error": client, "server_error": server});
+        json!({
+            "route": route, "rule": rule, "parent": "shop/web:80", "backend": backend, "requests": 10 + client + server,
+            "byClass": by_class, "connections": 0, "retries": 0, "connectFailures": 0,
+        })
+    };
+    let backends = [
+        counted("httproute/shop/web", "split", "service/shop/one:80", [0, 0]),
+        counted("httproute/shop/web", "split", "", [0, 30]),
+        counted("", "", "", [5, 0]),
+    ];
+    let pod = |namespace: &str| -> PodReport {
+        serde_json::from_value(json!({
+            "namespace": namespace, "name": "client", "uid": "1", "workload": "client", "node": "", "ips": [], "phase": "Running",
+            "ready": true, "terminating": false, "meshed": true, "containers": [],
+            "proxy": {"identity": "spiffe://cluster.local/ns/shop/sa/client", "ready": {"ready": true}, "tables": [], "backends": backends, "sessions": []},
+        }))
+        .unwrap()
+    };
+    let counters = Counters::of(&[pod("shop"), pod("other")]);
+    let report = route_report(&route(), None, &counters);
+    assert_eq!(report.unmatched, 30, "of every namespace: the route is a producer's");
+    let own = report.rules[0].own;
+    assert_eq!((own.requests, own.got, own.failed), (80, Some(75.0), 60));
+    assert_eq!(report.rules[0].backends[0].got, Some(25.0), "what failed is part of the rule's requests");
 }
 
 #[test]

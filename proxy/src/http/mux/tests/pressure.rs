@@ -1,15 +1,11 @@
 //! What one end can make the other keep, and what those who share a connection do to each other.
 
-use std::{collections::BTreeSet, sync::Mutex, task::Waker};
+use std::{collections::BTreeSet, sync::Mutex};
 
 use futures_util::future::join_all;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{
-    state::{End, Shared, Writer},
-    *,
-};
-use crate::http::sending::Outlet;
+use super::*;
 
 /// A server's end that never answers, and hands over the bodies of its requests.
 fn unanswered() -> (DuplexStream, mpsc::UnboundedReceiver<Body>) {
@@ -85,39 +81,6 @@ async fn short_answers_do_not_wait_for_the_end_of_long_ones() {
     }
     for _ in 0..20 {
         assert_eq!(read(ask(&mux, get()).await.unwrap()).await.len(), 15_000);
-    }
-}
-
-/// Sends as much of a body as goes now, and says how much.
-fn send_all(writer: &mut Writer) -> usize {
-    let mut cx = Context::from_waker(Waker::noop());
-    let mut sent = 0;
-    while let Poll::Ready(Ok(room)) = writer.poll_room(WINDOW, &mut cx) {
-        assert!(writer.send(Bytes::from(vec![0; room]), false).is_ok());
-        sent += room;
-    }
-    sent
-}
-
-/// In the order of a connection's task: windows are read, what is to be written is taken, and those send whom both have woken.
-#[test]
-fn a_body_goes_along_however_fast_the_readers_of_others_are() {
-    let shared = Shared::new(End::Client);
-    let open = || shared.open(false, |_| Ok::<_, ()>(())).unwrap();
-    let mut bodies = [open(), open(), open()].map(|(reader, writer)| (reader, writer.unwrap()));
-    let mut turn = || {
-        shared.lock().take_out(out::Out::default());
-        [0, 1, 2].map(|body: usize| send_all(&mut bodies[body].1))
-    };
-    turn();
-    turn();
-    for _ in 0..10 {
-        for stream in [1, 2] {
-            let more = Header::new(Kind::Window, stream, WINDOW / 2);
-            assert!(shared.take_in(more, Bytes::new()).unwrap().is_none());
-        }
-        let sent = turn();
-        assert!(sent[0] == WINDOW / 2 && sent[1] == WINDOW / 2 && sent[2] > 0, "{sent:?}");
     }
 }
 
