@@ -125,7 +125,8 @@ mod tests {
         let asked = asked(None).await;
         let secrets = asked.iter().filter(|asked| asked.contains("/secrets"));
         let secret = "/api/v1/namespaces/gamut-system/secrets";
-        let expected = [format!("DELETE {secret}/gamut-ca"), format!("DELETE {secret}/gamut-session-keys")];
+        let expected = ["gamut-ca", "gamut-ca-roots", "gamut-session-keys"];
+        let expected = expected.map(|name| format!("DELETE {secret}/{name}"));
         assert_eq!(secrets.cloned().collect::<Vec<_>>(), expected);
         let bundle = "DELETE /api/v1/namespaces/shop/configmaps/gamut-trust-bundle".to_owned();
         assert!(asked.contains(&bundle), "{asked:#?}");
