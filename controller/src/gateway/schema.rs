@@ -1,16 +1,17 @@
-//! What the CRDs allow, for who plays the API server: every field of `spec` that the Gateway API v1.7.0 has, with its type.
+//! What the CRDs allow, for who plays the API server: every field of `spec` that the Gateway API v1.7.0 has, with its type and,
+//! of numbers, its range.
 //!
 //! The readers of this module are lenient, because a cluster's CRDs may be older or newer than we are. Somebody who writes a
 //! manifest wants the opposite: `wieght: 50` is refused, as `kubectl` does, and not carried out without the weight.
 //!
-//! Deliberately absent: which values are allowed, and which fields must be there. The compiler says that in conditions.
+//! Deliberately absent: which texts are allowed, and which fields must be there. The compiler says that in conditions.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use gamut_manifest::{Object, nearest};
 use serde_json::Value;
 
-/// A kind's name alone, then its leaves with their types, a line each.
+/// A kind's name alone, then its leaves with their types and ranges, a line each.
 const FIELDS: &str = include_str!("schema-v1.7.0.txt");
 
 /// Fields of `sessionPersistence` that only older versions have: clusters with their CRDs take them, and so do we.
@@ -27,7 +28,8 @@ static SCHEMAS: LazyLock<BTreeMap<&'static str, Schema>> = LazyLock::new(schemas
 #[derive(Clone, Debug)]
 enum Schema {
     Text,
-    Integer,
+    /// From the one to the other, both included.
+    Integer(Option<i64>, Option<i64>),
     Boolean,
     /// Any keys, with texts.
     Map,
@@ -51,6 +53,10 @@ pub enum SchemaProblem {
     Unknown(Option<&'static str>),
     /// It has another type: what it must be.
     Type(&'static str),
+    /// It must be a string, and YAML reads it as something else: as what.
+    Unquoted(String),
+    /// Its number is out of range: the least and the greatest that it may be.
+    Range(Option<i64>, Option<i64>),
 }
 
 /// What the API server would refuse in an object of the Gateway API. Other kinds have nothing to be complained about.
@@ -71,15 +77,23 @@ pub fn schema_errors(object: &Object) -> Vec<SchemaError> {
 
 /// A field that is `null` counts as unset, as it does for the API server.
 fn check(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<SchemaError>) {
-    let mut must_be = |what| {
-        errors.push(SchemaError { path: path.to_owned(), problem: SchemaProblem::Type(what) });
-    };
+    let mut is = |problem| errors.push(SchemaError { path: path.to_owned(), problem });
+    let must_be = SchemaProblem::Type;
     match (schema, value) {
         (_, Value::Null) | (Schema::Text, Value::String(_)) | (Schema::Boolean, Value::Bool(_)) => {}
-        (Schema::Integer, Value::Number(number)) if number.is_i64() => {}
-        (Schema::Text, _) => must_be("a string"),
-        (Schema::Boolean, _) => must_be("true or false"),
-        (Schema::Integer, _) => must_be("a whole number"),
+        (Schema::Integer(least, most), Value::Number(number)) => match number.as_i64() {
+            Some(number)
+                if least.is_some_and(|least| number < least) || most.is_some_and(|most| number > most) =>
+            {
+                is(SchemaProblem::Range(*least, *most));
+            }
+            Some(_) => {}
+            None => is(must_be("a whole number")),
+        },
+        (Schema::Text, Value::Bool(_) | Value::Number(_)) => is(SchemaProblem::Unquoted(value.to_string())),
+        (Schema::Text, _) => is(must_be("a string")),
+        (Schema::Boolean, _) => is(must_be("true or false")),
+        (Schema::Integer(..), _) => is(must_be("a whole number")),
         (Schema::Map, Value::Object(map)) => {
             for (key, value) in map {
                 check(&Schema::Text, value, &format!("{path}[{key:?}]"), errors);
@@ -102,8 +116,8 @@ fn check(schema: &Schema, value: &Value, path: &str, errors: &mut Vec<SchemaErro
                 }
             }
         }
-        (Schema::List(_), _) => must_be("a list"),
-        (Schema::Map | Schema::Fields(_), _) => must_be("a mapping"),
+        (Schema::List(_), _) => is(must_be("a list")),
+        (Schema::Map | Schema::Fields(_), _) => is(must_be("a mapping")),
     }
 }
 
@@ -158,8 +172,10 @@ fn insert_below(schema: &mut Schema, above: &str, path: &'static str, of: &str) 
 }
 
 fn leaf(of: &str) -> Schema {
+    let (of, range) = of.split_once(' ').unwrap_or((of, ".."));
+    let (least, most) = range.split_once("..").unwrap_or_default();
     match of {
-        "integer" => Schema::Integer,
+        "integer" => Schema::Integer(least.parse().ok(), most.parse().ok()),
         "boolean" => Schema::Boolean,
         "map" => Schema::Map,
         _ => Schema::Text,
@@ -211,7 +227,7 @@ mod tests {
     fn a_field_of_another_type_is_told_what_it_must_be() {
         let spec = json!({
             "hostnames": "web",
-            "rules": [{"backendRefs": [{"name": 5, "weight": "50"}], "timeouts": [], "filters": [{"cors": {"allowCredentials": "yes"}}]}],
+            "rules": [{"backendRefs": [{"name": ["a"], "weight": "50"}], "timeouts": [], "filters": [{"cors": {"allowCredentials": "yes"}}]}],
         });
         assert_eq!(
             errors("HTTPRoute", &spec),
@@ -239,7 +255,45 @@ mod tests {
         assert_eq!(errors("XBackend", &json!({"endpointSelector": {"matchLabels": {"app": "web"}}})), []);
         assert_eq!(
             errors("XBackend", &json!({"endpointSelector": {"matchLabels": {"app": 1}}})),
-            [("spec.endpointSelector.matchLabels[\"app\"]".into(), SchemaProblem::Type("a string"))]
+            [("spec.endpointSelector.matchLabels[\"app\"]".into(), SchemaProblem::Unquoted("1".to_owned()))]
         );
+    }
+
+    #[test]
+    fn a_number_beyond_the_range_of_its_field_is_told_the_range_and_the_ends_belong_to_it() {
+        let backend = |port: i64, weight: i64| json!({"rules": [{"backendRefs": [{"name": "web", "port": port, "weight": weight}]}]});
+        for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"] {
+            assert_eq!(errors(kind, &backend(1, 0)), []);
+            assert_eq!(errors(kind, &backend(65_535, 1_000_000)), []);
+            for (port, weight) in [(0, -10), (65_536, 1_000_001)] {
+                let range = |field: &str, least, most| {
+                    let path = format!("spec.rules[0].backendRefs[0].{field}");
+                    (path, SchemaProblem::Range(Some(least), Some(most)))
+                };
+                assert_eq!(
+                    errors(kind, &backend(port, weight)),
+                    [range("port", 1, 65_535), range("weight", 0, 1_000_000)]
+                );
+            }
+        }
+        let retry = json!({"rules": [{"retry": {"attempts": -1, "codes": [503, 200]}}]});
+        assert_eq!(
+            errors("HTTPRoute", &retry),
+            [
+                ("spec.rules[0].retry.attempts".into(), SchemaProblem::Range(Some(0), None)),
+                ("spec.rules[0].retry.codes[1]".into(), SchemaProblem::Range(Some(400), Some(599))),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_yaml_reads_as_something_else_than_the_string_it_looks_like_is_told_as_what() {
+        let header = |value: Value| json!({"rules": [{"matches": [{"headers": [{"name": "x-beta", "value": value}]}]}]});
+        for (value, read) in [(json!(true), "true"), (json!(5), "5")] {
+            let path = "spec.rules[0].matches[0].headers[0].value";
+            let expected = [(path.into(), SchemaProblem::Unquoted(read.to_owned()))];
+            assert_eq!(errors("HTTPRoute", &header(value)), expected);
+        }
+        assert_eq!(errors("HTTPRoute", &header(json!("y"))), []);
     }
 }

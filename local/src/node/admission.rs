@@ -86,7 +86,8 @@ impl Admitted {
         self.problems.extend(words::errors(object).iter().map(says));
         let mut impossible = fields::problems(object);
         impossible.extend(limits::problems(object));
-        let checked = match impossible.is_empty() {
+        let is_possible = impossible.is_empty();
+        let checked = match is_possible {
             true => self.check(object, config).map_err(|problem| vec![problem]),
             false => Err(impossible),
         };
@@ -102,6 +103,9 @@ impl Admitted {
                 "keeps its last good version until this is mended",
             ));
             self.accept(good);
+        } else if is_namespace(object) && is_possible {
+            // As on a cluster it is there, and its pods are refused; what else is in it isn't.
+            self.take_namespace(object.raw.clone(), Some(object.origin.clone()));
         }
     }
 
@@ -133,7 +137,9 @@ impl Admitted {
 
     /// What the API server, and the webhook behind it, would say; workloads are taken in passing.
     fn check(&mut self, object: &Object, config: &Config) -> Result<(), String> {
-        let Some(namespace) = &object.namespace else { return Ok(()) };
+        let Some(namespace) = &object.namespace else {
+            return words::unreadable_choice(object).map_or(Ok(()), Err);
+        };
         let Some(view) = self.namespaces.get(namespace) else {
             return Err(format!(
                 "metadata.namespace: there is no namespace {namespace}; add a Namespace of that name"
@@ -243,6 +249,52 @@ mod tests {
         let pod = POD.replace("{name: a}", "{name: a, labels: {gamut.mesh/inject: yes-please}}");
         let problem = only_problem(&(pod + "    image: gamut.mesh/echo\n"));
         assert!(problem.contains("gamut.mesh/inject"), "{problem}");
+    }
+
+    const SHOP: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {gamut.mesh/inject: enabled}}\n---\n";
+
+    fn pods_of(admitted: &Admitted) -> Vec<&str> {
+        admitted.workloads.iter().map(|workload| workload.id.name.as_str()).collect()
+    }
+
+    #[test]
+    fn pods_run_on_as_they_are_while_the_label_of_their_namespace_or_their_own_cannot_be_read() {
+        let pod = POD
+            .replace("{name: a}", "{name: a, namespace: shop, labels: {gamut.mesh/inject: enabled}}")
+            + "    image: gamut.mesh/echo\n";
+        let both = format!("{SHOP}{pod}");
+        for broken in
+            [both.replacen("enabled", "\"true\"", 1), format!("{SHOP}{}", pod.replace("enabled", "enable"))]
+        {
+            let admitted = admit_one_after_the_other(&both, &broken);
+            assert_eq!(
+                (admitted.problems.len(), pods_of(&admitted)),
+                (1, vec!["a"]),
+                "{:?}",
+                admitted.problems
+            );
+            assert_eq!(admitted.namespaces["shop"].labels["gamut.mesh/inject"], "enabled");
+            let notice = "keeps its last good version until this is mended";
+            assert!(admitted.notices.iter().any(|line| line.contains(notice)), "{:?}", admitted.notices);
+        }
+    }
+
+    #[test]
+    fn a_namespace_whose_label_could_never_be_read_is_there_without_pods() {
+        let pod = POD.replace("{name: a}", "{name: a, namespace: shop}") + "    image: gamut.mesh/echo\n";
+        let route = ROUTE.replace("{name: web}", "{name: web, namespace: shop}");
+        let admitted = admit_all(&format!("{}{pod}---\n{route}", SHOP.replace("enabled", "enable")));
+        assert_eq!((admitted.problems.len(), pods_of(&admitted).len()), (2, 0), "{:?}", admitted.problems);
+        assert!(admitted.problems.iter().all(|problem| problem.contains("gamut.mesh/inject")));
+        assert!(admitted.objects.contains_key(&objects::id("HTTPRoute", "shop", "web")));
+    }
+
+    #[test]
+    fn a_weight_that_a_cluster_refuses_leaves_the_route_as_it_was() {
+        let admitted = admit_one_after_the_other(ROUTE, &ROUTE.replace("weight: 90", "weight: -10"));
+        let id = objects::id("HTTPRoute", "default", "web");
+        assert_eq!(admitted.objects[&id].0["spec"]["rules"][0]["backendRefs"][0]["weight"], 90);
+        assert!(admitted.refused.contains(&id));
     }
 
     const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n  rules:\n  - backendRefs: [{name: web, port: 80, weight: 90}]\n";

@@ -1,4 +1,5 @@
-//! Unknown and mistyped fields, found where the API server would refuse them (`kubectl`'s strict validation).
+//! Unknown and mistyped fields and numbers out of range, found where the API server would refuse them (`kubectl`'s strict
+//! validation).
 //!
 //! The Gateway API's kinds are held against their CRDs' schema, the core kinds that are run here against their types: each
 //! struct says which fields it has when it is read, and what is there beside them is noted with its path.
@@ -53,6 +54,18 @@ fn of_schema(error: &SchemaError) -> String {
     match &error.problem {
         SchemaProblem::Unknown(meant) => unknown(&error.path, *meant),
         SchemaProblem::Type(what) => format!("{} must be {what}; write it as one", error.path),
+        SchemaProblem::Unquoted(read) => {
+            format!("{}: YAML reads this as {read}, and it must be a string: put it in quotes", error.path)
+        }
+        SchemaProblem::Range(least, most) => {
+            let allowed = match (least, most) {
+                (Some(least), Some(most)) => format!("{least} to {most}"),
+                (Some(least), None) => format!("{least} or more"),
+                (None, Some(most)) => format!("{most} or less"),
+                (None, None) => "a number".to_owned(),
+            };
+            format!("{} is out of range; write {allowed}", error.path)
+        }
     }
 }
 
@@ -301,6 +314,25 @@ mod tests {
         assert_eq!(
             problems_of(route),
             ["metadata.lables: there is no such field; write labels, if that was meant, or remove it"]
+        );
+    }
+
+    #[test]
+    fn values_that_a_crd_would_refuse_are_told_with_what_to_write() {
+        let route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "a"},
+            "spec": {"rules": [{
+                "matches": [{"headers": [{"name": "x-beta", "value": true}]}],
+                "backendRefs": [{"name": "web", "port": 80, "weight": -10}], "retry": {"attempts": -1},
+            }]},
+        });
+        assert_eq!(
+            problems_of(route),
+            [
+                "spec.rules[0].matches[0].headers[0].value: YAML reads this as true, and it must be a string: put it in quotes",
+                "spec.rules[0].backendRefs[0].weight is out of range; write 0 to 1000000",
+                "spec.rules[0].retry.attempts is out of range; write 0 or more",
+            ]
         );
     }
 }

@@ -46,6 +46,14 @@ pub(crate) fn errors(object: &Object) -> Vec<String> {
     error.into_iter().collect()
 }
 
+/// Why nobody can tell whether a namespace's pods get sidecars, if that is so.
+pub(crate) fn unreadable_choice(object: &Object) -> Option<String> {
+    let value = object.labels.get(known::INJECT).filter(|_| object.kind == "Namespace")?;
+    (!["enabled", "disabled"].contains(&value.as_str())).then(|| {
+        format!("label {}: {value:?} says neither yes nor no; write enabled or disabled", known::INJECT)
+    })
+}
+
 fn labels_of_template(object: &Object) -> Vec<String> {
     let labels = object.raw.pointer("/spec/template/metadata/labels").and_then(serde_json::Value::as_object);
     labels.into_iter().flat_map(|labels| labels.keys().cloned()).collect()
