@@ -181,7 +181,8 @@ impl Ca {
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), CaError> {
         let Self { grpc, admin: _, identity, service, tasks: _tasks } = self;
-        info!(address = ?grpc.local_addr(), id = %identity.id(), "the CA is ready");
+        let address = grpc.local_addr().ok().map(tracing::field::display);
+        info!(address, id = %identity.id(), "the CA is ready");
         let service = CertificateAuthorityServer::new(service).max_decoding_message_size(MAX_MESSAGE);
         let connections = grpc::incoming(grpc, move || identity.server_config_for_anyone(grpc::ALPN));
         let server = Server::builder()

@@ -86,7 +86,8 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
     if command.is_empty() && !no_page {
         show_page(name, &mut screen);
     }
-    let mut session = Session { machine, state: State::Starting, command, keep_going, exit: 0 };
+    let (state, not_run) = (State::Starting, None);
+    let mut session = Session { machine, state, command, keep_going, not_run, exit: 0 };
 
     let ready_deadline = Instant::now() + Duration::from_secs(timeout.into());
     let mut stop_deadline = None;
@@ -105,7 +106,7 @@ async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
             _ = interrupts.recv() => session.on_signal(&mut screen).await,
             _ = terminations.recv() => session.on_signal(&mut screen).await,
             () = at(waits_for_ready.then_some(ready_deadline)) => {
-                screen.error(&format!("not ready after {timeout} s; {}", screen.all_that_is_missing()));
+                session.not_run = Some(format!("not ready after {timeout} s; {}", screen.all_that_is_missing()));
                 session.exit = 1;
                 session.stop().await;
             }
@@ -134,6 +135,8 @@ struct Session {
     state: State,
     command: Vec<OsString>,
     keep_going: bool,
+    /// Why the command isn't run.
+    not_run: Option<String>,
     exit: u8,
 }
 
@@ -154,16 +157,21 @@ enum State {
 impl Session {
     async fn on_event(&mut self, event: Event, screen: &mut Screen) -> anyhow::Result<()> {
         match event {
-            Event::Fatal { .. } => self.state = State::Failed,
+            Event::Fatal { .. } => {
+                if self.waits_for_ready() {
+                    self.not_run = Some("the machine can't go on".to_owned());
+                }
+                self.state = State::Failed;
+            }
             // Whoever runs a command against a mesh wants this mesh and not what is left of it.
             Event::Read { errors: errors @ 1.. } if self.waits_for_ready() && !self.keep_going => {
                 let errors = count(errors, "error");
-                screen.error(&format!(
-                    "{errors} in the manifests, so the command isn't run; mend them, or add --keep-going"
-                ));
+                self.not_run = Some(format!("{errors} in the manifests; mend them, or add --keep-going"));
                 self.exit = 1;
                 self.stop().await;
             }
+            // Whoever waits for the end isn't told of what comes nearer meanwhile.
+            Event::Ready(_) | Event::Waiting { .. } if matches!(self.state, State::Stopping) => return Ok(()),
             _ => {}
         }
         let ready = matches!(event, Event::Ready(_));
@@ -208,9 +216,16 @@ impl Session {
     /// The machine has ended, or has had its time.
     async fn end(mut self, screen: &mut Screen) -> anyhow::Result<ExitCode> {
         self.machine.kill().await;
+        // Last, where people look for what became of their command.
+        if let Some(why) = &self.not_run {
+            screen.error(&not_run(&self.command, why));
+        }
         match self.state {
             State::Stopping => Ok(ExitCode::from(self.exit)),
             State::Failed => Ok(ExitCode::from(self.exit.max(1))),
+            State::Starting if !self.command.is_empty() => {
+                anyhow::bail!(not_run(&self.command, "the machine has ended by itself"))
+            }
             State::Starting | State::Ready => anyhow::bail!("the machine has ended by itself"),
             State::Command { running, .. } => {
                 screen.error("the machine has ended by itself");
@@ -414,6 +429,11 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+fn not_run(command: &[OsString], why: &str) -> String {
+    let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+    format!("`{}` was not run: {why}", words.join(" "))
+}
+
 fn headline(summary: &Summary) -> String {
     let namespaces = match summary.namespaces.as_slice() {
         [] => String::new(),
@@ -437,6 +457,15 @@ fn headline(summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_was_not_run_is_named_with_the_reason() {
+        let command = ["curl", "-s", "http://web/"].map(OsString::from);
+        assert_eq!(
+            not_run(&command, "1 error in the manifests; mend it"),
+            "`curl -s http://web/` was not run: 1 error in the manifests; mend it"
+        );
+    }
 
     #[test]
     fn the_headline_counts_what_became_ready() {

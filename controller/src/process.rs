@@ -130,7 +130,8 @@ impl Controller {
     /// If the server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ControllerError> {
         let Self { grpc, admin, identity, engine, working, leading } = self;
-        info!(address = ?grpc.local_addr(), id = %identity.id(), "the controller is listening");
+        let address = grpc.local_addr().ok().map(tracing::field::display);
+        info!(address, id = %identity.id(), "the controller is listening");
         let service = Service::new(engine.clone()).into_server();
         let tls = identity.clone();
         let connections = grpc::incoming(grpc, move || tls.server_config(grpc::ALPN));

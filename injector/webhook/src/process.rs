@@ -111,7 +111,8 @@ impl Injector {
     /// Serves until `stop` is ready, then lets what is going on end.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { https, listener, identity, webhook, admin, tasks: _tasks } = self;
-        info!(address = ?https.local_addr(), id = %identity.id(), "the injector is listening");
+        let address = https.local_addr().ok().map(tracing::field::display);
+        info!(address, id = %identity.id(), "the injector is listening");
         tokio::select! {
             () = webhook.serve(https, identity, stop) => {}
             never = admin.serve(listener) => match never {},

@@ -13,6 +13,7 @@ use gamut_ca::TokenRequest;
 use tokio::{
     process::Command,
     sync::{mpsc, watch},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -43,6 +44,8 @@ const ASK_SOON: Duration = Duration::from_millis(20);
 const ASK: Duration = Duration::from_secs(1);
 /// A component that dies sooner than this is started again only after it.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long what an ended component has printed is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a token of the controller's is good; it reads the file again for each use.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -55,6 +58,27 @@ pub(crate) struct ComponentState {
     pub(crate) ready: bool,
     /// It has been ready once.
     pub(crate) was_ready: bool,
+    /// What it printed last, when it ended last.
+    pub(crate) last_words: Option<String>,
+}
+
+impl ComponentState {
+    /// That it runs and says nothing, if that is so; whoever comes up for the first time is waited for anyway.
+    pub(crate) fn silence(&self) -> Option<String> {
+        let name = self.name;
+        (self.was_ready && !self.ready && self.process.is_some())
+            .then(|| format!("the {name} doesn't answer; `gamut logs node -c {name}` has what it printed"))
+    }
+
+    /// That it has ended, why as far as it has said, and where more of it is.
+    pub(crate) fn end_in_words(&self) -> String {
+        let name = self.name;
+        let why = self.last_words.as_ref().map(|line| format!("; it printed last: {line}"));
+        format!(
+            "the {name} has ended and is started again; `gamut logs node -c {name}` has what it printed{}",
+            why.unwrap_or_default()
+        )
+    }
 }
 
 /// A process to keep running.
@@ -193,10 +217,12 @@ impl Component {
         loop {
             let began = Instant::now();
             let ended = self.run(&states).await;
+            let last_words = ended.as_ref().ok().and_then(|ended| self.log.last_words(*ended));
             states.send_modify(|state| {
                 state.process = None;
                 state.ready = false;
                 state.restarts += 1;
+                state.last_words = last_words;
             });
             tracing::debug!(component = self.name, ?ended, "ended and is started again");
             sleep(PAUSE.saturating_sub(began.elapsed())).await;
@@ -210,11 +236,12 @@ impl Component {
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         let process = child.id().and_then(|id| i32::try_from(id).ok());
         states.send_modify(|state| state.process = process);
+        let mut readers = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
-            tokio::spawn(self.log.clone().pump(stdout));
+            readers.spawn(self.log.clone().pump(stdout));
         }
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(self.log.clone().pump(stderr));
+            readers.spawn(self.log.clone().pump(stderr));
         }
         loop {
             let ready = http::is_ready(self.admin, "/ready").await;
@@ -226,8 +253,45 @@ impl Component {
             });
             let pause = if ready { ASK } else { ASK_SOON };
             if let Ok(ended) = timeout(pause, child.wait()).await {
+                let all = async { while readers.join_next().await.is_some() {} };
+                // What it has started may hold the other end; the set ends with this function.
+                let _ = timeout(LAST_WORDS, all).await;
                 return ended;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_that_hangs_is_told_and_one_that_comes_up_or_has_ended_is_not() {
+        let good = ComponentState {
+            name: "ca",
+            process: Some(7),
+            ready: true,
+            was_ready: true,
+            ..ComponentState::default()
+        };
+        assert_eq!(good.silence(), None);
+        let hangs = ComponentState { ready: false, ..good };
+        assert!(hangs.silence().is_some_and(|line| line.starts_with("the ca doesn't answer")));
+        assert_eq!(ComponentState { process: None, ..hangs.clone() }.silence(), None);
+        assert_eq!(ComponentState { was_ready: false, ..hangs }.silence(), None);
+    }
+
+    #[test]
+    fn a_component_that_ended_is_told_with_its_last_line_and_where_the_others_are() {
+        let state = ComponentState { name: "ca", ..ComponentState::default() };
+        let told = state.end_in_words();
+        assert_eq!(
+            told,
+            "the ca has ended and is started again; `gamut logs node -c ca` has what it printed"
+        );
+        let last_words = Some("error: --leaf-lifetime: 5s is less than 10s".to_owned());
+        let why = ComponentState { last_words, ..state }.end_in_words();
+        assert_eq!(why, format!("{told}; it printed last: error: --leaf-lifetime: 5s is less than 10s"));
     }
 }

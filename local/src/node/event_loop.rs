@@ -167,7 +167,8 @@ impl Node {
         for Crash { container, exit } in self.cluster.kubelet.take(report) {
             let Some(pod) = self.cluster.kubelet.get(&uid) else { continue };
             let how = exit.in_words();
-            let last = output::last_words(&output::log_file(&pod.plan, &container), &exit);
+            let last =
+                output::last_words(&output::log_file(&pod.plan, &container), exit.signal, exit.finished);
             let last = last.map(|line| format!("; it printed last: {line}")).unwrap_or_default();
             let line = format!("{}: container {container:?} {how}{last}", pod.title());
             let event = self.progress.crashed(format!("{uid}/{container}"), line, Instant::now());
@@ -179,8 +180,9 @@ impl Node {
         let known = self.components.iter_mut().find(|known| known.name == state.name);
         let restarted = known.as_ref().is_some_and(|known| known.restarts < state.restarts);
         if restarted {
-            let text = format!("the {} has ended and is started again; `gamut status` shows it", state.name);
-            self.tell(Event::Problem { text });
+            let name = state.name.to_owned();
+            let event = self.progress.crashed(name, state.end_in_words(), Instant::now());
+            event.into_iter().for_each(|event| self.tell(event));
         }
         match self.components.iter_mut().find(|known| known.name == state.name) {
             Some(known) => *known = state,
@@ -199,7 +201,8 @@ impl Node {
         let of_pods = self.cluster.kubelet.iter().filter_map(|(_, pod)| {
             pod.state.problem.as_ref().map(|problem| format!("{}: {problem}", pod.title()))
         });
-        let events = self.progress.problems(self.cluster.problems.lines(), of_pods.collect(), now);
+        let stuck = of_pods.chain(self.components.iter().filter_map(ComponentState::silence));
+        let events = self.progress.problems(self.cluster.problems.lines(), stuck.collect(), now);
         events.into_iter().for_each(|event| self.tell(event));
         if self.readings > 0 && !std::mem::replace(&mut self.read, true) {
             self.tell(Event::Read { errors: self.cluster.problems.of_manifests() });

@@ -21,7 +21,7 @@ pub(crate) struct Progress {
     phase: Phase,
     told: BTreeSet<String>,
     waiting: Vec<String>,
-    /// Problems of pods and since when.
+    /// Problems of processes and since when.
     stuck: BTreeMap<String, Instant>,
     /// Containers that have crashed.
     crashes: BTreeMap<String, Crashes>,
@@ -96,15 +96,15 @@ impl Progress {
         }
     }
 
-    /// What to tell about problems: `lasting` at once, those of pods when they have lasted.
+    /// What to tell about problems: `lasting` at once, those of processes (pods and components) when they have lasted.
     pub(crate) fn problems(
         &mut self,
         lasting: BTreeSet<String>,
-        of_pods: BTreeSet<String>,
+        of_processes: BTreeSet<String>,
         now: Instant,
     ) -> Vec<Event> {
-        self.stuck.retain(|line, _| of_pods.contains(line));
-        for line in of_pods {
+        self.stuck.retain(|line, _| of_processes.contains(line));
+        for line in of_processes {
             self.stuck.entry(line).or_insert(now);
         }
         let stuck = self.stuck.iter().filter(|(_, since)| now - **since >= PATIENCE);

@@ -3,19 +3,21 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     sync::mpsc,
 };
 
-use super::{lifecycle::Exit, plan::PodPlan};
+use super::plan::PodPlan;
 use crate::{
     control::{Event, LogPlace},
     paths,
@@ -47,6 +49,12 @@ impl Log {
     /// `source` is what lines are passed on under: `namespace/pod/container`.
     pub(crate) fn new(path: PathBuf, source: String, listener: Option<mpsc::Sender<Event>>) -> Self {
         Self { source, file: Arc::new(Mutex::new(RotatedFile { path, current: None })), listener }
+    }
+
+    /// As [`last_words`], of who has ended just now.
+    pub(crate) fn last_words(&self, ended: ExitStatus) -> Option<String> {
+        let path = self.file.lock().unwrap_or_else(PoisonError::into_inner).path.clone();
+        last_words(&path, ended.signal(), Timestamp::now())
     }
 
     /// Reads a stream to its end.
@@ -148,16 +156,20 @@ fn read_file(path: &Path) -> io::Result<(u64, Vec<u8>)> {
     Ok((file.metadata()?.ino(), bytes))
 }
 
-/// What a container said when it ended: its last line, if it was printed just then. Who is killed says nothing.
-pub(crate) fn last_words(path: &Path, exit: &Exit) -> Option<String> {
+/// What a program said when it ended, by a signal or by itself: its last line, if it was printed just then. Who is killed says
+/// nothing.
+pub(crate) fn last_words(path: &Path, signal: Option<i32>, finished: Timestamp) -> Option<String> {
     const JUST_THEN: Duration = Duration::from_secs(1);
+    /// What clap says after an error, which it isn't.
+    const ADVICE: &str = "For more information, try ";
 
     let printed = fs::metadata(path).ok()?.modified().ok()?;
-    let ended = SystemTime::from(exit.finished);
+    let ended = SystemTime::from(finished);
     let just_then = ended.duration_since(printed).is_ok_and(|before| before <= JUST_THEN) || printed > ended;
-    let silent = exit.signal == Some(Signal::SIGKILL as i32);
+    let silent = signal == Some(Signal::SIGKILL as i32);
     let text = (just_then && !silent).then(|| read(path, None).0)?;
-    text.lines().last().map(str::to_owned)
+    let says = |line: &&str| !line.trim().is_empty() && !line.starts_with(ADVICE);
+    text.lines().rfind(says).map(str::to_owned)
 }
 
 /// Where a container's output is kept.
@@ -234,12 +246,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.log");
         fs::write(&path, "starting\nno such table\n").unwrap();
-        let exit = |signal: Option<i32>, later: i64| {
-            let finished = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(later);
-            Exit { code: 1, signal, message: None, started: finished, finished }
-        };
-        assert_eq!(last_words(&path, &exit(None, 0)).as_deref(), Some("no such table"));
-        assert_eq!(last_words(&path, &exit(None, 60)), None, "it has been silent for a minute");
-        assert_eq!(last_words(&path, &exit(Some(9), 0)), None, "who is killed says nothing");
+        let later = |seconds: i64| Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        assert_eq!(last_words(&path, None, later(0)).as_deref(), Some("no such table"));
+        assert_eq!(last_words(&path, None, later(60)), None, "it has been silent for a minute");
+        assert_eq!(last_words(&path, Some(9), later(0)), None, "who is killed says nothing");
+    }
+
+    #[tokio::test]
+    async fn what_a_flag_was_refused_for_is_said_and_not_where_help_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log::new(directory.path().join("ca.log"), "ca".into(), None);
+        let printed = "error: invalid value '5s'\n\nFor more information, try '--help'.\n";
+        log.clone().pump(printed.as_bytes()).await;
+        let ended = ExitStatus::from_raw(2 << 8);
+        assert_eq!(log.last_words(ended).as_deref(), Some("error: invalid value '5s'"));
     }
 }
