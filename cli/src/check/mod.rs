@@ -19,6 +19,7 @@ mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use gamut_local::InstanceName;
 use jiff::Timestamp;
 
 use self::finding::{Finding, Purpose, Report};
@@ -66,14 +67,30 @@ async fn report(args: &Args) -> anyhow::Result<Report> {
     }
     let cluster_named = args.pre || args.choice.names_cluster();
     if args.machine || !args.crds.is_empty() || (!cluster_named && args.choice.instance()?.is_some()) {
-        return Ok(of_machine(&args.crds));
+        let mut report = of_machine(&args.crds);
+        let instance = args.choice.instance()?.filter(|_| !args.machine && args.crds.is_empty());
+        report.findings.extend(instance.map(|name| not_examined(&name)));
+        return Ok(report);
     }
     match args.choice.try_cluster().await? {
         Some((cluster, context)) if args.pre => cluster::before(&cluster, &context).await,
         Some((cluster, context)) => cluster::now(&cluster, &context).await,
-        None if args.pre => Err(world::nobody_to_ask()),
+        None if args.pre => Err(no_cluster()),
         None => Ok(of_machine(&args.crds)),
     }
+}
+
+/// That there is a mesh, which these tests aren't of.
+fn not_examined(instance: &InstanceName) -> Finding {
+    Finding::ok("instance", format!("{instance}: gamut check --proxy examines its sidecars and routes"))
+}
+
+/// Only a cluster can be asked whether something can be installed in it.
+fn no_cluster() -> anyhow::Error {
+    anyhow::anyhow!(
+        "--pre asks a cluster, and there is no kubeconfig; name one with --kubeconfig, KUBECONFIG or ~/.kube/config, or leave \
+         --pre out to examine this machine"
+    )
 }
 
 async fn of_proxies(world: &World, namespace: Option<&str>) -> anyhow::Result<Report> {
@@ -97,4 +114,24 @@ fn of_machine(crds: &[PathBuf]) -> Report {
         sessions::of_crds(crds.map(|crd| &crd.raw))
     });
     Report { world: Place::Machine, purpose: Purpose::Up, findings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_that_was_not_examined_is_named_with_what_examines_it() {
+        let findings = vec![not_examined(&InstanceName::default())];
+        let report = Report { world: Place::Machine, purpose: Purpose::Up, findings };
+        let page = report.page(Timestamp::UNIX_EPOCH).render(false);
+        assert!(page.contains("default: gamut check --proxy examines"), "{page}");
+        assert!(page.ends_with("gamut up works here\n"), "{page}");
+    }
+
+    #[test]
+    fn who_asks_for_an_installation_without_a_cluster_is_told_that_a_cluster_is_missing() {
+        let error = no_cluster().to_string();
+        assert!(error.contains("--pre asks a cluster") && error.contains("--kubeconfig"), "{error}");
+    }
 }

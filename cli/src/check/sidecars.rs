@@ -11,8 +11,8 @@ use super::{
     words::{count, few},
 };
 use crate::{
-    status::{self, Pod, Sidecar},
-    world::Mesh,
+    status::{self, KnownSidecar, Pod, Sidecar},
+    world::{Mesh, Place},
 };
 
 const WHAT: &str = "sidecars";
@@ -55,6 +55,10 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         [INIT_CONTAINER, PROXY_CONTAINER].iter().any(|name| line.contains(&format!("container {name}")))
     };
     let stuck: Vec<String> = mesh.waiting_for.iter().filter(ours).cloned().collect();
+    let log_of_ca = match mesh.world {
+        Place::Instance { .. } => "gamut logs node -c ca",
+        _ => "gamut logs -n gamut-system deploy/gamut-ca",
+    };
     let mut findings = Vec::new();
     let report = status::of(mesh, |_| true);
     let sidecars: Vec<(String, &Sidecar)> = report
@@ -75,7 +79,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         .collect();
     if !silent.is_empty() {
         let remedy = "to ask sidecars takes the permission to create pods/portforward in their namespaces; \
-                      gamut logs -c gamut-proxy says what they do";
+                      gamut logs -n NAMESPACE NAME -c gamut-proxy says what they do";
         findings.push(Finding::unknown(WHAT, few(&silent), remedy));
     }
     let known = || {
@@ -112,15 +116,21 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         CERTIFICATES,
         true,
         ended.collect(),
-        "nothing new connects to or from these pods: see ca, and gamut logs -c gamut-proxy",
+        &format!(
+            "nothing new connects to or from these pods: {log_of_ca}, and gamut logs -n NAMESPACE NAME -c gamut-proxy, say why"
+        ),
     );
+    let still_good = |known: &KnownSidecar| known.certificate.as_ref().is_some_and(|it| it.expires > now);
+    let failing = known().filter(|(_, known)| still_good(known));
     let failing =
-        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
+        failing.filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
     lines(
         CERTIFICATES,
         false,
         failing.collect(),
-        "the certificate they have stays good until it ends: see ca",
+        &format!(
+            "the certificate they have stays good until it ends; {log_of_ca} says why there is no other"
+        ),
     );
     let early = known().filter_map(|(pod, known)| {
         let ahead = known.certificate.as_ref()?.issued.as_second() - now.as_second();

@@ -26,7 +26,7 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     sessions(report, &mut page);
     lists(report, now, &mut page);
     page.gap();
-    verdict(report, &mut page);
+    verdict(report, now, &mut page);
     page
 }
 
@@ -171,13 +171,25 @@ fn left_aside(endpoint: &Ejected, now: Timestamp) -> String {
     format!("{name} of {backend} gets nothing for {}: requests to it failed", Age::between(now, *until))
 }
 
-fn verdict(report: &Report, page: &mut Page) {
+fn has_expired(sidecar: &Sidecar, now: Timestamp) -> bool {
+    match sidecar {
+        Sidecar::Known(known) => known.certificate.as_ref().is_some_and(|it| it.expires <= now),
+        Sidecar::Silent(_) => false,
+    }
+}
+
+fn verdict(report: &Report, now: Timestamp, page: &mut Page) {
     let live = report.pods.iter().filter(|pod| !has_ended(pod));
     let sidecars = live.filter_map(|pod| pod.sidecar.as_ref());
     let newest = |sidecar: &Sidecar| matches!(sidecar, Sidecar::Known(known) if known.tables.newest());
     let (good, behind): (Vec<&Sidecar>, Vec<&Sidecar>) = sidecars.partition(|sidecar| newest(sidecar));
+    let expired = good.iter().filter(|sidecar| has_expired(sidecar, now)).count();
     match (good.len(), behind.len()) {
         (0, 0) => page.say("no sidecars", Tone::Doubtful),
+        (good, 0) if expired > 0 => page.say(
+            format!("the certificates of {expired} of {good} sidecars have expired; `gamut check --proxy` says what to do"),
+            Tone::Bad,
+        ),
         (good, 0) => page.say(format!("all {good} sidecars have the newest tables"), Tone::Good),
         (good, behind) => page.say(
             format!("{behind} of {} sidecars don't have the newest tables", good + behind),
@@ -263,6 +275,7 @@ mod tests {
     }
 
     const GOOD: Option<(&str, &str)> = Some(("2026-01-31T11:48:00Z", "2026-02-01T11:48:00Z"));
+    const EXPIRED: Option<(&str, &str)> = Some(("2026-01-30T10:00:00Z", "2026-01-31T10:00:00Z"));
 
     #[test]
     fn a_healthy_mesh_is_a_table_and_one_good_line() {
@@ -304,6 +317,15 @@ mod tests {
         assert!(text.contains("job-1  Completed"), "{text}");
         assert!(text.contains("all 1 sidecars have the newest tables"), "{text}");
         assert!(!text.contains("hasn't started") && !text.contains("not found"), "{text}");
+    }
+
+    #[test]
+    fn sidecars_with_the_newest_tables_and_an_old_certificate_are_not_said_to_be_well() {
+        let newest = Tables { subscribed: 9, ..Tables::default() };
+        let pods = vec![pod("web-1", sidecar(GOOD, newest.clone())), pod("web-2", sidecar(EXPIRED, newest))];
+        let text = page(&report(pods), now(), false).render(false);
+        assert!(text.contains("the certificates of 1 of 2 sidecars have expired"), "{text}");
+        assert!(!text.contains("all 2 sidecars"), "{text}");
     }
 
     #[test]

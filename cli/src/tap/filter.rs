@@ -11,7 +11,7 @@ pub(super) struct Filter {
     #[arg(short = 'X', long = "method", value_name = "METHOD")]
     methods: Vec<String>,
     /// Only requests whose path begins like this
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = path)]
     path: Option<String>,
     /// Only answers of these statuses, as 503 or 5xx, with commas between them
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
@@ -70,9 +70,17 @@ impl FromStr for Statuses {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let class = text.strip_suffix("xx").and_then(|first| first.parse().ok());
-        let one = text.parse().ok().filter(|status| (100..1000).contains(status));
-        let class = class.filter(|first| (1..10).contains(first)).map(Self::Class);
+        let one = text.parse().ok().filter(|status| (100..600).contains(status));
+        let class = class.filter(|first| (1..6).contains(first)).map(Self::Class);
         class.or(one.map(Self::One)).ok_or_else(|| format!("{text:?} is no status; use 503 or 5xx"))
+    }
+}
+
+/// No request's path begins otherwise, but that of `OPTIONS *` (RFC 9110 section 7.1).
+fn path(text: &str) -> Result<String, String> {
+    match text.starts_with(['/', '*']) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("paths begin with a slash: /{text}")),
     }
 }
 
@@ -137,8 +145,14 @@ mod tests {
 
     #[test]
     fn what_is_no_status_is_refused() {
-        for text in ["99", "xx", "0xx", "abc", "5x"] {
+        for text in ["99", "xx", "0xx", "abc", "5x", "600", "6xx"] {
             assert!(text.parse::<Statuses>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_path_that_no_request_has_is_refused() {
+        let error = Flags::try_parse_from(["tap", "--path", "cart"]).unwrap_err().to_string();
+        assert!(error.contains("paths begin with a slash: /cart"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use gamut_local::control::PodReport;
+use gamut_local::{ClientError, control::PodReport};
 use gamut_proxy::record::{Record, tap::Tapped};
 use serde::Serialize;
 use tokio::{
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     filter: Filter,
     /// End after so many requests
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// More columns, or data instead of text: a document for each request
     #[arg(short, long, value_enum, value_name = "FORMAT")]
@@ -121,9 +121,11 @@ impl<'a> Tap<'a> {
                 Some((pod, news)) = news.recv() => if !self.hear(&pod, news)? {
                     return Ok(());
                 },
-                // A world that doesn't answer for a while is no reason to end: who listens goes on.
-                _ = again.tick() => if let Err(error) = self.look(&tell).await {
-                    self.say(format!("{error:#}"));
+                _ = again.tick() => match self.look(&tell).await {
+                    Err(error) if is_over(&error) => return Err(error),
+                    // A world that doesn't answer for a while is no reason to end: who listens goes on.
+                    Err(error) => self.say(format!("{error:#}")),
+                    Ok(()) => {}
                 },
             }
         }
@@ -250,6 +252,24 @@ async fn follow(mut line: Line, name: &str, tell: &mpsc::Sender<(String, News)>)
     }
 }
 
+/// Whether a `gamut up` has ended. Another one of its name would be another mesh.
+fn is_over(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }))
+}
+
 fn name_of(pod: &PodReport) -> String {
     format!("{}/{}", pod.namespace, pod.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_instance_is_the_end_of_its_tap_and_a_moment_of_silence_is_not() {
+        let ended = ClientError::NotRunning { name: "default".to_owned(), running: Vec::new() };
+        assert!(is_over(&ended.into()));
+        assert!(!is_over(&ClientError::Refused("not now".to_owned()).into()));
+        assert!(!is_over(&anyhow::anyhow!("context kind: no answer")));
+    }
 }

@@ -52,7 +52,7 @@ impl World {
     /// # Errors
     /// As [`Self::pods`], and if there are none.
     pub(crate) async fn pods_of(&self, target: &Target, namespace: &str) -> anyhow::Result<Vec<PodReport>> {
-        let pods = self.labelled(Some(namespace)).await?.into_iter();
+        let pods = self.labelled(Some(namespace)).await?;
         let selector = match target {
             Target::Service(name) => Some(self.selector(namespace, name).await?),
             _ => None,
@@ -66,10 +66,23 @@ impl World {
             (Target::Service(_), None) => false,
         };
         let pods: Vec<PodReport> =
-            pods.filter(is_meant).map(|(pod, _)| pod).filter(|pod| !pod::is_over(pod)).collect();
-        match pods.is_empty() {
-            true => anyhow::bail!("{target} has no pod in namespace {namespace}; -n NAMESPACE names another"),
-            false => Ok(pods),
+            pods.into_iter().filter(is_meant).map(|(pod, _)| pod).filter(|pod| !pod::is_over(pod)).collect();
+        if !pods.is_empty() {
+            return Ok(pods);
+        }
+        // Who may not look everywhere gets the same answer without the hint.
+        let everywhere = match target {
+            // A selector means the pods of its own namespace alone.
+            Target::Service(_) => Vec::new(),
+            _ => self.labelled(None).await.unwrap_or_default(),
+        };
+        let hint = match everywhere.iter().find(|pod| is_meant(pod)) {
+            Some((pod, _)) => format!("there is one in namespace {0}: add -n {0}", pod.namespace),
+            None => "-n NAMESPACE names another".to_owned(),
+        };
+        match target {
+            Target::Pod(name) => anyhow::bail!("there is no pod {name} in namespace {namespace}; {hint}"),
+            _ => anyhow::bail!("{target} has no pod in namespace {namespace}; {hint}"),
         }
     }
 
@@ -176,7 +189,9 @@ mod tests {
         let pods = [pod("web-1", "web", "web"), pod("web-2", "web-canary", "web"), pod("db-1", "db", "db")];
         let service = |selector| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "web"}, "spec": {"selector": selector}});
         scripted::world(vec![
+            ("/api/v1/pods", list(&pods)),
             ("/api/v1/namespaces/shop/pods", list(&pods)),
+            ("/api/v1/namespaces/default/pods", list(&[])),
             ("/api/v1/namespaces/shop/services/web", service(json!({"app": "web"}))),
             ("/api/v1/namespaces/shop/services/outside", service(json!({}))),
         ])
@@ -202,6 +217,26 @@ mod tests {
         );
         assert_eq!(names("svc/api").await.unwrap_err(), "there is no Service shop/api");
         assert!(names("svc/outside").await.unwrap_err().contains("has no selector"));
+    }
+
+    #[tokio::test]
+    async fn who_has_pods_in_another_namespace_is_told_how_to_name_it() {
+        let error = async |target: &str| {
+            let pods = world().pods_of(&target.parse().unwrap(), "default").await;
+            pods.unwrap_err().to_string()
+        };
+        assert_eq!(
+            error("deploy/web").await,
+            "Deployment web has no pod in namespace default; there is one in namespace shop: add -n shop"
+        );
+        assert_eq!(
+            error("web-1").await,
+            "there is no pod web-1 in namespace default; there is one in namespace shop: add -n shop"
+        );
+        assert_eq!(
+            error("nix").await,
+            "there is no pod nix in namespace default; -n NAMESPACE names another"
+        );
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! What the node tells about itself: the status for `gamut status`, the summary of a start, objects, namespaces, logs.
 
-use std::{cmp::Reverse, collections::BTreeSet, fs, os::fd::OwnedFd, path::Path};
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use gamut_manifest::{ObjectId, Reading};
 use serde_json::Value;
@@ -192,7 +198,6 @@ pub(crate) fn entrance(
     }
 }
 
-/// What a container of a target has printed.
 /// The process in whose network a pod's sidecar answers.
 pub(crate) fn sidecar(cluster: &Cluster, namespace: &str, name: &str) -> Result<i32, String> {
     let pod = find(cluster, &Target::Pod(name.to_owned()), namespace)?;
@@ -202,6 +207,7 @@ pub(crate) fn sidecar(cluster: &Cluster, namespace: &str, name: &str) -> Result<
     }
 }
 
+/// What a container of a target has printed.
 pub(crate) fn logs(
     cluster: &Cluster,
     target: &Target,
@@ -210,8 +216,7 @@ pub(crate) fn logs(
     after: Option<LogPlace>,
 ) -> Answer {
     let file = match (target, container) {
-        (Target::Node, Some(component)) => Ok(Path::new(paths::LOGS).join(format!("{component}.log"))),
-        (Target::Node, None) => Err("name a component: ca or controller".to_owned()),
+        (Target::Node, component) => log_of_component(component),
         _ => find(cluster, target, namespace).and_then(|pod| {
             let (name, _) = pod.container_process(container).ok_or_else(|| no_container(pod, container))?;
             Ok(output::log_file(&pod.plan, name))
@@ -221,6 +226,14 @@ pub(crate) fn logs(
         let (text, place) = output::read(&file, after);
         Answer::ok(LogPart { text, place: place.or(after) })
     })
+}
+
+fn log_of_component(component: Option<&str>) -> Result<PathBuf, String> {
+    match component {
+        Some(name @ ("ca" | "controller")) => Ok(Path::new(paths::LOGS).join(format!("{name}.log"))),
+        Some(other) => Err(format!("the node has no component {other:?}; -c ca or -c controller")),
+        None => Err("name a component: -c ca or -c controller".to_owned()),
+    }
 }
 
 fn enter(
@@ -312,4 +325,17 @@ fn ordinal(pod: &str) -> u64 {
 fn no_container(pod: &NodePod, container: Option<&str>) -> String {
     let names: Vec<&str> = pod.plan.containers.iter().map(|container| container.name.as_str()).collect();
     format!("{} has no container {}; it has {}", pod.title(), container.unwrap_or_default(), names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_has_the_logs_of_its_components_and_no_other_file() {
+        assert!(log_of_component(Some("ca")).unwrap().ends_with("ca.log"));
+        for other in [None, Some("nix"), Some("../../etc/passwd")] {
+            assert!(log_of_component(other).unwrap_err().contains("-c ca or -c controller"), "{other:?}");
+        }
+    }
 }

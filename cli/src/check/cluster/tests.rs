@@ -325,7 +325,9 @@ fn sidecars_in_order_are_counted() {
 
 #[test]
 fn sidecars_out_of_order_are_named_with_what_to_do() {
-    let expired = sidecar("expired", status(999_999, json!({"state": "active"})));
+    let mut expired = status(999_999, json!({"state": "active"}));
+    expired["certificateProblem"] = "the CA doesn't answer".into();
+    let expired = sidecar("expired", expired);
     let behind = sidecar(
         "behind",
         status(2_000_000, json!({"state": "pending", "missing": ["RouteTable shop/web:80"]})),
