@@ -192,11 +192,11 @@ mod tests {
     use super::*;
 
     fn errors(kind: &str, spec: &Value) -> Vec<(String, SchemaProblem)> {
-        let group =
-            if kind.starts_with('X') { super::super::EXPERIMENTAL_GROUP } else { super::super::GROUP };
-        let value = json!({
-            "apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": "a"}, "spec": spec,
-        });
+        let version = match kind.starts_with('X') {
+            true => format!("{}/v1alpha1", super::super::EXPERIMENTAL_GROUP),
+            false => format!("{}/v1", super::super::GROUP),
+        };
+        let value = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
         let origin = Origin { file: Arc::new(PathBuf::from("test")), document: 0, line: 1 };
         let errors = schema_errors(&Object::from_value(value, &origin).unwrap());
         errors.into_iter().map(|error| (error.path, error.problem)).collect()
