@@ -104,9 +104,9 @@ mod tests {
             let path = request.uri().path().to_owned();
             heard.lock().unwrap().push(format!("{} {path}", request.method()));
             let bundle = json!({"metadata": {"namespace": "shop", "name": "gamut-trust-bundle"}});
-            let (code, document) = match request.method() {
-                &Method::GET if path == BUNDLES => (200, list(&[bundle])),
-                &Method::DELETE => (200, json!({"kind": "Status", "status": "Success"})),
+            let (code, document) = match *request.method() {
+                Method::GET if path == BUNDLES => (200, list(&[bundle])),
+                Method::DELETE => (200, json!({"kind": "Status", "status": "Success"})),
                 _ => (
                     404,
                     json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),

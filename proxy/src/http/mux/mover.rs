@@ -76,8 +76,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
                 }
             }
         };
-        if let Poll::Ready(error) = &polled {
-            self.shared.end(error.clone());
+        if let Poll::Ready(error) = polled {
+            self.shared.end(error);
         }
         polled
     }

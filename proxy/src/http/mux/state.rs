@@ -553,7 +553,7 @@ impl Held {
             return Poll::Ready(Err(MuxError::Reset(code)));
         }
         if let Some(error) = over {
-            return Poll::Ready(Err(error.clone()));
+            return Poll::Ready(Err(*error));
         }
         remember(waits_at(stream), cx);
         Poll::Pending
