@@ -236,7 +236,10 @@ async fn a_ca_that_waits_for_the_api_server_is_well_and_not_ready() {
     let healthz = loop {
         match asked(&free.to_string(), "GET /healthz").await {
             Ok(answer) => break answer,
-            Err(_) => tokio::task::yield_now().await,
+            Err(_) => {
+                assert!(!waiting.is_finished(), "the CA has ended");
+                tokio::task::yield_now().await;
+            }
         }
     };
     assert!(healthz.starts_with("HTTP/1.1 200 OK"), "{healthz}");

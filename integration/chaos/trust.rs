@@ -40,7 +40,7 @@ fn until_sidecars(run: &mut Scenario, wanted: &str, is: impl Fn(&serde_json::Val
 }
 
 /// Puts what a CA signs with, and what it says is to be trusted, into its place, and has it begin anew.
-fn restart_ca(run: &Scenario, signs: &Path, trusted: &[&Path]) {
+fn restart_ca(run: &mut Scenario, signs: &Path, trusted: &[&Path]) {
     let trusted: Vec<String> = trusted.iter().map(|root| format!("{}/tls.crt", root.display())).collect();
     let signs = signs.display();
     in_node(
@@ -52,6 +52,7 @@ fn restart_ca(run: &Scenario, signs: &Path, trusted: &[&Path]) {
     let deadline = Instant::now() + PATIENCE;
     while run.mesh.component("ca").is_none_or(|now| Some(now) == before) {
         assert!(Instant::now() < deadline, "the CA doesn't come back");
+        run.mix.answered(20);
     }
     run.mesh.settle();
 }

@@ -6,8 +6,8 @@
 //!
 //! **Draining** begins with the pod's termination (the preStop hook's notice), while other sidecars may still
 //! send new work, because the news of it is still spreading. So everything is accepted and served, but peers
-//! are told to take their next requests elsewhere: by GOAWAY, and on HTTP/1.1 by the next answer's `connection:
-//! close`. An idle HTTP/1.1 connection isn't closed: a request may be on its way.
+//! are told to take their next requests elsewhere: by a frame where requests share a connection, and on HTTP/1.1 by the
+//! next answer's `connection: close`. An idle HTTP/1.1 connection isn't closed: a request may be on its way.
 //!
 //! **Stopping** begins with SIGTERM, which a native sidecar gets when the app has exited. Whoever still comes is
 //! answered that the app isn't there, so that he asks another pod; a closed port would leave him with half an

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use gamut_controller::{gateway::Route, status::CONTROLLER};
+use gamut_controller::{
+    gateway::{Route, name_of},
+    status::CONTROLLER,
+};
 use gamut_manifest::Object;
 use gamut_route::{NamespacedName, RouteKind};
 use serde_json::Value;
@@ -65,10 +68,6 @@ pub(super) async fn backends(world: &World, place: &Place, namespace: Option<&st
     let silent: Vec<String> = report.routes.iter().flat_map(of_route).collect();
     let remedy = "their share of the requests is answered 503: correct the Service's selector, or see why its pods aren't ready";
     (!silent.is_empty()).then(|| Finding::warning("backends", few(&silent), remedy))
-}
-
-fn name_of(object: &Object) -> NamespacedName {
-    NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 
 fn is_in(route: &Object, namespace: Option<&str>) -> bool {

@@ -237,10 +237,10 @@ impl World {
     }
 
     /// Fails where a namespace isn't there: an empty answer about a mistyped name would look like a good one. Who may not look
-    /// at namespaces is believed.
+    /// at namespaces, or gets no answer from the API server, is believed: what is asked next says so.
     ///
     /// # Errors
-    /// There is no such namespace, or nobody answers.
+    /// There is no such namespace, or the instance doesn't answer.
     pub(crate) async fn require(&self, namespace: Option<&str>) -> anyhow::Result<()> {
         let Some(wanted) = namespace else { return Ok(()) };
         let is_there = match self {

@@ -33,7 +33,7 @@ pub use policy::{
     BackendPort, BackendTls, BudgetDetails, EndpointSelector, GrantFrom, GrantTo, ReferenceGrant,
     RequestRate, RetryConstraint, TargetRef, TrafficPolicy, TrafficPolicySpec, XBackend, XBackendSpec,
 };
-pub use route::{BackendRef, ParentRef, Route, Rules};
+pub use route::{BackendRef, ParentRef, Route, Rules, name_of};
 pub use schema::{SchemaError, SchemaProblem, schema_errors};
 pub use session::{CookieConfig, HeaderConfig, SessionPersistence};
 pub use stream::StreamRule;

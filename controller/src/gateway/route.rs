@@ -198,7 +198,8 @@ impl TrafficPolicy {
     }
 }
 
-fn name_of(object: &Object) -> NamespacedName {
+/// An object's namespace and name.
+pub fn name_of(object: &Object) -> NamespacedName {
     NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 

@@ -139,7 +139,6 @@ fn probes_and_hooks_of_a_strict_pod_work_as_without_the_mesh() {
     cluster.apply(&closed);
     until("the probe of a closed port fails", || failed().contains("Unhealthy"));
     assert_eq!(cluster.value("shop", "pod/probed", ready), "False");
-    assert_eq!(cluster.value("shop", "pod/probed", ready), "False");
     drop(canary);
     release.uninstall();
 }

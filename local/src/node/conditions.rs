@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use gamut_controller::gateway::Route;
+use gamut_controller::gateway::{Route, name_of};
 use gamut_manifest::Object;
 use gamut_route::{NamespacedName, RouteKind};
 use serde_json::Value;
@@ -21,10 +21,6 @@ pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object> + Clone) ->
     });
     let status = |object: &Object| report::status(&object.id()).unwrap_or_default();
     judged.flat_map(|object| of_object(object, &status(object))).chain(doubts).collect()
-}
-
-fn name_of(object: &Object) -> NamespacedName {
-    NamespacedName::new(object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 
 fn doubts(object: &Object, services: &BTreeSet<NamespacedName>) -> Vec<String> {

@@ -142,13 +142,13 @@ impl Container {
     }
 
     /// Its pod has a new sandbox: it starts again, unless it has ended for good by itself. What was ended with the old sandbox counts
-    /// as having failed.
-    pub(crate) fn begin_anew(&mut self, policy: RestartPolicy, now: Instant) {
+    /// as having failed, whatever it said to its end.
+    pub(crate) fn begin_anew(&mut self, policy: RestartPolicy, ended_with_it: bool, now: Instant) {
         let Run::Ended(exit) = &self.run else { return };
         let again = match (self.role, policy) {
             (Role::Init | Role::Sidecar, RestartPolicy::Always | RestartPolicy::OnFailure)
             | (Role::App, RestartPolicy::Always) => true,
-            (Role::App, RestartPolicy::OnFailure) => exit.code != 0,
+            (Role::App, RestartPolicy::OnFailure) => ended_with_it || exit.code != 0,
             (_, RestartPolicy::Never) => false,
         };
         if again {
@@ -329,8 +329,9 @@ mod tests {
         let after = |policy| {
             let mut pod = pod(now);
             pod.iter_mut().for_each(|container| container.ended(exit(0)));
-            pod[4].ended(exit(143));
-            pod.iter_mut().for_each(|container| container.begin_anew(policy, now));
+            for (index, container) in pod.iter_mut().enumerate() {
+                container.begin_anew(policy, index == 4, now);
+            }
             pod
         };
         let mut always = after(RestartPolicy::Always);

@@ -180,12 +180,15 @@ impl Worker {
         self.state.sandbox = None;
         self.state.problem = Some("its sandbox has ended, and is made anew".to_owned());
         self.report();
+        let ended_with_it = self.alive();
         self.end_containers(watch::channel(Some(self.in_its_own_time())).1).await;
         self.orders.clear();
         self.subjects.clear();
         self.state.initialized = false;
         let now = Instant::now();
-        self.state.containers.iter_mut().for_each(|container| container.begin_anew(self.plan.restart, now));
+        for (index, container) in self.state.containers.iter_mut().enumerate() {
+            container.begin_anew(self.plan.restart, ended_with_it.contains(&index), now);
+        }
         self.state.outcome = lifecycle::outcome(&self.state.containers);
         self.report();
     }

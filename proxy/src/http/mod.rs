@@ -1,7 +1,7 @@
 //! HTTP plumbing that inbound and outbound share; it decides nothing about routes, policy or endpoints.
 //!
-//! A request's way through it: [`server`] reads it off the app's or the peer's connection; [`headers`] brings
-//! it into one normal form (origin-form path, one `Host`, nothing hop-by-hop) and into what the next hop's
+//! A request's way through it: [`server`] reads it off the app's connection, or a peer's that carries one at a time,
+//! [`mux`] off one that a peer's requests share; [`headers`] brings it into one normal form (origin-form path, one `Host`, nothing hop-by-hop) and into what the next hop's
 //! version wants; a [`Pool`] sends it over an idle, a multiplexed or a new connection; its answer comes back
 //! as a [`Body`] that polls that connection, so that nothing is read faster than the client takes it.
 //! [`upgrade`] joins both connections after a 101, and [`answer`] makes the answers that are the proxy's own.

@@ -132,7 +132,10 @@ impl Connection {
         let (mut head, body) = request.into_parts();
         let wishes = normalize_request(&mut head).map_err(Own::bad_request)?;
         let mut request = Request::from_parts(head, body);
-        let version = if self.carrier == Carrier::MuxH2 { HttpVersion::H2 } else { HttpVersion::H1 };
+        let version = match self.carrier {
+            Carrier::MuxH2 | Carrier::H2 => HttpVersion::H2,
+            Carrier::MuxH1 | Carrier::H1 => HttpVersion::H1,
+        };
         prepare_request(&mut request, version, &wishes, &self.authority).map_err(Own::bad_request)?;
 
         let is_ending = self.inbound.0.drain.has_begun();

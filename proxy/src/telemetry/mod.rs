@@ -191,7 +191,7 @@ impl Telemetry {
         self.0.own_answers.with(|known| *known == (direction, reason), || (direction, reason), add);
     }
 
-    /// Counts an HTTP/2 connection that was closed for what came over it.
+    /// Counts a connection of HTTP/2, or one that another sidecar opened, that was closed for what came over it.
     pub fn http2_closed(&self, direction: Direction, code: h2::Reason) {
         let code = http2_code(code);
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);

@@ -115,8 +115,9 @@ mod tests {
 
     use super::*;
 
-    /// What Helm keeps its own notes in, what a namespace is made with, and what only comes where a definition of somebody else's is.
+    /// What Helm keeps its own notes in, and what a namespace is made with.
     const NOT_IN_TEMPLATES: [&str; 2] = ["namespaces", "secrets"];
+    /// What only comes where somebody else's definitions are.
     const OF_THE_PROMETHEUS_OPERATOR: [&str; 3] = ["podmonitors", "prometheusrules", "servicemonitors"];
 
     #[test]

@@ -2,37 +2,28 @@
 //!
 //! Nobody holds the lock while anything else is polled, and all of a sidecar's data path is one thread: nobody waits for it.
 
+mod holders;
+mod stream;
+
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::HashMap,
+    hash::BuildHasherDefault,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use bytes::Bytes;
 
 use super::{
     MAX_GIVEN_UP, MAX_SHARING, MuxError,
-    frame::{Code, Header, Kind, MAX_DATA_BYTES},
-    head,
+    frame::{Code, Header, Kind},
     out::Out,
 };
-use crate::http::{
-    sending::{Cut, Outlet},
-    server::STREAM_WINDOW_BYTES,
-};
 
-const WINDOW: usize = STREAM_WINDOW_BYTES as usize;
-/// How many parts of a body wait as they came. Further ones are joined, so that a window of single bytes doesn't cost
-/// many times its size.
-const SINGLE_PARTS: usize = 64;
-/// How large parts become by that.
-const JOINED_BYTES: usize = 16 * 1024;
-/// How much of each body goes along with what is to be written, though that is enough. Else those who were fast enough
-/// last time would be the first again, and a short answer would wait for the end of long ones.
-const SHARE_BYTES: usize = 4 * 1024;
+pub(super) use self::stream::Part;
+use self::stream::{ByItself, Stream, WINDOW};
+
 /// How many streams a client's connection may have that anybody here holds: those that are open, those that were given up
 /// together, and those whose answer came first and whose body nobody takes.
 const MAX_HELD: usize = MAX_SHARING + MAX_GIVEN_UP;
@@ -73,61 +64,6 @@ pub(super) struct State {
 pub(super) enum End {
     Client,
     Server,
-}
-
-/// A stream's number is its hash: one end counts them, and the other sees to it that they are counted.
-#[derive(Default)]
-struct ByItself(u64);
-
-impl Hasher for ByItself {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.0 = self.0 << 8 | u64::from(byte));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        // The table takes its buckets from the low bits and its tags from the high ones.
-        self.0 = u64::from(number) | u64::from(number) << 57;
-    }
-}
-
-struct Stream {
-    /// The answer's head, until it is taken.
-    head: Option<Bytes>,
-    /// The peer's message has begun.
-    has_begun: bool,
-    parts: VecDeque<Part>,
-    /// All of the peer's message is here.
-    is_received: bool,
-    /// Nobody reads it any more.
-    is_unread: bool,
-    /// How much the peer may send.
-    allowed: usize,
-    /// What was read of it since the peer was last allowed more.
-    taken: usize,
-    /// All of our message is sent.
-    is_sent: bool,
-    /// How much we may send.
-    window: usize,
-    /// It is among those who wait for room.
-    is_waiting: bool,
-    /// The turn in which it last had room.
-    turn: u64,
-    /// One of both has reset it.
-    reset: Option<Code>,
-    /// How many hold on to it: a [`Reader`], a [`Writer`].
-    holders: u8,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-/// What is behind a head.
-pub(super) enum Part {
-    Data(Bytes),
-    Trailers(Bytes),
 }
 
 /// Who reads a stream's message. Dropped before its end, it makes an end of it: a client resets the stream, a server
@@ -418,302 +354,8 @@ impl State {
     }
 }
 
-impl Reader {
-    /// The answer's head.
-    pub(super) fn poll_head(&self, cx: &Context<'_>) -> Poll<Result<Bytes, MuxError>> {
-        self.0.poll(|stream| stream.head.take().map(Ok), cx, |stream| &mut stream.reader)
-    }
-
-    /// The next part; `None` at the message's end.
-    pub(super) fn poll_part(&self, cx: &Context<'_>) -> Poll<Option<Result<Part, MuxError>>> {
-        let polled = self.0.poll(
-            |stream| match stream.parts.pop_front() {
-                Some(part) => Some(Ok(Some(part))),
-                None => stream.is_received.then_some(Ok(None)),
-            },
-            cx,
-            |stream| &mut stream.reader,
-        );
-        if let Poll::Ready(Ok(Some(Part::Data(data)))) = &polled {
-            self.0.allow(data.len());
-        }
-        polled.map(Result::transpose)
-    }
-
-    /// Whether nothing more comes.
-    pub(super) fn is_at_end(&self) -> bool {
-        let state = self.0.shared.lock();
-        let stream = state.streams.get(&self.0.number);
-        stream.is_some_and(|stream| stream.is_received && stream.parts.is_empty() && stream.head.is_none())
-    }
-
-    /// Resets the stream for what came.
-    pub(super) fn wrong(&self, error: MuxError) -> MuxError {
-        self.0.shared.lock().reset(self.0.number, Code::Malformed);
-        error
-    }
-}
-
-impl Writer {
-    /// Sends an answer's head with what `write` writes.
-    pub(super) fn head<E>(
-        &mut self,
-        is_whole: bool,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.0
-            .send(is_whole, |_, out, number| out.message(Kind::Head, number, is_whole, write))
-            .unwrap_or(Ok(()))
-    }
-
-    /// Tells the peer why the rest won't come.
-    pub(super) fn reset(&self, code: Code) {
-        self.0.shared.lock().reset(self.0.number, code);
-    }
-}
-
-impl Outlet for Writer {
-    fn poll_room(&mut self, _wanted: usize, cx: &mut Context<'_>) -> Poll<Result<usize, Cut>> {
-        let mut state = self.0.shared.lock();
-        let State { streams, out, senders, turn, over, .. } = &mut *state;
-        let number = self.0.number;
-        let Some(stream) = streams.get_mut(&number).filter(|_| over.is_none()) else {
-            return Poll::Ready(Err(Cut::Peer));
-        };
-        if stream.is_sent || stream.reset.is_some() {
-            return Poll::Ready(Err(Cut::Peer));
-        }
-        remember(&mut stream.writer, cx);
-        if stream.window == 0 {
-            return Poll::Pending;
-        }
-        let had_room = mem::replace(&mut stream.turn, *turn) == *turn;
-        if !out.is_full() {
-            return Poll::Ready(Ok(stream.window.min(MAX_DATA_BYTES)));
-        }
-        if !had_room {
-            return Poll::Ready(Ok(stream.window.min(SHARE_BYTES)));
-        }
-        if !mem::replace(&mut stream.is_waiting, true) {
-            senders.push(number);
-        }
-        Poll::Pending
-    }
-
-    fn send(&mut self, part: Bytes, is_last: bool) -> Result<(), Cut> {
-        let sent = self.0.send(is_last, |stream, out, number| {
-            stream.window = stream.window.saturating_sub(part.len());
-            out.data(number, part, is_last);
-            Ok::<_, Cut>(())
-        });
-        sent.unwrap_or(Err(Cut::Peer))
-    }
-
-    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Cut> {
-        let sent = self.0.send(true, |_, out, number| {
-            out.message(Kind::Trailers, number, true, |bytes| head::write_trailers(&trailers, bytes))
-        });
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(Cut::Peer),
-        }
-    }
-
-    fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.0.shared.lock();
-        let is_over = state.over.is_some();
-        match state.streams.get_mut(&self.0.number) {
-            Some(stream) if !is_over && stream.reset.is_none() && !stream.is_sent => {
-                remember(&mut stream.writer, cx);
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
-        }
-    }
-
-    fn break_off(&mut self) {
-        self.reset(Code::Broken);
-    }
-}
-
-impl Held {
-    fn poll<T>(
-        &self,
-        take: impl FnOnce(&mut Stream) -> Option<Result<T, MuxError>>,
-        cx: &Context<'_>,
-        waits_at: impl FnOnce(&mut Stream) -> &mut Option<Waker>,
-    ) -> Poll<Result<T, MuxError>> {
-        let mut state = self.shared.lock();
-        let State { streams, over, .. } = &mut *state;
-        let Some(stream) = streams.get_mut(&self.number) else { return Poll::Ready(Err(MuxError::Ended)) };
-        if let Some(taken) = take(stream) {
-            return Poll::Ready(taken);
-        }
-        if let Some(code) = stream.reset {
-            return Poll::Ready(Err(MuxError::Reset(code)));
-        }
-        if let Some(error) = over {
-            return Poll::Ready(Err(*error));
-        }
-        remember(waits_at(stream), cx);
-        Poll::Pending
-    }
-
-    /// Hands something to the connection, after which our message may be over; `None` if nobody wants it any more.
-    fn send<E>(
-        &self,
-        is_last: bool,
-        write: impl FnOnce(&mut Stream, &mut Out, u32) -> Result<(), E>,
-    ) -> Option<Result<(), E>> {
-        let mut state = self.shared.lock();
-        if state.over.is_some() {
-            return None;
-        }
-        let written = state.change(self.number, |stream, out| {
-            if stream.is_sent || stream.reset.is_some() {
-                return None;
-            }
-            let written = write(stream, out, self.number);
-            stream.is_sent = is_last && written.is_ok();
-            Some(written)
-        });
-        if is_last {
-            state.given_up = state.given_up.saturating_sub(1);
-            state.settle(self.number);
-        }
-        state.wake_mover();
-        written.flatten()
-    }
-
-    /// So much was read. The peer is allowed it anew when it comes to half a window: short messages cost no frame.
-    fn allow(&self, read: usize) {
-        let mut state = self.shared.lock();
-        let number = self.number;
-        let allowed = state.change(number, |stream, out| {
-            stream.taken += read;
-            let is_due = stream.taken >= WINDOW / 2 && !stream.is_received;
-            if is_due {
-                out.frame(Header::new(Kind::Window, number, stream.taken));
-                stream.allowed += mem::take(&mut stream.taken);
-            }
-            is_due
-        });
-        if allowed == Some(true) {
-            state.wake_mover();
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let number = self.0.number;
-        let mut state = self.0.shared.lock();
-        let is_server = state.end == End::Server;
-        if let Some(stream) = state.streams.get_mut(&number) {
-            stream.is_unread = true;
-            stream.parts.clear();
-            if is_server {
-                state.settle(number);
-            } else if !stream.is_received {
-                state.reset(number, Code::Cancelled);
-            }
-        }
-        state.let_go(number);
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let number = self.0.number;
-        let mut state = self.0.shared.lock();
-        if state.streams.get(&number).is_some_and(|stream| !stream.is_sent) {
-            state.reset(number, Code::Cancelled);
-        }
-        state.let_go(number);
-    }
-}
-
-impl Default for Stream {
-    /// One of which nothing was said yet.
-    fn default() -> Self {
-        Self {
-            head: None,
-            has_begun: false,
-            parts: VecDeque::new(),
-            is_received: false,
-            is_unread: false,
-            allowed: WINDOW,
-            taken: 0,
-            is_sent: false,
-            window: WINDOW,
-            is_waiting: false,
-            turn: 0,
-            reset: None,
-            holders: 1,
-            reader: None,
-            writer: None,
-        }
-    }
-}
-
-impl Stream {
-    /// For both ends.
-    fn is_over(&self) -> bool {
-        self.reset.is_some() || (self.is_sent && self.is_received)
-    }
-
-    /// Keeps a part until it is read.
-    fn keep(&mut self, part: Part) {
-        if self.parts.len() >= SINGLE_PARTS
-            && let (Part::Data(data), Some(Part::Data(last))) = (&part, self.parts.back_mut())
-            && last.len() + data.len() <= JOINED_BYTES
-        {
-            let mut joined = BytesMut::from(mem::take(last));
-            joined.extend_from_slice(data);
-            *last = joined.freeze();
-            return;
-        }
-        self.parts.push_back(part);
-    }
-
-    fn wake_reader(&mut self) {
-        self.reader.take().into_iter().for_each(Waker::wake);
-    }
-
-    fn wake_writer(&mut self) {
-        self.writer.take().into_iter().for_each(Waker::wake);
-    }
-}
-
 fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *place = Some(cx.waker().clone());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Polled by whatever woke its task: a window, say, as often as the peer likes.
-    #[test]
-    fn who_waits_for_room_waits_once_however_often_it_asks() {
-        let shared = Shared::new(End::Client);
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut streams = Vec::new();
-        for _ in 0..3 {
-            let (reader, writer) = shared.open(false, |_| Ok::<_, ()>(())).unwrap();
-            let mut writer = writer.unwrap();
-            for _ in 0..1000 {
-                if let Poll::Ready(Ok(room)) = writer.poll_room(WINDOW, &mut cx) {
-                    writer.send(Bytes::from(vec![0; room]), false).unwrap();
-                }
-            }
-            streams.push((reader, writer));
-        }
-        assert_eq!(shared.lock().senders, [2, 3]);
-        shared.lock().take_out(Out::default());
-        assert!(shared.lock().senders.is_empty());
-        assert!(streams[1].1.poll_room(1, &mut cx).is_ready());
     }
 }
