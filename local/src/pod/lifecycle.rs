@@ -142,7 +142,7 @@ impl Container {
     }
 
     /// Its pod has a new sandbox: it starts again, unless it has ended for good by itself. What was ended with the old sandbox counts
-    /// as having failed, whatever it said to its end.
+    /// as having failed where that leads to another start, whatever it said to its end.
     pub(crate) fn begin_anew(&mut self, policy: RestartPolicy, ended_with_it: bool, now: Instant) {
         let Run::Ended(exit) = &self.run else { return };
         let again = match (self.role, policy) {
@@ -326,24 +326,26 @@ mod tests {
     #[test]
     fn in_a_new_sandbox_all_begins_with_the_init_containers_again_but_what_may_not_restart() {
         let now = Instant::now();
-        let after = |policy| {
+        // The last ends with the sandbox, and says that to its end.
+        let after = |policy, code| {
             let mut pod = pod(now);
             pod.iter_mut().for_each(|container| container.ended(exit(0)));
+            pod[4].ended(exit(code));
             for (index, container) in pod.iter_mut().enumerate() {
                 container.begin_anew(policy, index == 4, now);
             }
             pod
         };
-        let mut always = after(RestartPolicy::Always);
+        let mut always = after(RestartPolicy::Always, 143);
         assert_eq!(next(&always, false, now).start, [0], "the others wait for it");
         assert_eq!(always.iter().map(|container| container.restarts).collect::<Vec<_>>(), [1; 5]);
         always[0].ended(exit(0));
         assert_eq!(next(&always, false, now).start, [1]);
 
-        let on_failure = after(RestartPolicy::OnFailure);
+        let on_failure = after(RestartPolicy::OnFailure, 0);
         assert!(matches!(on_failure[3].run, Run::Ended(_)), "it had succeeded");
         assert!(matches!(on_failure[4].run, Run::Waiting { .. }));
-        assert_eq!(outcome(&after(RestartPolicy::Never)), Some(false));
+        assert_eq!(outcome(&after(RestartPolicy::Never, 143)), Some(false));
     }
 
     #[test]
