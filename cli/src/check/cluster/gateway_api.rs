@@ -84,11 +84,12 @@ pub(super) fn mesh(facts: &Facts) -> Option<Finding> {
     let refused: Vec<String> =
         ours.iter().filter(|mesh| !accepted(mesh)).map(|mesh| name(mesh).to_owned()).collect();
     Some(match (ours.is_empty(), refused.is_empty()) {
-        (true, _) => Finding::failed(
+        // Traffic doesn't need it: it tells others what this mesh can do.
+        (true, _) => Finding::warning(
             WHAT,
             format!("none with spec.controllerName {CONTROLLER}"),
-            "the controller that leads makes one named gamut, unless another mesh has that name: \
-             kubectl -n gamut-system logs deployment/gamut-controller",
+            "a controller makes one named gamut when it begins to lead, unless another mesh has that name: \
+             kubectl -n gamut-system rollout restart deployment/gamut-controller",
         ),
         (false, true) => {
             let features = ours.iter().map(|mesh| items(mesh, "/status/supportedFeatures").count()).max();
