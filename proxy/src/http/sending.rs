@@ -113,6 +113,23 @@ impl<S: Outlet + Unpin> Future for Sending<S> {
     }
 }
 
+/// Moves a request's body on while its answer is awaited, and lets go of it when it is sent.
+///
+/// # Errors
+/// It broke off where it came from. A peer that wants no more of it has answered, or says by its reset why not.
+pub(super) fn send_on<S: Outlet + Unpin>(
+    sending: &mut Option<Sending<S>>,
+    cx: &mut Context<'_>,
+) -> Result<(), Unanswered> {
+    let Some(body) = sending else { return Ok(()) };
+    let Poll::Ready(sent) = Pin::new(body).poll(cx) else { return Ok(()) };
+    *sending = None;
+    match sent {
+        Err(Cut::Source(error)) => Err(Unanswered::Client(error)),
+        Ok(()) | Err(Cut::Peer) => Ok(()),
+    }
+}
+
 impl Upload {
     /// Sends on in a task of its own.
     pub(super) fn begin<S: Outlet + Send + Unpin + 'static>(sending: Sending<S>) -> Self {

@@ -30,7 +30,7 @@ use super::{
 use crate::http::{
     Body, Io, carry,
     mux::MAX_SHARING,
-    sending::{Cut, Sending, Unanswered, Upload},
+    sending::{Sending, Unanswered, Upload, send_on},
     server,
 };
 
@@ -115,14 +115,8 @@ impl Exchange {
     pub(in crate::http) async fn answer(mut self) -> Result<Response<Body>, Unanswered> {
         let was_tried = self.was_tried;
         let answered = poll_fn(|cx| {
-            if let Some(upload) = &mut self.upload
-                && let Poll::Ready(sent) = Pin::new(upload).poll(cx)
-            {
-                self.upload = None;
-                if let Err(Cut::Source(error)) = sent {
-                    return Poll::Ready(Err(Unanswered::Client(error)));
-                }
-                // A peer that wants no more of the body has answered, or says by its reset why not.
+            if let Err(unanswered) = send_on(&mut self.upload, cx) {
+                return Poll::Ready(Err(unanswered));
             }
             Pin::new(&mut self.response).poll(cx).map_err(|error| unanswered(error, was_tried))
         });
