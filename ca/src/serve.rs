@@ -10,15 +10,12 @@ use std::{
 };
 
 use gamut_ca_api::{CertificateAuthorityServer, MAX_MESSAGE};
-use gamut_identity::{CA_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, SpiffeId, grpc};
+use gamut_identity::{
+    CA_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, SpiffeId, grpc, told_to_stop,
+};
 use gamut_kubernetes::{Cluster, ConnectError};
 use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::transport::Server;
 use tracing::info;
 
@@ -123,14 +120,7 @@ pub enum CaError {
 /// # Errors
 /// If it can't start; each message names the setting to change.
 pub async fn run(args: CaArgs) -> Result<(), CaError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(CaError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CaError::Signal)?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let stop = told_to_stop(args.store_dir.is_none()).map_err(CaError::Signal)?;
     Ca::start(&args, Clock::system()).await?.serve(stop).await
 }
 

@@ -2,16 +2,13 @@
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
-use gamut_identity::{CONTROLLER_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, grpc};
+use gamut_identity::{
+    CONTROLLER_SERVICE_ACCOUNT, Clock, Identity, SYSTEM_NAMESPACE, SpiffeError, grpc, told_to_stop,
+};
 use gamut_kubernetes::{Campaign, Cluster, ConnectError, LeaseName};
 use gamut_manifest::WatchError;
 use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tonic::transport::Server;
 use tracing::{info, warn};
 
@@ -83,14 +80,7 @@ pub enum ControllerError {
 /// # Errors
 /// If it can't start; each message names the setting to change.
 pub async fn run(args: ControllerArgs) -> Result<(), ControllerError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ControllerError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let stop = told_to_stop(args.cluster_dir.is_none()).map_err(ControllerError::Signal)?;
     Controller::start(&args, Clock::system()).await?.serve(stop).await
 }
 

@@ -17,7 +17,7 @@ use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, lookup_host},
     sync::{Semaphore, mpsc},
     time::timeout,
 };
@@ -38,6 +38,9 @@ pub const ALPN: &[&[u8]] = &[b"h2"];
 
 /// How long a stranger may take over TCP's and TLS's handshakes.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long TCP may take to one address. A cluster IP may lead to a replica that has just gone, and does so for as long as the
+/// same socket tries: a new one is led anew. A lost SYN is sent again after one second.
+const REACH: Duration = Duration::from_millis(1500);
 /// How many handshakes go on at the same time; further connections wait in the kernel.
 const HANDSHAKES: usize = 256;
 /// How long to wait when no connection can be accepted, as when out of file descriptors.
@@ -167,10 +170,23 @@ async fn dial(
 ) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
     let name = server_name(&uri)?;
     let port = uri.port_u16().ok_or_else(|| io::Error::other("the address has no port"))?;
-    let stream = TcpStream::connect((&*name.to_str(), port)).await?;
+    let stream = reach(lookup_host((&*name.to_str(), port)).await?).await?;
     stream.set_nodelay(true)?;
     let stream = TlsConnector::from(config).connect(name, stream).await?;
     Ok(TokioIo::new(stream))
+}
+
+/// A connection to the first of the addresses that takes one.
+async fn reach(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::other("the name has no address");
+    for address in addresses {
+        match timeout(REACH, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::Error::new(io::ErrorKind::TimedOut, format!("{address} doesn't answer")),
+        }
+    }
+    Err(failed)
 }
 
 fn server_name(uri: &Uri) -> io::Result<ServerName<'static>> {

@@ -20,6 +20,7 @@ mod peer;
 mod pod_name;
 mod roots;
 mod spiffe;
+mod stop;
 mod tls;
 mod verify;
 mod worker;
@@ -36,6 +37,7 @@ pub use peer::{Peer, PeerError, peer};
 pub use pod_name::{POD_DOMAIN, pod_name, server_name, uid_of_server_name};
 pub use roots::{Root, Roots, RootsError, to_pem};
 pub use spiffe::{SpiffeError, SpiffeId};
+pub use stop::told_to_stop;
 pub use tls::provider;
 pub use verify::verify_chain;
 

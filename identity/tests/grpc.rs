@@ -4,10 +4,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{CLIENT, Mesh, WEB, id};
-use gamut_identity::{Peer, grpc, server_name};
+use gamut_identity::{Peer, explain, grpc, server_name};
 use gamut_route::Uid;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::Instant,
+};
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
 use tonic::transport::server::Connected;
@@ -34,6 +39,25 @@ async fn a_caller_is_known_by_its_certificate_and_waits_for_no_dawdler() {
     let caller = accepted.unwrap().unwrap().connect_info();
     assert_eq!(caller.address, from);
     assert_eq!(caller.peer, Some(Peer { id: id("client"), pod: Some(Uid::of(CLIENT)) }));
+}
+
+/// A cluster IP leads to a replica that has gone until kube-proxy knows it: for as long as one socket tries, it is led there.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_even_answer_a_syn_is_not_waited_for_as_long_as_who_is_busy() {
+    let mesh = Mesh::new();
+    let client = mesh.identity("client", CLIENT).await;
+    // A queue for one connection, and it is full: the kernel passes over what comes.
+    let listener = TcpSocket::new_v4().unwrap();
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _first = TcpStream::connect(address).await.unwrap();
+
+    let begun = Instant::now();
+    let endpoint = grpc::endpoint(&address.to_string()).unwrap();
+    let failed = grpc::connect(endpoint, client.client_config(grpc::ALPN).unwrap()).await.unwrap_err();
+    assert!(explain(&failed).contains("doesn't answer"), "{}", explain(&failed));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -155,6 +155,22 @@ async fn what_would_be_too_much_is_turned_away_at_once_and_told_when_to_come_bac
     assert_eq!(app.requests(), 3);
 }
 
+/// The network of a pod that vanished answers nothing, and kernels leave what a full queue has no room for unanswered too.
+#[tokio::test]
+async fn who_does_not_even_answer_a_syn_is_given_up_before_who_is_busy() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let _first = tokio::net::TcpStream::connect(address).await.unwrap();
+
+    let caller =
+        Caller::with_settings(strict(), Vec::new(), &[(WEB, vec![endpoint("web-0", address)])]).await;
+    let (response, body) = caller.get("/").await;
+    assert_eq!((response.status().as_u16(), reason(&response)), (503, Some("upstream-connect")));
+    assert!(body.contains("no connection within 1.5s"), "{body}");
+}
+
 #[tokio::test]
 async fn connections_that_dont_come_about_dont_pile_up() {
     let (silent, _listener) = silent().await;

@@ -2,14 +2,12 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use gamut_identity::{Clock, INJECTOR_SERVICE_ACCOUNT, Identity, SYSTEM_NAMESPACE, SpiffeError};
+use gamut_identity::{
+    Clock, INJECTOR_SERVICE_ACCOUNT, Identity, SYSTEM_NAMESPACE, SpiffeError, told_to_stop,
+};
 use gamut_kubernetes::{Cluster, ConnectError};
 use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 use tracing::info;
 
 use crate::{
@@ -55,14 +53,7 @@ pub enum InjectorError {
 /// # Errors
 /// If it can't start; each message names the setting to change.
 pub async fn run(args: InjectorArgs) -> Result<(), InjectorError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(InjectorError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(InjectorError::Signal)?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let stop = told_to_stop(true).map_err(InjectorError::Signal)?;
     Injector::start(&args, Clock::system()).await?.serve(stop).await;
     Ok(())
 }

@@ -22,9 +22,12 @@ use crate::{
     tcp,
 };
 
-/// How long a connection may take, TLS included. A lost SYN is sent again after one second, a second one
-/// after three.
+/// How long a connection may take, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long TCP alone may take, which is the kernels' matter and doesn't wait for a busy process. A lost SYN is sent again after
+/// one second; who takes neither is gone, most likely, and the request is better off elsewhere: the network of a pod that
+/// vanished answers nothing.
+const TCP_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How many bytes may be on the way between our own halves.
 const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -124,7 +127,7 @@ impl Connector {
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
-    let stream = tcp::connect(address, CONNECT_TIMEOUT)
+    let stream = tcp::connect(address, TCP_TIMEOUT)
         .await
         .map_err(|error| DialError::Connect { address, error: Arc::new(error) })?;
     tcp::expect_progress(&stream);
