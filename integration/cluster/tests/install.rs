@@ -44,6 +44,8 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     let trusted = ca_bundle(&cluster);
     release.upgrade(&["log.level=debug"]);
     assert_eq!(ca_bundle(&cluster), trusted, "an upgrade leaves the injector's caBundle alone");
+    let refused = Release::refusal(&cluster, "upgrade", &["trustDomain=other"]);
+    assert!(refused.contains(r#"trustDomain is "other"; it must be "cluster.local""#), "{refused}");
     canary.restart("client");
     assert_eq!(canary.versions(100).values().sum::<usize>(), 100, "after the upgrade");
 

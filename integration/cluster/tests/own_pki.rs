@@ -75,6 +75,22 @@ fn certificates_lead_to_the_users_root_and_a_secret_that_breaks_is_told_about_an
     let Some(cluster) = Cluster::take_empty() else { return };
     cluster.install_gateway_api();
     let pki = Pki::make();
+    let refused_for = |lacking: &str| {
+        let refused = Release::refusal(&cluster, "install", &["ca.existingSecret=our-pki"]);
+        assert!(refused.contains(lacking), "{refused}");
+    };
+    refused_for("gamut-system has none of that name");
+    cluster.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "-n",
+        "gamut-system",
+        "our-pki",
+        "--from-literal=tls.key=x",
+    ]);
+    refused_for("this one has no tls.crt");
+    cluster.kubectl(&["delete", "secret", "-n", "gamut-system", "our-pki"]);
     cluster.apply(&pki.secret(&pki.root));
     let release = Release::install(&cluster, &["ca.existingSecret=our-pki"]);
     let canary = Canary::start(&cluster);

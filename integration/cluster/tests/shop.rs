@@ -25,6 +25,15 @@ impl<'a> Release<'a> {
         release
     }
 
+    /// What Helm says where it does neither: `install` or `upgrade` with these values.
+    pub(crate) fn refusal(cluster: &Cluster, command: &str, values: &[&str]) -> String {
+        let mut helm = cluster.inside("helm");
+        helm.args([command, "gamut", Cluster::CHART, "--namespace=gamut-system"]);
+        let output = helm.args(values.iter().map(|value| format!("--set={value}"))).output().unwrap();
+        assert!(!output.status.success(), "{command} {values:?} was taken");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Brings everything to what the chart has with these values.
     pub(crate) fn upgrade(&self, values: &[&str]) {
         self.set("upgrade", values);
