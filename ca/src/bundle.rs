@@ -1,7 +1,8 @@
 //! Writes the roots where others find them: as PEM, or as the ConfigMap `gamut-system/gamut-trust-bundle`.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -30,20 +31,27 @@ pub enum BundleError {
     },
 }
 
-/// Writes the roots to a file in the form that its name asks for. Readers see the old content or the new, never a part.
+/// Writes the roots to a file in the form that its name asks for. Readers see the old content or the new, never a part. A file that says
+/// the same already isn't touched: a CA that starts again needs no room on a disk that is full.
 pub(crate) fn write(path: &Path, roots: &Roots) -> Result<(), BundleError> {
     let text = match path.extension().and_then(|extension| extension.to_str()) {
         Some("pem") => roots.to_pem(),
         Some("json") => format!("{:#}\n", config_map(roots)),
         _ => return Err(BundleError::Extension(path.to_owned())),
     };
+    if fs::read(path).is_ok_and(|present| present == text.as_bytes()) {
+        return Ok(());
+    }
     let replace = || {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
         // Not in the way of whoever reads every *.json of the directory.
         let new = path.with_extension("new");
-        fs::write(&new, text)?;
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        // A rename may outlive a crash that what was written doesn't.
+        file.sync_all()?;
         fs::rename(&new, path)
     };
     replace().map_err(|source| BundleError::Io { path: path.to_owned(), source })

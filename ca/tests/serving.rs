@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -67,6 +68,22 @@ async fn the_root_survives_a_restart_and_is_published_in_both_forms() {
     fs::remove_file(town.path("root.pem")).unwrap();
     town.start().await.stop().await;
     assert_eq!(fs::read_to_string(town.path("root.pem")).unwrap(), pem);
+}
+
+#[tokio::test]
+async fn a_restart_writes_what_has_changed_and_nothing_else() {
+    let town = Town::new();
+    town.start().await.stop().await;
+    let file = |name: &str| fs::metadata(town.path(name)).unwrap().ino();
+    let (pem, map) = (file("root.pem"), file("cluster/bundle.json"));
+    fs::write(town.path("root.pem"), "of another CA").unwrap();
+    // Keeps its number from being given to what is written next.
+    let _open = fs::File::open(town.path("root.pem")).unwrap();
+
+    town.start().await.stop().await;
+    assert_eq!(file("cluster/bundle.json"), map, "written though nothing has changed");
+    assert_ne!(file("root.pem"), pem, "written in place: readers may see a part");
+    assert!(fs::read_to_string(town.path("root.pem")).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
 }
 
 #[tokio::test]
