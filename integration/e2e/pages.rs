@@ -77,6 +77,11 @@ fn a_route_that_is_wrong_is_found_out_as_the_task_says() {
     follow("docs/tasks/debug-a-route.md", "");
 }
 
+#[test]
+fn a_header_that_never_arrives_is_found_as_the_task_says() {
+    follow("docs/tasks/follow-a-header.md", "");
+}
+
 /// Does what a page says, or the section of it whose heading begins with `section`, and compares. Gives what `gamut up`
 /// said after its start.
 fn follow(page: &str, section: &str) -> Vec<String> {

@@ -188,10 +188,30 @@ impl<'t> Decider<'t> {
     }
 }
 
+/// Whose list a filter stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// `rules[].filters`.
+    Rule,
+    /// `rules[].backendRefs[].filters`.
+    Backend,
+}
+
 impl<'t> Forwarded<'t> {
-    /// The filters that apply: the rule's, then the backend's.
-    pub fn filters(&self) -> impl Iterator<Item = &'t Filter> {
-        self.rule.filters.iter().chain(&self.backend.filters)
+    /// The filters that edit the request, in the order in which it meets them: the rule's, then the backend's.
+    pub fn on_request(&self) -> impl Iterator<Item = (Owner, &'t Filter)> {
+        let edits = |filter: &&Filter| matches!(filter, Filter::RequestHeaders(_) | Filter::Rewrite(_));
+        let of_rule = self.rule.filters.iter().filter(edits).map(|filter| (Owner::Rule, filter));
+        of_rule.chain(self.backend.filters.iter().filter(edits).map(|filter| (Owner::Backend, filter)))
+    }
+
+    /// The filters that edit the answer, in the order of [`Forwarded::finish`]: the backend's, then the rule's, and CORS last.
+    pub fn on_answer(&self) -> impl Iterator<Item = (Owner, &'t Filter)> {
+        let edits = |filter: &&Filter| matches!(filter, Filter::ResponseHeaders(_));
+        let of_backend = self.backend.filters.iter().filter(edits).map(|filter| (Owner::Backend, filter));
+        let of_rule = self.rule.filters.iter().filter(edits);
+        let cors = self.rule.filters.iter().filter(|filter| matches!(filter, Filter::Cors(_)));
+        of_backend.chain(of_rule.chain(cors).map(|filter| (Owner::Rule, filter)))
     }
 
     /// Makes of the headers that the backend answers with those that the client gets.

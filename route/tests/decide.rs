@@ -6,7 +6,7 @@ mod support;
 
 use gamut_route::{
     BackendId, RouteTable, ServicePort, Uid,
-    decide::{Asked, Decider, Does, Fate, Forwarded},
+    decide::{Asked, Decider, Does, Fate, Forwarded, Owner},
     filter::{Cors, Filter, HeaderEdits, Mirror, PathRewrite, Redirect, Rewrite},
     matcher::Verdict,
     table::{
@@ -144,7 +144,10 @@ fn each_backend_gets_the_request_as_rule_and_backend_edit_it() {
         };
         assert_eq!(copies(one), ["service/shop/copy-1:80", "service/shop/copy-2:80"]);
         assert_eq!(copies(two), ["service/shop/copy-1:80"]);
-        assert_eq!((one.filters().count(), two.filters().count()), (7, 4));
+        let owners = |filters: Vec<(Owner, &Filter)>| filters.iter().map(|(of, _)| *of).collect::<Vec<_>>();
+        assert_eq!(owners(one.on_request().collect()), [Owner::Rule, Owner::Rule, Owner::Backend]);
+        assert_eq!(owners(one.on_answer().collect()), [Owner::Backend, Owner::Rule]);
+        assert_eq!((two.on_request().count(), two.on_answer().count()), (2, 1));
         let mut answer = HeaderMap::new();
         one.finish(&mut answer);
         assert_eq!((&answer["y"], &answer["z"]), (&"backend".parse().unwrap(), &"rule".parse().unwrap()));

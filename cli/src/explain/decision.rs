@@ -3,14 +3,15 @@
 use gamut_proxy::http::{Reason, answer::is_grpc};
 use gamut_route::{
     RouteKind, RouteTable,
-    decide::{Asked, Decider, Does, Fate, Forwarded},
+    decide::{Asked, Decider, Does, Fate, Forwarded, Owner},
+    filter::Filter,
     matcher::{Unmet, Verdict},
     table::{AppProtocol, Backend, BackendTarget, Match, Rule, Split},
 };
 use http::Method;
 use serde::Serialize;
 
-use super::words::{behind, changes, in_words, limits, rule_name};
+use super::words::{behind, changes, filter_in_words, in_words, limits, rule_name};
 
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,9 +46,23 @@ pub(super) struct Candidate {
     /// Why nobody is there who answers, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) nobody: Option<String>,
-    /// What is changed or copied, in words.
+    /// The filters that edit the request or its answer, in the order in which they do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) filters: Vec<Applied>,
+    /// What of the request arrives changed, and who gets copies, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) changes: Vec<String>,
+}
+
+/// A filter that applies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Applied {
+    /// `request` or `answer`.
+    pub(super) to: &'static str,
+    /// `rule` or `backend`.
+    pub(super) of: &'static str,
+    /// What it does, in words.
+    pub(super) does: String,
 }
 
 /// A match, and what became of it.
@@ -160,8 +175,22 @@ fn candidate(to: &Forwarded<'_>, asked: &Asked<'_>) -> Candidate {
         backend: target(&to.backend.target, asked),
         share: percent(weight, total),
         nobody: None,
+        filters: applied(to),
         changes: changes(asked, to),
     }
+}
+
+fn applied(to: &Forwarded<'_>) -> Vec<Applied> {
+    let named = |what: &'static str| {
+        move |(owner, filter): (Owner, &Filter)| {
+            let of = match owner {
+                Owner::Rule => "rule",
+                Owner::Backend => "backend",
+            };
+            Applied { to: what, of, does: filter_in_words(filter) }
+        }
+    };
+    to.on_request().map(named("request")).chain(to.on_answer().map(named("answer"))).collect()
 }
 
 /// What becomes of a port that doesn't carry requests.
@@ -184,6 +213,7 @@ fn shares(split: &Split, asked: &Asked<'_>) -> Vec<Candidate> {
         backend: target(&backend.target, asked),
         share: percent(backend.weight, total),
         nobody: None,
+        filters: Vec::new(),
         changes: Vec::new(),
     };
     split.backends.iter().map(candidate).collect()

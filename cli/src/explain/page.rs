@@ -1,6 +1,6 @@
 //! The answer as a page: what becomes of the request first, and below that why.
 
-use super::{question::Answer, remark::Remark};
+use super::{decision::Applied, question::Answer, remark::Remark};
 use crate::output::{Cell, Page, Tone};
 
 /// `world` is who answered, in one line.
@@ -26,6 +26,9 @@ pub(super) fn page(answer: &Answer, world: &str) -> Page {
         let mut line = vec![Cell::from(format!("  {}% {}", candidate.share, candidate.backend))];
         line.extend(candidate.nobody.iter().map(|why| Cell::new(format!(" ({why})"), Tone::Bad)));
         page.line(line);
+        for Applied { to, of, does } in &candidate.filters {
+            page.say(format!("      filter of the {of}, on the {to}: {does}"), Tone::Plain);
+        }
         for change in &candidate.changes {
             page.say(format!("      {change}"), Tone::Faint);
         }
@@ -74,13 +77,15 @@ mod tests {
             when: when.to_owned(),
             verdict: verdict.to_owned(),
         };
-        let to = |name: &str, share: f64, changes: &[&str]| Candidate {
+        let to = |name: &str, share: f64, filters: &[Applied], changes: &[&str]| Candidate {
             backend: format!("service/shop/{name}:80"),
             share,
             nobody: (name == "web-v2")
                 .then(|| "no ready endpoint: selector app=v2 matches no pod".to_owned()),
+            filters: filters.to_vec(),
             changes: changes.iter().map(|change| (*change).to_owned()).collect(),
         };
+        let set = Applied { to: "request", of: "rule", does: "set x: 1".to_owned() };
         let answer = Answer {
             world: Place::Machine,
             request: "GET http://web/ from a client in namespace shop".to_owned(),
@@ -98,7 +103,10 @@ mod tests {
                 status: None,
                 grpc_status: None,
                 answer: Vec::new(),
-                backends: vec![to("web-v1", 90.0, &["path /new", "header x: 1"]), to("web-v2", 10.0, &[])],
+                backends: vec![
+                    to("web-v1", 90.0, &[set], &["path /new", "header x: 1"]),
+                    to("web-v2", 10.0, &[], &[]),
+                ],
                 limits: vec!["at most 2s for all of it".to_owned()],
                 matches: vec![
                     considered("always", "header x-canary=always", "header x-canary isn't so"),
@@ -126,6 +134,7 @@ mod tests {
         Service shop/web:80: forwarded by httproute/shop/web, rule split
           HTTPRoute shop/other: Accepted is False: UnsupportedValue: spec.rule isn't known to this mesh; correct or remove it
           90% service/shop/web-v1:80
+              filter of the rule, on the request: set x: 1
               path /new
               header x: 1
           10% service/shop/web-v2:80 (no ready endpoint: selector app=v2 matches no pod)

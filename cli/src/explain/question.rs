@@ -413,7 +413,6 @@ spec:
                 "host b.example",
                 "header x-set: 1",
                 "without header x-gone",
-                "the answer: add x-answer: 1",
                 "10% of the requests are copied to service/shop/web:80",
             ]
         );
@@ -421,6 +420,36 @@ spec:
             answer.decision.limits,
             ["at most 2s for all of it", "2 retries of 503 and of broken connections, from 25ms apart",]
         );
+    }
+
+    #[test]
+    fn filters_are_told_in_their_order_also_where_they_undo_each_other() {
+        let filter = |kind: &str, field: &str, edits: &str| format!("{{type: {kind}, {field}: {edits}}}");
+        let of_backend = [
+            filter("RequestHeaderModifier", "requestHeaderModifier", "{remove: [x-set]}"),
+            filter(
+                "ResponseHeaderModifier",
+                "responseHeaderModifier",
+                "{set: [{name: x-answer, value: '2'}]}",
+            ),
+        ];
+        let backend = format!("{{name: web, port: 80, filters: [{}]}}", of_backend.join(", "));
+        let edited = everything().replace("[{name: web, port: 80}, ", &format!("[{backend}, "));
+        let backends = explain_of(&edited, &["http://canary/edit/x"]).unwrap().decision.backends;
+        let said = backends[0].filters.iter().map(|filter| (filter.of, filter.to, filter.does.as_str()));
+        assert_eq!(
+            said.collect::<Vec<_>>(),
+            [
+                ("rule", "request", "set host: b.example, the matched prefix becomes /new"),
+                ("rule", "request", "set x-set: 1, remove x-gone"),
+                ("backend", "request", "remove x-set"),
+                ("backend", "answer", "set x-answer: 2"),
+                ("rule", "answer", "add x-answer: 1"),
+            ]
+        );
+        let arrives = &backends[0].changes;
+        assert!(!arrives.iter().any(|change| change.contains("x-set")), "{arrives:?}");
+        assert_eq!(backends[1].filters.len(), 3, "the rule's alone");
     }
 
     #[test]

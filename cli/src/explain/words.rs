@@ -2,7 +2,7 @@
 
 use gamut_route::{
     decide::{Asked, Forwarded},
-    filter::{Filter, HeaderEdits},
+    filter::{Filter, HeaderEdits, Mirror, PathRewrite, Rewrite},
     table::{Match, NamedMatch, PathMatch, Rule, ValueMatch},
 };
 use http::header::HOST;
@@ -61,7 +61,7 @@ pub(super) fn behind(winner: &Match, loser: &Match) -> &'static str {
     }
 }
 
-/// What filters make of a request, its answer, and who gets copies.
+/// What filters make of a request, and who gets copies.
 pub(super) fn changes(asked: &Asked<'_>, to: &Forwarded<'_>) -> Vec<String> {
     let mut changes = Vec::new();
     let head = &to.head;
@@ -82,20 +82,31 @@ pub(super) fn changes(asked: &Asked<'_>, to: &Forwarded<'_>) -> Vec<String> {
     }
     let gone = asked.headers.keys().filter(|name| **name != HOST && !head.headers.contains_key(*name));
     changes.extend(gone.map(|name| format!("without header {name}")));
-    changes.extend(to.filters().filter_map(|filter| match filter {
-        Filter::ResponseHeaders(edits) => Some(format!("the answer: {}", edits_in_words(edits))),
-        Filter::Cors(_) => Some("the answer: CORS headers".to_owned()),
-        Filter::Mirror(mirror) => {
-            let share = f64::from(mirror.numerator) * 100.0 / f64::from(mirror.denominator.max(1));
-            Some(format!(
-                "{}% of the requests are copied to {}",
-                (share * 10.0).round() / 10.0,
-                mirror.backend
-            ))
-        }
-        Filter::RequestHeaders(_) | Filter::Rewrite(_) | Filter::Redirect(_) => None,
-    }));
+    changes.extend(to.mirrors.iter().copied().map(mirror_in_words));
     changes
+}
+
+/// What a filter does, whatever the request.
+pub(super) fn filter_in_words(filter: &Filter) -> String {
+    match filter {
+        Filter::RequestHeaders(edits) | Filter::ResponseHeaders(edits) => edits_in_words(edits),
+        Filter::Rewrite(Rewrite { hostname, path }) => {
+            let host = hostname.iter().map(|host| format!("set host: {host}"));
+            let path = path.iter().map(|path| match path {
+                PathRewrite::Full(path) => format!("the path becomes {path}"),
+                PathRewrite::Prefix(prefix) => format!("the matched prefix becomes {prefix}"),
+            });
+            host.chain(path).collect::<Vec<_>>().join(", ")
+        }
+        Filter::Cors(_) => "CORS headers".to_owned(),
+        Filter::Mirror(mirror) => mirror_in_words(mirror),
+        Filter::Redirect(redirect) => format!("a redirect, {}", redirect.status),
+    }
+}
+
+fn mirror_in_words(mirror: &Mirror) -> String {
+    let share = f64::from(mirror.numerator) * 100.0 / f64::from(mirror.denominator.max(1));
+    format!("{}% of the requests are copied to {}", (share * 10.0).round() / 10.0, mirror.backend)
 }
 
 fn edits_in_words(edits: &HeaderEdits) -> String {

@@ -1,10 +1,12 @@
 //! Sniffing: what really goes over the wire, one line for each TCP segment with content, on all interfaces of the
-//! network namespace: `<from> > <to> <length> <content>`, everything that isn't printable escaped.
+//! network namespace: `<from> > <to> <length> <content>`, everything that isn't printable escaped. One that is seen at
+//! several places (a loopback interface sends and receives it, a bridge has it on every port) is printed once.
 //!
 //! So that anybody can see without other tools that the bytes between two sidecars are TLS, and where they aren't.
 
 use std::{
-    io::{Read, Write},
+    collections::VecDeque,
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
 };
@@ -19,26 +21,59 @@ pub(crate) struct Args {
     /// Only segments from or to this port
     #[arg(long)]
     port: Option<u16>,
+    /// End after this many
+    #[arg(long, value_name = "N")]
+    count: Option<usize>,
 }
+
+/// How many segments are remembered, to know one that is seen again. Between its sightings there are a few others.
+const REMEMBERED: usize = 256;
 
 /// `ETH_P_ALL` of linux/if_ether.h, in network byte order as packet(7) wants it.
 const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
 
-/// Prints segments until the process is ended.
+/// Prints segments, as many as asked for, or until nobody reads them any more.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, EchoError> {
+    match print(args) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn print(args: &Args) -> io::Result<()> {
     // Without link-layer header: the packet starts with its IP header (packet(7), SOCK_DGRAM).
     let mut socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(ALL_PROTOCOLS)))?;
     let mut out = std::io::stdout();
     writeln!(out, "listening")?;
     let mut packet = vec![0; 1 << 16];
-    loop {
+    let mut seen = Seen::default();
+    let mut printed = 0;
+    while args.count.is_none_or(|count| printed < count) {
         let length = socket.read(&mut packet)?;
         let Some(segment) = packet.get(..length).and_then(Segment::parse) else { continue };
         let wanted = args.port.is_none_or(|port| [segment.from.port(), segment.to.port()].contains(&port));
-        if wanted && !segment.content.is_empty() {
-            let Segment { from, to, content } = segment;
+        if wanted && !segment.content.is_empty() && seen.is_new(&segment) {
+            let Segment { from, to, content, .. } = segment;
             writeln!(out, "{from} > {to} {} {}", content.len(), content.escape_ascii())?;
+            printed += 1;
         }
+    }
+    Ok(())
+}
+
+/// The segments of a moment ago, by their ends, place in the stream and length.
+#[derive(Debug, Default)]
+struct Seen(VecDeque<(SocketAddr, SocketAddr, u32, usize)>);
+
+impl Seen {
+    fn is_new(&mut self, segment: &Segment<'_>) -> bool {
+        let key = (segment.from, segment.to, segment.sequence, segment.content.len());
+        if self.0.contains(&key) {
+            return false;
+        }
+        self.0.truncate(REMEMBERED - 1);
+        self.0.push_front(key);
+        true
     }
 }
 
@@ -47,6 +82,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, EchoError> {
 struct Segment<'a> {
     from: SocketAddr,
     to: SocketAddr,
+    /// Where in its direction's stream the content begins.
+    sequence: u32,
     content: &'a [u8],
 }
 
@@ -70,7 +107,8 @@ impl<'a> Segment<'a> {
         };
         let content = tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?;
         let (from_port, to_port) = (number(tcp, 0)?, number(tcp, 2)?);
-        Some(Self { from: (from, from_port).into(), to: (to, to_port).into(), content })
+        let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
+        Some(Self { from: (from, from_port).into(), to: (to, to_port).into(), sequence, content })
     }
 }
 
@@ -117,6 +155,17 @@ mod tests {
             (parsed.from.to_string(), parsed.to.to_string()),
             ("[::1]:8080".into(), "[::2]:80".into())
         );
+    }
+
+    #[test]
+    fn what_is_seen_at_several_places_is_printed_once() {
+        let ends: (SocketAddr, SocketAddr) =
+            ("10.0.0.1:8080".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+        let segment = |sequence| Segment { from: ends.0, to: ends.1, sequence, content: b"hi" };
+        let mut seen = Seen::default();
+        assert!(seen.is_new(&segment(1)) && seen.is_new(&segment(3)));
+        assert!(!seen.is_new(&segment(1)) && !seen.is_new(&segment(3)));
+        assert!(seen.is_new(&Segment { from: ends.1, to: ends.0, ..segment(1) }), "the other direction");
     }
 
     #[test]
