@@ -1,4 +1,6 @@
-//! Spans at a receiver over real sockets.
+//! Spans at a receiver over real sockets; [`foreign`] has one that isn't ours.
+
+mod foreign;
 
 use std::{
     convert::Infallible,
