@@ -34,6 +34,14 @@ spec:
     filters: [{{type: "{HOSTILE}"}}]
     backendRefs: [{{name: web-v2, port: 80}}]
 """
+MISSED_ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: missed, namespace: shop}
+spec:
+  parentRefs: [{name: web}]
+  rules: [{backendRefs: [{name: web-v2, port: 80}]}]
+"""
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {{name: many-{}, namespace: default}}\nspec: {{ports: [{{port: 80}}]}}\n"
 
 
@@ -76,7 +84,8 @@ class Visitor:
         return self.page.get_by_role("row").filter(has=self.page.get_by_role("cell").first.filter(has_text=exact))
 
     def cell(self, row, column):
-        """The cell of a row's table below this heading."""
+        """The cell of a row's table below this heading, once there is such a row."""
+        expect(row).to_be_visible()
         heads = row.locator("xpath=ancestor::table").get_by_role("columnheader").all_inner_texts()
         return row.get_by_role("cell").nth([head.strip(" ↑↓") for head in heads].index(column))
 
@@ -123,6 +132,26 @@ def a_route_shows_its_split_and_the_change_of_it(visitor, mesh, camera):
     assert curves.nth(0).get_attribute("d") != before, "the plot has the change"
     camera.wait(split.locator("svg text").get_by_text(re.compile("^-1m3")).first)
     camera.take(split, "route")
+
+
+def what_sidecars_answer_themselves_is_a_part_of_the_split(visitor, mesh):
+    page = visitor.page
+    # The last backend of the file is the split's: half of it leads nowhere now.
+    mesh.edit("4-route.yaml", ("name: web-v2\n      port: 80\n      weight: 50", "name: web-v22\n      port: 80\n      weight: 50"))
+    split = page.locator("section").filter(has=page.get_by_role("heading", name="Rule split"))
+    row = split.get_by_role("row").filter(has=page.get_by_role("cell", name="answered by the sidecar itself", exact=True))
+    expect(visitor.cell(row, "Got, last 10 s")).to_have_text(re.compile(r"^(4[4-9]|5[0-6])(\.\d)?%$"))
+    expect(visitor.cell(row, "Failed in all")).to_have_text(re.compile(r"^[1-9][\d,]*$"))
+    expect(split.locator("path.curve.sbad").first).to_be_visible()
+    mesh.edit("4-route.yaml", ("name: web-v22", "name: web-v2"))
+
+
+def a_route_that_misses_its_service_is_told(visitor, mesh):
+    mesh.save("missed.yaml", MISSED_ROUTE)
+    page = visitor.open("routes")
+    expect(visitor.cell(page.get_by_role("row").filter(has_text="shop/missed"), "Attached to")).to_have_text("misses its Service")
+    page.get_by_role("link", name="shop/missed").click()
+    expect(page.get_by_text(re.compile("^Attached to nothing of the mesh: .*kind: Service"))).to_be_visible()
 
 
 def a_pod_shows_who_it_is(visitor, camera):
@@ -302,10 +331,12 @@ def main():
             step(services_show_their_rates, visitor)
             step(a_service_shows_callers_and_where_requests_went, visitor)
             step(a_route_shows_its_split_and_the_change_of_it, visitor, mesh, camera)
+            step(what_sidecars_answer_themselves_is_a_part_of_the_split, visitor, mesh)
             step(a_pod_shows_who_it_is, visitor, camera)
             step(the_keyboard_is_enough, visitor)
             step(dark_where_the_desktop_is, visitor, camera)
         step(texts_from_elsewhere_are_texts, visitor, mesh)
+        step(a_route_that_misses_its_service_is_told, visitor, mesh)
         step(five_hundred_services_are_shown_at_once, visitor, mesh)
         step(only_this_machines_browser_is_answered, visitor)
         step(a_cluster_that_does_not_answer_is_said, browser, gamut, mesh.directory)

@@ -75,9 +75,9 @@ fn counted(pod: &PodReport) -> Answer {
 }
 
 fn counter(backend: BackendStatus) -> (Key, Count) {
-    let BackendStatus { route, rule, parent, backend, requests, by_class, connections, durations, .. } =
-        backend;
-    let count = Count { requests: requests + connections, failed: by_class.server_error, durations };
+    let failed = routes::failed(&backend);
+    let BackendStatus { route, rule, parent, backend, requests, connections, durations, .. } = backend;
+    let count = Count { requests: requests + connections, failed, durations };
     (Key { route, rule, parent, backend }, count)
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 pub(super) struct Count {
     /// Requests and connections.
     pub(super) requests: u64,
-    /// Those of them that were answered 5xx.
+    /// Those of them that failed: answered 5xx, or with an error of the sidecar's own.
     pub(super) failed: u64,
     /// Requests by how long they took: one count for each of [`BOUNDS_MS`] and one for what is above; zeros at the end are left out.
     pub(super) durations: Vec<u64>,

@@ -10,7 +10,7 @@ use gamut_controller::{
     status::CONTROLLER,
 };
 use gamut_local::control::PodReport;
-use gamut_proxy::admin::ProxyStatus;
+use gamut_proxy::admin::{BackendStatus, ProxyStatus};
 use gamut_route::{RouteKind, ServicePort};
 use serde_json::Value;
 
@@ -297,16 +297,11 @@ impl Counters {
                     *counters.unmatched.entry(key).or_default() += backend.requests;
                     continue;
                 }
-                // A gRPC status stands in an answer of 200, and only its rule or its failure makes a sidecar answer so.
-                let is_grpc = own && backend.route.starts_with(GRPC);
+                let failed = failed(&backend);
                 let key = (backend.route, backend.rule, backend.backend);
                 let count = counters.by_rule.entry(key).or_default();
                 count.requests += backend.requests + backend.connections;
-                count.failed += match (own, is_grpc) {
-                    (true, true) => backend.requests,
-                    (true, false) => backend.by_class.client_error + backend.by_class.server_error,
-                    (false, _) => backend.by_class.server_error,
-                };
+                count.failed += failed;
             }
         }
         counters
@@ -337,6 +332,17 @@ impl Counters {
             port.parse().is_ok_and(|port: ServicePort| is_meant(client, &port))
         });
         counts.map(|(_, count)| count).sum()
+    }
+}
+
+/// What failed of a sidecar's requests: those of a backend that were answered 5xx, and of what the sidecar answered itself the errors.
+pub(crate) fn failed(counted: &BackendStatus) -> u64 {
+    let BackendStatus { route, backend, requests, by_class, .. } = counted;
+    match backend.is_empty() {
+        false => by_class.server_error,
+        // A gRPC status stands in an answer of 200, and only its rule's failure makes a sidecar answer so; without any rule that is so for all.
+        true if route.is_empty() || route.starts_with(GRPC) => *requests,
+        true => by_class.client_error + by_class.server_error,
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::session::Session;
 pub(crate) use self::{
-    gather::{of, report},
+    gather::{failed, of, report},
     page::tone,
     watch::{INTERVAL, Window},
 };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::figures;
 use crate::{
     dash::{
-        figures::Figures,
+        figures::{Count, Figures},
         history::{History, Step},
         live::Answers,
     },
@@ -17,6 +17,9 @@ use crate::{
 
 /// What a point of a measured split is the mean of: single rounds have too few requests to tell 10 % from 12 %.
 const SMOOTH: Duration = Duration::from_secs(10);
+
+/// The backend of what sidecars answered themselves.
+const OWN: &str = "";
 
 /// The Services of a route's parents: a reference reads `Service shop/web, port 80`.
 pub(super) fn parents(route: &Route) -> impl Iterator<Item = &str> {
@@ -40,6 +43,8 @@ pub(super) struct Row<'a> {
     namespace: &'a str,
     name: &'a str,
     parents: Vec<Attachment<'a>>,
+    /// parentRefs that name no Service though one was meant, with what to write.
+    missed: &'a [String],
     figures: Figures,
 }
 
@@ -90,6 +95,7 @@ impl<'a> Row<'a> {
             namespace: &route.namespace,
             name: &route.name,
             parents: route.parents.iter().map(attachment).collect(),
+            missed: &route.missed,
             figures: Figures::default(),
         }
     }
@@ -104,6 +110,8 @@ fn verdicts(conditions: &[Condition]) -> Vec<Verdict<'_>> {
 pub(super) struct Page<'a> {
     #[serde(flatten)]
     row: Row<'a>,
+    /// Requests for its Services that sidecars answered because no rule matched.
+    unmatched: u64,
     rules: Vec<RulePart<'a>>,
     /// Policies and XBackends of its namespace, which may have a say.
     extensions: Vec<ExtensionPart<'a>>,
@@ -111,7 +119,7 @@ pub(super) struct Page<'a> {
 
 #[derive(Debug, Serialize)]
 struct RulePart<'a> {
-    /// As `gamut routes -o json` has it: matches, settings, sessions, backends.
+    /// As `gamut routes -o json` has it: matches, settings, sessions, backends, what sidecars answered themselves.
     #[serde(flatten)]
     rule: &'a Rule,
     /// The sessions in words.
@@ -120,6 +128,8 @@ struct RulePart<'a> {
     outcomes: Option<&'a BTreeMap<String, u64>>,
     /// Of each backend, in the order of the rule's.
     figures: Vec<Figures>,
+    /// Of what sidecars answered themselves.
+    own_figures: Figures,
     points: Vec<Point>,
 }
 
@@ -130,7 +140,8 @@ struct Point {
     time: i64,
     /// As it was set; a backend that the rule didn't have then had nothing.
     set: Vec<f64>,
-    /// As it turned out in the last [`SMOOTH`]; `None` without requests.
+    /// As it turned out in the last [`SMOOTH`], and behind the backends the share that sidecars answered with errors of their own;
+    /// `None` without requests.
     got: Option<Vec<f64>>,
 }
 
@@ -159,6 +170,7 @@ pub(super) fn one<'a>(
     };
     Some(Page {
         row: Row::of(route, history),
+        unmatched: route.unmatched,
         rules: route.rules.iter().map(|rule| rule_part(answers, history, &route.id(), rule)).collect(),
         extensions: answers.routes.extensions.iter().filter(own).map(extension).collect(),
     })
@@ -174,34 +186,36 @@ fn rule_part<'a>(answers: &'a Answers, history: &History, route: &str, rule: &'a
         sessions_text: rule.sessions.iter().map(ToString::to_string).collect(),
         outcomes: sessions.map(|sessions| &sessions.outcomes),
         figures: rule.backends.iter().map(|backend| figures(counted.get(&backend.id), history)).collect(),
+        own_figures: figures(counted.get(OWN), history),
         points: points(history, route, rule),
     }
 }
 
 fn points(history: &History, route: &str, rule: &Rule) -> Vec<Point> {
     let key = (route.to_owned(), rule.name.clone());
-    let requests = |step: &Step, backend: &str| -> u64 {
+    let sum = |step: &Step, backend: &str, of: fn(&Count) -> u64| -> u64 {
         let is = |counted: &super::Key| {
             counted.route == key.0 && counted.rule == key.1 && counted.backend == backend
         };
-        step.counted.iter().filter(|(counted, _)| is(counted)).map(|(_, count)| count.requests).sum()
+        step.counted.iter().filter(|(counted, _)| is(counted)).map(|(_, count)| of(count)).sum()
     };
-    let rounds: Vec<(&Step, Vec<u64>)> = history
-        .steps()
-        .map(|step| (step, rule.backends.iter().map(|backend| requests(step, &backend.id)).collect()))
-        .collect();
+    let round = |step| {
+        let each = rule.backends.iter().map(|backend| sum(step, &backend.id, |count| count.requests));
+        (step, each.chain([sum(step, OWN, |count| count.failed)]).collect())
+    };
+    let rounds: Vec<(&Step, Vec<u64>)> = history.steps().map(round).collect();
     let point = |(place, (step, _)): (usize, &(&Step, Vec<u64>))| {
         let set = step.set.get(&key);
         let share = |id: &str| set?.iter().find(|(backend, _)| backend == id).map(|(_, share)| *share);
         let set = rule.backends.iter().map(|backend| share(&backend.id).unwrap_or(0.0)).collect();
-        Point { time: step.time.as_millisecond(), set, got: shares(&rounds, place, rule.backends.len()) }
+        Point { time: step.time.as_millisecond(), set, got: shares(&rounds, place) }
     };
     rounds.iter().enumerate().map(point).collect()
 }
 
-/// The shares of so many backends, of the rounds that end at a place.
-fn shares(rounds: &[(&Step, Vec<u64>)], place: usize, backends: usize) -> Option<Vec<f64>> {
-    let (mut sums, mut seconds) = (vec![0; backends], 0.0);
+/// The shares in what was counted in the rounds that end at a place.
+fn shares(rounds: &[(&Step, Vec<u64>)], place: usize) -> Option<Vec<f64>> {
+    let (mut sums, mut seconds) = (vec![0; rounds.get(place)?.1.len()], 0.0);
     for (step, counts) in rounds.iter().take(place + 1).rev() {
         if seconds >= SMOOTH.as_secs_f64() {
             break;

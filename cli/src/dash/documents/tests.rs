@@ -71,12 +71,14 @@ struct Story {
     start: Instant,
     rounds: u32,
     counted: [u64; 2],
+    /// What the sidecar answered itself.
+    own: u64,
 }
 
 impl Story {
     fn begin() -> Self {
         let mut story =
-            Self { state: State::default(), start: Instant::now(), rounds: 0, counted: [1000, 1000] };
+            Self { state: State::default(), start: Instant::now(), rounds: 0, counted: [1000, 1000], own: 5 };
         story.round([0, 0], [90, 10]);
         story
     }
@@ -98,6 +100,13 @@ impl Story {
             };
             counted.push((key, Count { requests: *sum, failed: 0, durations: vec![*sum] }));
         }
+        let of_rule = Key {
+            route: "httproute/shop/web".into(),
+            rule: "split".into(),
+            parent: "shop/web:80".into(),
+            backend: String::new(),
+        };
+        counted.push((of_rule, Count { requests: self.own, failed: self.own, durations: vec![self.own] }));
         let backends: Vec<Backend> =
             names.into_iter().zip(weights).map(|(name, weight)| backend(name, weight)).collect();
         let shares = backends.iter().map(|backend| (backend.id.clone(), backend.share)).collect();
@@ -132,14 +141,30 @@ fn a_splits_points_have_what_was_set_then_and_what_was_got_lately() {
         json!({"time": 0, "set": [90.0, 10.0], "got": null}),
         "nothing to compare with yet"
     );
-    assert_eq!(points[5], json!({"time": 10_000, "set": [90.0, 10.0], "got": [88.0, 12.0]}));
+    assert_eq!(points[5], json!({"time": 10_000, "set": [90.0, 10.0], "got": [88.0, 12.0, 0.0]}));
     let got = points[7]["got"][0].as_f64().unwrap();
     assert_eq!(points[7]["set"], json!([50.0, 50.0]), "set at once");
     assert!((50.0..88.0).contains(&got), "got over ten seconds: {got}");
-    assert_eq!(points[10]["got"], json!([50.0, 50.0]));
+    assert_eq!(points[10]["got"], json!([50.0, 50.0, 0.0]));
     assert_eq!(page["rules"][0]["figures"][1]["rate"], (5 * 12 + 5 * 50) as f64 / 20.0);
     assert_eq!(page["parents"][0]["service"], "shop/web");
     assert_eq!(page["parents"][0]["conditions"][0]["tone"], "good");
+}
+
+#[test]
+fn what_sidecars_answer_themselves_has_a_share_of_the_split_and_figures() {
+    let mut story = Story::begin();
+    story.own += 10;
+    story.round([90, 0], [90, 10]);
+    let page = story.page(&["routes", "HTTPRoute", "shop", "web"]);
+    assert_eq!(page["rules"][0]["points"][1]["got"], json!([90.0, 0.0, 10.0]));
+    let own = &page["rules"][0]["own_figures"];
+    assert_eq!((&own["rate"], &own["success"]), (&json!(5.0), &json!(0.0)));
+    let mut route = web(vec![]);
+    (route.parents, route.missed, route.unmatched) = (vec![], vec!["write group".to_owned()], 30);
+    story.state.newest = Some(answers(vec![route], &[]));
+    let page = story.page(&["routes", "HTTPRoute", "shop", "web"]);
+    assert_eq!((&page["missed"], &page["unmatched"]), (&json!(["write group"]), &json!(30)));
 }
 
 #[test]

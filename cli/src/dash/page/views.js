@@ -59,7 +59,7 @@ function bigFigures(figures) {
   const one = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
   return h("dl", { class: "figures" },
     one("requests", words.rate(figures.rate)), one("success", success(figures)),
-    one("failed (5xx)", words.rate(figures.failed)),
+    one("failed", words.rate(figures.failed)),
     one("half within", words.duration(figures.p50)), one("99 of 100 within", words.duration(figures.p99)));
 }
 
@@ -96,7 +96,7 @@ function service(document) {
     h("h2", {}, "Requests in a second"),
     plot({ label: "requests in a second, over time", unit: words.short, curves: [
       curve("requests", "s0", (f) => f.rate, words.rate(figures.rate)),
-      curve("failed (5xx)", "sbad", (f) => f.failed, words.rate(figures.failed)),
+      curve("failed", "sbad", (f) => f.failed, words.rate(figures.failed)),
     ] }),
     h("h2", {}, "Latency"),
     plot({ label: "latency over time", unit: words.duration, curves: [
@@ -138,13 +138,19 @@ function routeTable(rows, options) {
   const columns = [
     { name: "Kind", cell: (row) => row.kind, value: (row) => row.kind },
     { name: "Route", cell: routeLink, value: (row) => `${row.namespace}/${row.name}` },
-    { name: "Attached to", cell: (row) => (row.parents.length > 0 ? on(row) : toned("nothing of the mesh", "doubtful")) },
+    { name: "Attached to", cell: (row) => [row.parents.length > 0 ? on(row) : null, unattached(row)] },
     { name: "Conditions", cell: (row) => (row.parents.length > 0 && conditions(row).length === 0 ? toned("none yet", "doubtful") : conditions(row)) },
     ...figureColumns,
   ];
   const texts = rows.map((row) => ({ ...row, text: `${row.kind} ${row.namespace}/${row.name} ${row.parents.map((p) => p.reference).join(" ")}` }));
   const key = (row) => `${row.kind} ${row.namespace}/${row.name}`;
   return table("routes", columns, texts, { key, empty: "There are no routes.", ...options });
+}
+
+// A route that misses its Service looks as if it were attached, to whoever wrote it.
+function unattached(row) {
+  if (row.missed.length > 0) return h("div", { class: "bad" }, "misses its Service");
+  return row.parents.length > 0 ? null : toned("nothing of the mesh", "doubtful");
 }
 
 function routes(document, options) {
@@ -156,13 +162,15 @@ function routes(document, options) {
 }
 
 function route(document) {
-  const { kind, namespace, name, parents, figures, rules, extensions } = document.page;
+  const { kind, namespace, name, parents, missed, unmatched, figures, rules, extensions } = document.page;
   return [
     h("h1", {}, `${kind} ${namespace}/${name}`),
     bigFigures(figures),
     h("h2", {}, "Conditions"),
-    parents.length === 0 ? h("p", { class: "doubtful" }, "Attached to nothing of the mesh: no parentRef is a Service.") : null,
+    missed.map((text) => h("p", { class: "bad" }, `Attached to nothing of the mesh: ${text}`)),
+    parents.length + missed.length === 0 ? h("p", { class: "doubtful" }, "Attached to nothing of the mesh: no parentRef is a Service.") : null,
     parents.map((parent) => conditionsOf(parent, namespace)),
+    unmatched > 0 ? h("p", { class: "bad" }, `No rule matched ${unmatched.toLocaleString("en")} requests for its Services since the sidecars started: sidecars answered them 404, or 400.`) : null,
     rules.map((rule) => rulePart(rule, namespace, document.window)),
     extensions.map((extension) => [
       h("h2", {}, `${extension.kind} ${extension.name}`),
@@ -185,6 +193,8 @@ function condition(condition) {
 
 function rulePart(rule, namespace, window) {
   const rows = rule.backends.map((backend, place) => ({ ...backend, figures: rule.figures[place] }));
+  // What sidecars answered themselves stands below the backends, as it does in `gamut routes`.
+  if (rule.own.requests > 0) rows[rule.backends.length] = { id: "", weight: words.NONE, share: null, figures: rule.own_figures, ...rule.own };
   const lately = rule.points.at(-1)?.got;
   const columns = [
     { name: "Backend", cell: (row) => words.backend(row.id, namespace) },
@@ -201,8 +211,9 @@ function rulePart(rule, namespace, window) {
     h("h2", {}, `Rule ${rule.name}`),
     h("ul", {}, matches.map((text) => h("li", {}, h("code", {}, text))),
       [...rule.settings, ...rule.sessions_text].map((text) => h("li", { class: "faint" }, text))),
+    rule.dropped ? h("p", { class: "bad" }, rule.dropped === "500" ? "Its requests are answered 500: the conditions say why." : "Not in force: the conditions say why.") : null,
     table(`backends of ${rule.name}`, columns, rows, { key: (row) => row.id, empty: "No backends: the rule answers by itself." }),
-    rows.length > 0 ? split(rule, namespace) : null,
+    rule.backends.length > 0 ? split(rule, namespace) : null,
     rule.outcomes ? outcomes(rule.outcomes) : null);
 }
 
@@ -219,7 +230,12 @@ function split(rule, namespace) {
     label: `${name(backend)} set`, tone: tone(place), set: true, text: words.percent(backend.share),
     points: rule.points.map((point) => [point.time, point.set[place]]),
   }));
-  return plot({ label: `the split of rule ${rule.name} over time`, unit: words.percent, most: 100, curves: [...set, ...got] });
+  const place = rule.backends.length;
+  const own = rule.own.failed === 0 ? [] : [{
+    label: "answered by sidecars with errors", tone: "sbad", text: words.percent(lately?.[place]),
+    points: rule.points.map((point) => [point.time, point.got?.[place]]),
+  }];
+  return plot({ label: `the split of rule ${rule.name} over time`, unit: words.percent, most: 100, curves: [...set, ...got, ...own] });
 }
 
 function outcomes(outcomes) {
