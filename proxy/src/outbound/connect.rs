@@ -106,7 +106,7 @@ impl Connector {
             .map_err(|error| DialError::NoCertificate(error.to_string()))?;
         let stream = connect(address).await?;
         let handshake = |error| DialError::Handshake { address, error: Arc::new(error) };
-        let stream = ReadAhead::new(stream);
+        let stream = ReadAhead::dialled(stream);
         let tls = TlsConnector::from(config).connect(server_name(pod), stream).await.map_err(handshake)?;
 
         let (_, session) = tls.get_ref();

@@ -194,7 +194,7 @@ impl Upstream {
         let (near, far) = pair().await;
         tokio::spawn(async move { inbound.serve(far, app).await });
         let config = caller.client_config(&[MeshProtocol::from(carrier).alpn()]).unwrap();
-        let connecting = TlsConnector::from(config).connect(server_name(pod), ReadAhead::new(near));
+        let connecting = TlsConnector::from(config).connect(server_name(pod), ReadAhead::dialled(near));
         Ok(Io::Tls(Box::new(connecting.await.unwrap())))
     }
 }
