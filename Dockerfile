@@ -8,7 +8,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
-RUN . .ci/static \
+RUN profile=image && . .ci/static \
  && cargo build --locked --profile image -p gamut --bins \
  && for name in gamut gamut-proxy gamut-echo; do \
       strip --strip-all -o "/$name" "target/$CARGO_BUILD_TARGET/image/$name"; \

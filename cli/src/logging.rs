@@ -1,6 +1,10 @@
 //! Logs: to standard error, as text or JSON, as the environment says.
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    prelude::*,
+};
 
 /// The variable with a filter such as `info,gamut_proxy=debug`.
 const FILTER: &str = "GAMUT_LOG";
@@ -15,12 +19,13 @@ pub(crate) fn start(component: bool) {
     let said = std::env::var(FILTER).ok().filter(|said| !said.is_empty());
     let wanted = said.as_deref().and_then(read);
     let refused = said.filter(|_| wanted.is_none());
-    let filter = wanted.unwrap_or_else(|| EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = wanted.or_else(|| read(default));
+    let filtered = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
     if std::env::var(FORMAT).is_ok_and(|format| format == "json") {
-        subscriber.json().flatten_event(true).init();
+        filtered.with(lines.json().flatten_event(true)).init();
     } else {
-        subscriber.with_ansi(false).init();
+        filtered.with(lines.with_ansi(false)).init();
     }
     if let Some(said) = refused {
         tracing::error!(
@@ -30,8 +35,8 @@ pub(crate) fn start(component: bool) {
 }
 
 /// A filter, unless it is none. A word that is no level would be taken for a target, and everybody else be silent.
-fn read(said: &str) -> Option<EnvFilter> {
-    let is_word = |part: &str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
+fn read(said: &str) -> Option<Targets> {
+    let is_word = |part: &str| !part.contains('=') && part.parse::<LevelFilter>().is_err();
     if said.split(',').any(is_word) { None } else { said.parse().ok() }
 }
 
