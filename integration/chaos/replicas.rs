@@ -13,6 +13,9 @@ use crate::{
     trust::call_anew,
 };
 
+/// How soon sidecars leave a controller that hangs: asked after 10 s of silence, given up after 10 more, and a moment to come back.
+const LEFT_WITHIN: Duration = Duration::from_secs(30);
+
 /// Without a `retry` stanza.
 const BOTH: &str = "backendRefs: [{name: web, port: 80, weight: 10}, {name: web2, port: 80, weight: 90}]";
 
@@ -23,24 +26,35 @@ fn two_backends() -> Vec<String> {
     [shop(web(2), BOTH), web2.to_vec()].concat()
 }
 
-/// A controller whose cluster stands still: what was there when it was made is all that it ever knows.
-struct Lagging<'m> {
+/// Remembers the cluster as it is now.
+fn remember(mesh: &Mesh) {
+    in_node(mesh, "mkdir /run/gamut/past && cp -r /run/gamut/cluster /run/gamut/past/");
+}
+
+/// A second replica of the controller.
+struct Replica<'m> {
     mesh: &'m Mesh,
     child: Child,
 }
 
-impl<'m> Lagging<'m> {
-    /// Remembers the cluster as it is now.
-    fn remember(mesh: &Mesh) {
-        in_node(mesh, "mkdir /run/gamut/past && cp -r /run/gamut/cluster /run/gamut/past/");
+impl<'m> Replica<'m> {
+    /// One whose cluster stands still: what was [remembered](remember) is all that it ever knows.
+    fn lagging(mesh: &'m Mesh) -> Self {
+        Self::start(mesh, "/run/gamut/past/cluster")
     }
 
-    fn start(mesh: &'m Mesh) -> Self {
+    /// One that knows what the first knows.
+    fn equal(mesh: &'m Mesh) -> Self {
+        in_node(mesh, "mkdir -p /run/gamut/past");
+        Self::start(mesh, "/run/gamut/cluster")
+    }
+
+    fn start(mesh: &'m Mesh, cluster: &str) -> Self {
         let components = "/run/gamut/components";
         let script = format!(
             "echo $$ > /run/gamut/past/pid; exec /run/gamut/bin/gamut controller --listen 0.0.0.0:15112 --admin 127.0.0.1:15114 \
              --ca-address 10.244.0.1:15010 --token-file {components}/controller-token --roots-file {components}/root.pem \
-             --cluster-dir /run/gamut/past/cluster --status-dir /run/gamut/past/status --replica gamut-controller-past"
+             --cluster-dir {cluster} --status-dir /run/gamut/past/status --replica gamut-controller-past"
         );
         let mut command: Command = mesh.exec_command("node", &["sh", "-c", &script]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -57,7 +71,7 @@ impl<'m> Lagging<'m> {
     }
 }
 
-impl Drop for Lagging<'_> {
+impl Drop for Replica<'_> {
     fn drop(&mut self) {
         let killed = self.mesh.exec("node", &["sh", "-c", "kill -KILL $(cat /run/gamut/past/pid)"]);
         if killed.status.success() {
@@ -66,8 +80,8 @@ impl Drop for Lagging<'_> {
     }
 }
 
-/// From now on sidecars that look for a controller find the one that lags behind.
-fn lead_to_the_past(mesh: &Mesh) {
+/// From now on sidecars that look for a controller find the second replica.
+fn lead_to_the_second(mesh: &Mesh) {
     in_node(
         mesh,
         "nft 'add table ip chaos; add chain ip chaos in { type nat hook prerouting priority -110; }; \
@@ -79,7 +93,7 @@ fn lead_to_the_past(mesh: &Mesh) {
 fn replicas_of_the_controller_that_disagree_cost_nothing() {
     let name = "replicas of the controller disagree";
     let mut run = Scenario::begin_with(name, &two_backends(), &[], EVERYBODY, |mesh| {
-        Lagging::remember(mesh);
+        remember(mesh);
         // Of all this the other one hears nothing: another split, an endpoint that is gone, a pod that is new.
         mesh.edit("all.yaml", "weight: 10}", "weight: 60}");
         mesh.edit(
@@ -94,8 +108,8 @@ fn replicas_of_the_controller_that_disagree_cost_nothing() {
     let sidecars = run.mesh.status().pods.iter().filter(|pod| pod.meshed).count();
     run.repeat(|run| {
         let Scenario { mesh, mix, .. } = run;
-        let past = Lagging::start(mesh);
-        lead_to_the_past(mesh);
+        let past = Replica::lagging(mesh);
+        lead_to_the_second(mesh);
         mesh.signal("KILL", mesh.component("controller"));
         let deadline = Instant::now() + PATIENCE;
         while past.subscribers() < sidecars {
@@ -119,6 +133,60 @@ fn replicas_of_the_controller_that_disagree_cost_nothing() {
 }
 
 #[test]
+fn a_controller_that_hangs_is_left_for_another_replica() {
+    let name = "controller hangs beside another replica";
+    let mut run = Scenario::begin(name, &two_backends(), &[], EVERYBODY);
+    let sidecars = run.mesh.status().pods.iter().filter(|pod| pod.meshed).count();
+    run.repeat(|run| {
+        let Scenario { mesh, mix, .. } = run;
+        let second = Replica::equal(mesh);
+        let hung = mesh.component("controller");
+        mesh.signal("STOP", hung);
+        let begin = Instant::now();
+        // Connections that there are stay, and say nothing; a Service leads new ones to who is ready.
+        lead_to_the_second(mesh);
+        while second.subscribers() < sidecars {
+            assert!(
+                begin.elapsed() < LEFT_WITHIN,
+                "{} of {sidecars} sidecars came within {LEFT_WITHIN:?}",
+                second.subscribers()
+            );
+            mix.answered(20);
+        }
+        // What is changed now is in force by the second's word, for the first says none.
+        let web2 = |mesh: &Mesh| sent_to(mesh, "shop/web2:80");
+        mesh.edit("all.yaml", "name: web2, port: 80, weight: 90}", "name: web2, port: 80, weight: 0}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = web2(mesh);
+            mix.answered(200);
+            if web2(mesh) == before {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the change doesn't arrive");
+        }
+        mesh.edit("all.yaml", "name: web2, port: 80, weight: 0}", "name: web2, port: 80, weight: 90}");
+        in_node(mesh, "nft delete table ip chaos");
+        mesh.signal("CONT", hung);
+        drop(second);
+        mesh.settle();
+        mix.answered(200);
+    });
+    run.end(&Oracle::nothing(
+        "nothing fails and nothing breaks; within 30 s all sidecars have left the controller that hangs for its other replica, and what is \
+         changed then is in force",
+    ));
+}
+
+/// How many requests the client's sidecar has sent to a backend.
+fn sent_to(mesh: &Mesh, backend: &str) -> u64 {
+    let client = mesh.pods("client").remove(0).proxy.unwrap_or_default();
+    let backends = client["backends"].as_array().cloned().unwrap_or_default();
+    let of = backends.iter().filter(|counted| counted["backend"] == backend);
+    of.filter_map(|counted| counted["requests"].as_u64()).sum()
+}
+
+#[test]
 fn a_controller_that_is_away_for_long_costs_nothing_and_changes_arrive_when_it_is_back() {
     let away = Duration::from_secs(if is_long() { 600 } else { 12 });
     // Certificates end and are renewed meanwhile.
@@ -134,17 +202,11 @@ fn a_controller_that_is_away_for_long_costs_nothing_and_changes_arrive_when_it_i
     run.mix.go_on(away);
     call_anew(&run);
     run.mesh.signal("KILL", hung);
-    let sent_to = |run: &Scenario, backend: &str| -> u64 {
-        let client = run.mesh.pods("client").remove(0).proxy.unwrap_or_default();
-        let backends = client["backends"].as_array().cloned().unwrap_or_default();
-        let of = backends.iter().filter(|counted| counted["backend"] == backend);
-        of.filter_map(|counted| counted["requests"].as_u64()).sum()
-    };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let before = sent_to(&run, "shop/web2:80");
+        let before = sent_to(&run.mesh, "shop/web2:80");
         run.mix.answered(200);
-        if sent_to(&run, "shop/web2:80") == before {
+        if sent_to(&run.mesh, "shop/web2:80") == before {
             break;
         }
         assert!(Instant::now() < deadline, "the change doesn't arrive");

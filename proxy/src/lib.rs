@@ -13,6 +13,7 @@
 //! | [`inbound`] | what dials the pod: mesh TLS, peer, policy, the app |
 //! | [`detect`] | what a connection speaks, by its first bytes |
 //! | [`http`], [`tcp`], [`ahead`] | plumbing of both: HTTP messages and pools; bytes; what TLS reads from |
+//! | [`word`] | what one sidecar says to another before bytes |
 //! | [`tables`] | what the controller says, and when it may be used |
 //! | [`probes`] | the kubelet's probes, which know no mTLS |
 //! | [`drain`] | going away without losing a request |
@@ -34,6 +35,7 @@ mod run;
 pub mod tables;
 pub mod tcp;
 pub mod telemetry;
+pub mod word;
 
 pub use config::ProxyArgs;
 pub use redirect as init;

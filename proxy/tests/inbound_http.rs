@@ -231,7 +231,7 @@ async fn bytes_pass_with_half_closed_connections() {
     assert_eq!(read_rest(&mut server).await, "all I have");
     say(&mut server, "then here is the answer").await;
     drop(server);
-    assert_eq!(read_rest(&mut peer).await, "then here is the answer");
+    assert_eq!(read_rest(&mut peer).await, "+then here is the answer");
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ async fn a_sidecar_that_is_slow_to_begin_is_served_by_a_permissive_port_too() {
     let (mut unused, _) = app.accept().await.unwrap();
     let mut caller = pod.shake_hands(caller, MeshProtocol::Tcp).await.unwrap();
     assert_eq!(read_rest(&mut unused).await, "", "no byte of the handshake is the app's");
+    hears(&mut caller, "+").await;
     say(&mut caller, "hello").await;
     let (mut server, _) = app.accept().await.unwrap();
     hears(&mut server, "hello").await;

@@ -4,7 +4,7 @@
 mod caller;
 mod mesh;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use caller::{App, Caller, breaking, caller_of, endpoint, get, meshed, post, read, reason, rule, table};
 use gamut_controller_api::MtlsMode;
@@ -12,6 +12,7 @@ use gamut_identity::SpiffeId;
 use gamut_proxy::{
     balance::PodTarget,
     http::{Body, HttpVersion, replay::MAX_REPLAY_BYTES},
+    inbound::MeshProtocol,
 };
 use gamut_route::{
     RouteTable, Uid,
@@ -23,6 +24,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_rustls::TlsAcceptor;
 
 const WEB: &str = "shop/web:80";
 
@@ -288,6 +290,72 @@ async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where
     let mut client = caller.dial().await;
     let error = client.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn bytes_go_to_another_endpoint_where_an_app_takes_none_of_its_sidecar() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    let gone = sidecar(&pod, nobody().await).await;
+    let here = sidecar(&pod, address).await;
+    let opaque = RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    for _ in 0..10 {
+        let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];
+        let caller = caller_of(&pod, opaque.clone(), endpoints).await;
+        let mut client = caller.dial().await;
+        say(&mut client, "all I have").await;
+        client.shutdown().await.unwrap();
+        let (mut app, _) = listener.accept().await.unwrap();
+        assert_eq!(read_rest(&mut app).await, "all I have");
+        say(&mut app, "and the answer").await;
+        drop(app);
+        assert_eq!(read_rest(&mut client).await, "and the answer");
+    }
+}
+
+/// A sidecar that proves to be the pod's and then says this about its app.
+async fn saying(pod: &Pod, said: &'static str) -> SocketAddr {
+    let (listener, address) = listen().await;
+    let identity = pod.authority.identity("web", pod.uid).await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let config = identity.server_config(&[MeshProtocol::Tcp.alpn()]).unwrap();
+            let mut stream = TlsAcceptor::from(config).accept(stream).await.unwrap();
+            say(&mut stream, said).await;
+            let _ = stream.shutdown().await;
+            assert_eq!(
+                read_rest(&mut stream).await,
+                "",
+                "nothing is said to who hasn't said that the app is there"
+            );
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_sidecar_that_says_anything_else_of_its_app_hasnt_taken_the_connection() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    let (listener, address) = listen().await;
+    let here = sidecar(&pod, address).await;
+    let opaque = RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
+    for said in ["", "-", "-220 ready", "HTTP/1.1 200 OK\r\n\r\n", "\0+"] {
+        let strange = meshed(saying(&pod, said).await, "web", pod.uid);
+        for _ in 0..5 {
+            let endpoints = vec![strange.clone(), meshed(here, "web", pod.uid)];
+            let caller = caller_of(&pod, opaque.clone(), endpoints).await;
+            let mut client = caller.dial().await;
+            say(&mut client, "hello").await;
+            client.shutdown().await.unwrap();
+            let (mut app, _) = listener.accept().await.unwrap();
+            assert_eq!(read_rest(&mut app).await, "hello");
+        }
+        let alone = caller_of(&pod, opaque.clone(), vec![strange]).await;
+        let mut client = alone.dial().await;
+        say(&mut client, "hello").await;
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{said:?}");
+    }
 }
 
 #[tokio::test]

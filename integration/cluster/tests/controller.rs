@@ -1,8 +1,13 @@
 //! The controller on a real API server: what it watches, what it writes, and what it survives.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, until};
+
+/// The Lease runs out 15 s after its last renewal was seen; both are looked for every 2 s.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(25);
 
 const SERVICE: &str = "
 apiVersion: v1
@@ -217,6 +222,38 @@ fn one_replica_writes_and_another_takes_over() {
     cluster.wait("shop", "httproute/three", ACCEPTED, "True");
     third.terminate();
     assert_eq!(holder(), "");
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_writes_nothing_when_it_wakes() {
+    let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
+    let hung = cluster.controller("hung", 15_100, &[]);
+    hung.says("holds Lease");
+    let other = cluster.controller("other", 15_110, &[]);
+    other.says("everything that exists is known");
+    cluster.apply(SERVICE);
+    cluster.apply(&route("one"));
+    cluster.wait("shop", "httproute/one", ACCEPTED, "True");
+
+    hung.signal("STOP");
+    let begin = Instant::now();
+    other.says("holds Lease");
+    assert!(begin.elapsed() < TAKEN_OVER_WITHIN, "{:?}", begin.elapsed());
+    // It would say of this that its Service is missing, as soon as it runs again and if it still wrote.
+    cluster.kubectl(&["delete", "-n", "shop", "service", "web"]);
+    cluster.wait("shop", "httproute/one", ACCEPTED, "False");
+    cluster.apply(SERVICE);
+    cluster.wait("shop", "httproute/one", ACCEPTED, "True");
+    let version = || cluster.value("shop", "httproute/one", ".metadata.resourceVersion");
+    let before = version();
+    hung.signal("CONT");
+    hung.says("is lost");
+    cluster.apply(&route("two"));
+    cluster.wait("shop", "httproute/two", ACCEPTED, "True");
+    assert_eq!(version(), before, "who has hung writes no more");
+    hung.terminate();
+    other.terminate();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Lines, Mesh};
+use super::{Lines, Mesh, PATIENCE};
 
 /// An answer as the caller got it.
 #[derive(Clone, Debug)]
@@ -67,10 +67,11 @@ impl Load {
 
     /// Waits for an answer that is as wanted.
     pub(crate) fn until(&mut self, wanted: &str, is: impl Fn(&Answer) -> bool) -> Answer {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.next() {
                 Some(answer) if is(answer) => return answer.clone(),
-                Some(_) => {}
+                Some(answer) => assert!(answer.at < deadline, "no {wanted}"),
                 None => panic!("the load ended before {wanted}"),
             }
         }
@@ -78,9 +79,10 @@ impl Load {
 
     /// Waits until so many answers in a row are as wanted.
     pub(crate) fn until_steady(&mut self, wanted: &str, count: usize, is: impl Fn(&Answer) -> bool) {
-        let mut row = 0;
+        let (mut row, deadline) = (0, Instant::now() + PATIENCE);
         while row < count {
             let answer = self.next().unwrap_or_else(|| panic!("the load ended before {wanted}"));
+            assert!(answer.at < deadline, "no {wanted}");
             row = if is(answer) { row + 1 } else { 0 };
         }
     }

@@ -70,6 +70,14 @@ pub enum DialError {
         /// Who should have.
         expected: String,
     },
+    /// There is a sidecar, but it has no connection to the app behind it, or doesn't say that it has.
+    #[error("the sidecar at {address} has no connection to its app: {error}")]
+    App {
+        /// Who was called.
+        address: SocketAddr,
+        /// What it said instead.
+        error: Arc<io::Error>,
+    },
     /// The controller says that there is a sidecar, but not of which pod.
     #[error("{address} is said to be in the mesh, but as no pod's")]
     NoPod {

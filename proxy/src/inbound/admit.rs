@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_that_means_this_pod_comes_to_the_handshake() {
-        for alpn in ["gamut/1-h1", "gamut/1-mux-h2", "gamut/1-tcp", "gamut/2-later"] {
+        for alpn in ["gamut/1-h1", "gamut/1-mux-h2", "gamut/2-tcp", "gamut/2-later"] {
             let hello = tls(&pod_name(test_pod()), alpn);
             assert_eq!(settings().admit(&hello, Some(&strict()), 80), Admission::Handshake, "{alpn}");
         }

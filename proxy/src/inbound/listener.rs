@@ -136,7 +136,7 @@ impl Inbound {
             },
             Admission::Plaintext => {
                 let _in_flight = self.0.drain.in_flight();
-                self.copy(stream, None, destination).await;
+                self.copy(stream, destination).await;
             }
             Admission::Refused { refusal, readable } => {
                 self.refuse(&refusal, destination);

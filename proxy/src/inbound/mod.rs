@@ -28,7 +28,7 @@ use gamut_controller_api::InboundPolicy;
 use gamut_identity::{Identity, Peer};
 use gamut_route::Uid;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -39,6 +39,7 @@ use crate::{
     http::Carrier,
     tcp::{self, BreakOff},
     telemetry::{Direction, Telemetry},
+    word::{self, Word},
 };
 
 /// The inbound half of a sidecar; cloning is cheap.
@@ -78,7 +79,7 @@ pub enum MeshProtocol {
     MuxH1,
     /// Many requests, of HTTP/2.
     MuxH2,
-    /// Bytes.
+    /// Bytes, behind a word about the app ([`crate::word`]).
     Tcp,
 }
 
@@ -94,7 +95,7 @@ impl MeshProtocol {
             Self::H1 => b"gamut/1-h1",
             Self::MuxH1 => b"gamut/1-mux-h1",
             Self::MuxH2 => b"gamut/1-mux-h2",
-            Self::Tcp => b"gamut/1-tcp",
+            Self::Tcp => b"gamut/2-tcp",
         }
     }
 
@@ -143,7 +144,7 @@ impl Inbound {
             MeshProtocol::H1 => http::serve(self.clone(), io, Carrier::H1, peer, destination).await,
             MeshProtocol::MuxH1 => http::serve(self.clone(), io, Carrier::MuxH1, peer, destination).await,
             MeshProtocol::MuxH2 => http::serve(self.clone(), io, Carrier::MuxH2, peer, destination).await,
-            MeshProtocol::Tcp => self.copy(io, Some(&peer), destination).await,
+            MeshProtocol::Tcp => self.carry(io, &peer, destination).await,
         }
     }
 
@@ -159,13 +160,28 @@ impl Inbound {
         Ok(())
     }
 
-    /// Carries bytes between a caller and the app.
-    async fn copy<IO>(&self, io: IO, peer: Option<&Peer>, destination: SocketAddr)
+    /// Carries bytes between a sidecar and the app, when it has been told that there is somebody to take them.
+    async fn carry<IO>(&self, mut io: IO, peer: &Peer, destination: SocketAddr)
+    where
+        IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
+    {
+        let app = self.dial(destination).await;
+        let word = if app.is_some() { Word::Taken } else { Word::NotTaken };
+        match (word::say(&mut io, word).await, app) {
+            (Ok(()), Some(app)) => self.join(io, app, Some(peer), destination).await,
+            // Not broken off, which could take the word back.
+            (Ok(()), None) => drop(io.shutdown().await),
+            (Err(error), _) => tracing::debug!(%destination, %error, "a sidecar left before it was told"),
+        }
+    }
+
+    /// Carries bytes between a caller without a sidecar and the app.
+    async fn copy<IO>(&self, io: IO, destination: SocketAddr)
     where
         IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
     {
         match self.dial(destination).await {
-            Some(app) => self.join(io, app, peer, destination).await,
+            Some(app) => self.join(io, app, None, destination).await,
             // Breaking off is all that can be said on a byte stream.
             None => io.break_off(),
         }

@@ -19,7 +19,7 @@ use crate::{
     balance::Endpoint,
     http::{Carrier, DialError, HttpVersion, Io, carry::goes_along, headers::Wishes},
     inbound::{Inbound, MeshProtocol},
-    tcp,
+    tcp, word,
 };
 
 /// How long a connection may take, TLS included.
@@ -62,24 +62,28 @@ impl Connector {
         Self { identity, own, inbound }
     }
 
-    /// Connects to an endpoint.
+    /// Connects to an endpoint; for bytes, as far as the app behind its sidecar.
     ///
     /// # Errors
     /// [`DialError`]: nothing was sent.
     pub async fn dial(&self, endpoint: &Endpoint, protocol: MeshProtocol) -> Result<Io, DialError> {
         let address = endpoint.address();
         let _connecting = endpoint.connecting();
-        if endpoint.pod_uid().is_some() && endpoint.pod_uid() == self.own.pod {
-            return Ok(self.dial_own_pod(protocol, address));
-        }
+        let is_own = endpoint.pod_uid().is_some() && endpoint.pod_uid() == self.own.pod;
         let connecting = async {
-            match &endpoint.said.transport {
-                Transport::Plaintext => connect(address).await.map(Io::Tcp),
+            let mut io = match &endpoint.said.transport {
+                _ if is_own => self.dial_own_pod(protocol, address),
+                Transport::Plaintext => return connect(address).await.map(Io::Tcp),
                 Transport::Mesh(id) => {
                     let pod = endpoint.pod_uid().ok_or(DialError::NoPod { address })?;
-                    self.dial_sidecar(address, id, pod, protocol).await
+                    self.dial_sidecar(address, id, pod, protocol).await?
                 }
+            };
+            if protocol == MeshProtocol::Tcp {
+                let heard = word::hear(&mut io).await;
+                heard.map_err(|error| DialError::App { address, error: Arc::new(error) })?;
             }
+            Ok(io)
         };
         let late = |_| DialError::TimedOut { address, limit: CONNECT_TIMEOUT };
         timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
