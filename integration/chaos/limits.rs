@@ -1,9 +1,13 @@
 //! Too much of something, and what becomes of everything else meanwhile.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    harness::Mesh,
+    harness::{Mesh, PATIENCE},
     pods::{container, until_replaced},
     scenario::{EVERYBODY, Mix, Oracle, RETRIED, STREAMS, Scenario, in_node, shop, web},
     trust::call_anew,
@@ -110,6 +114,19 @@ fn a_sidecar_out_of_memory_is_killed_and_comes_back_and_the_others_serve() {
     });
 }
 
+/// Goes on until a component that was killed is ready again.
+fn until_back(run: &mut Scenario, name: &str, killed: Option<i32>) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_back = |mesh: &Mesh| {
+        let components = mesh.status().components;
+        components.iter().any(|it| it.name == name && it.ready && it.pid != killed)
+    };
+    while !is_back(&run.mesh) {
+        assert!(Instant::now() < deadline, "the {name} doesn't come back");
+        run.mix.answered(20);
+    }
+}
+
 #[test]
 fn a_full_disk_costs_nothing_and_what_was_changed_meanwhile_is_in_force_when_there_is_room() {
     // Certificates are renewed meanwhile.
@@ -125,7 +142,9 @@ fn a_full_disk_costs_nothing_and_what_was_changed_meanwhile_is_in_force_when_the
              ! head -c 1M /dev/zero > /run/gamut/full 2> /dev/null",
         );
         run.mix.answered(100);
-        run.mesh.signal("KILL", run.mesh.component("controller"));
+        let ca = run.mesh.component("ca");
+        run.mesh.signal("KILL", run.mesh.component("controller").into_iter().chain(ca));
+        until_back(run, "ca", ca);
         run.mesh.edit("all.yaml", &replicas(number), &replicas(5 - number));
         run.mix.go_on(Duration::from_secs(8));
         call_anew(run);
@@ -136,7 +155,7 @@ fn a_full_disk_costs_nothing_and_what_was_changed_meanwhile_is_in_force_when_the
         run.mix.answered(100);
     });
     run.end(&Oracle {
-        says: "nothing fails while nothing can be written: logs are lost, certificates are renewed, the controller comes back; what was changed \
+        says: "nothing fails while nothing can be written: logs are lost, certificates are renewed, controller and CA come back; what was changed \
                meanwhile is in force as soon as there is room. Streams end with their pods",
         may_break: STREAMS,
         longest_gap: Duration::from_secs(10),
