@@ -69,7 +69,9 @@ fn a_slip_of_the_keys_costs_no_request_and_is_told_with_the_word_that_was_meant(
     {
         assert!(told.contains(words), "{words} in {told}");
     }
-    mesh.output.find("what is kept", |line| line.contains("warning:") && line.contains("last good version"));
+    mesh.output.until("what is kept, below the error", |line| {
+        line.contains("warning:") && line.contains("last good version")
+    });
     mesh.settle();
     user.more(50);
     mesh.edit("4-route.yaml", "wieght: 50", "weight: 0");

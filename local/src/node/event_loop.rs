@@ -58,6 +58,8 @@ pub(crate) struct Node {
     read: bool,
     /// Notices that were told.
     notices: BTreeSet<String>,
+    /// Those of them that are to be told, after the errors.
+    untold: Vec<String>,
     controller: Option<Value>,
     waits: Vec<Pending>,
     /// Whether the controller is to be asked.
@@ -96,6 +98,7 @@ impl Node {
             readings: 0,
             read: false,
             notices: BTreeSet::new(),
+            untold: Vec::new(),
             controller: None,
             waits: Vec::new(),
             curious,
@@ -147,15 +150,14 @@ impl Node {
 
     fn take_reading(&mut self, reading: Reading) {
         self.readings += 1;
+        let held = self.cluster.accepted.keys().cloned().collect();
         let taken = self.cluster.take_reading(&reading);
         if self.readings > 1 {
-            let changes = readings::changes(&self.reading, &reading, &taken.refused);
+            let changes = readings::changes(&self.reading, &held, &reading, &taken.refused);
             let event = self.progress.reloaded(changes, Instant::now());
             event.into_iter().for_each(|event| self.tell(event));
         }
-        for text in progress::in_order(taken.notices.difference(&self.notices)) {
-            self.tell(Event::Notice { text });
-        }
+        self.untold.extend(progress::in_order(taken.notices.difference(&self.notices)));
         self.notices = taken.notices;
         self.reading = reading;
     }
@@ -204,6 +206,10 @@ impl Node {
         let stuck = of_pods.chain(self.components.iter().filter_map(ComponentState::silence));
         let events = self.progress.problems(self.cluster.problems.lines(), stuck.collect(), now);
         events.into_iter().for_each(|event| self.tell(event));
+        // What is said of an object that stays as it was refers to the error above.
+        for text in std::mem::take(&mut self.untold) {
+            self.tell(Event::Notice { text });
+        }
         if self.readings > 0 && !std::mem::replace(&mut self.read, true) {
             self.tell(Event::Read { errors: self.cluster.problems.of_manifests() });
         }

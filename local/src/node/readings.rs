@@ -7,12 +7,19 @@ use serde_json::{Value, json};
 
 use super::names;
 
-/// The changes from one reading to the next: `added Service demo/web`. What was refused has changed nothing.
-pub(crate) fn changes(before: &Reading, after: &Reading, refused: &BTreeSet<ObjectId>) -> Vec<String> {
+/// The changes from one reading to the next: `added Service demo/web`. What was refused has changed nothing, and what wasn't among
+/// those that were `held` before wasn't there.
+pub(crate) fn changes(
+    before: &Reading,
+    held: &BTreeSet<ObjectId>,
+    after: &Reading,
+    refused: &BTreeSet<ObjectId>,
+) -> Vec<String> {
     let contents = |reading: &Reading| -> BTreeMap<ObjectId, Value> {
         reading.objects.iter().map(|object| (object.id(), content(object))).collect()
     };
-    let (before, after) = (contents(before), contents(after));
+    let (mut before, after) = (contents(before), contents(after));
+    before.retain(|id, _| held.contains(id));
     let ids: BTreeSet<&ObjectId> = before.keys().chain(after.keys()).collect();
     let taken = ids.into_iter().filter(|id| !refused.contains(*id));
     let lines = taken.filter_map(|id| match (before.get(id), after.get(id)) {
@@ -72,10 +79,13 @@ mod tests {
         let after = read(map("b", "2") + &map("c", "1"));
         let expected =
             ["removed ConfigMap default/a", "changed ConfigMap default/b", "added ConfigMap default/c"];
-        assert_eq!(changes(&before, &after, &BTreeSet::new()), expected);
-        assert_eq!(changes(&after, &after, &BTreeSet::new()), [""; 0]);
-        let refused = after.objects.iter().map(Object::id).collect();
-        assert_eq!(changes(&before, &after, &refused), ["removed ConfigMap default/a"]);
+        let all = |reading: &Reading| reading.objects.iter().map(Object::id).collect::<BTreeSet<_>>();
+        let none = BTreeSet::new();
+        assert_eq!(changes(&before, &all(&before), &after, &none), expected);
+        assert_eq!(changes(&after, &all(&after), &after, &none), [""; 0]);
+        assert_eq!(changes(&before, &all(&before), &after, &all(&after)), ["removed ConfigMap default/a"]);
+        let never_taken = ["added ConfigMap default/b", "added ConfigMap default/c"];
+        assert_eq!(changes(&before, &none, &after, &none), never_taken);
     }
 
     #[test]
