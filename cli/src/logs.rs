@@ -1,12 +1,13 @@
 //! `gamut logs`: what a container has printed, of a `gamut up` or of a cluster.
 
-use std::{cmp::Reverse, process::ExitCode, thread, time::Duration};
+use std::{cmp::Reverse, pin::pin, process::ExitCode, time::Duration};
 
 use gamut_kubernetes::Cluster;
 use gamut_local::{
     Client, ClientError,
     control::{self, PodReport},
 };
+use tokio::time::sleep;
 
 use crate::{
     output,
@@ -45,20 +46,23 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     world::ask(async {
         match args.choice.world().await? {
-            World::Instance(client) => of_instance(&client, &args),
+            World::Instance(client) => of_instance(&client, &args).await,
             ref world @ World::Cluster(ref cluster, _) => of_cluster(world, cluster, &args).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_instance(client: &Client, args: &Args) -> anyhow::Result<()> {
+async fn of_instance(client: &Client, args: &Args) -> anyhow::Result<()> {
     let namespace = args.namespace.as_deref().unwrap_or("default");
     let logs = |after| client.logs(args.target.clone(), namespace, args.container.as_deref(), after);
     let mut part = logs(None)?;
     part.text = args.tail.map_or_else(|| part.text.clone(), |lines| last(&part.text, lines).to_owned());
     while output::stream(part.text.as_bytes())? && args.follow {
-        thread::sleep(INTERVAL);
+        tokio::select! {
+            () = sleep(INTERVAL) => {}
+            () = output::gone() => break,
+        }
         part = match logs(part.place) {
             Ok(part) => part,
             Err(ClientError::Refused(_) | ClientError::NotRunning { .. } | ClientError::Broken { .. }) => {
@@ -89,12 +93,16 @@ async fn of_cluster(world: &World, cluster: &Cluster, args: &Args) -> anyhow::Re
     };
     let container = args.container.as_deref();
     let mut logs = cluster.logs(namespace, &pod, container, args.tail.map(i64::from), args.follow).await?;
-    while let Some(part) = logs.next().await? {
-        if !output::stream(&part)? {
-            break;
+    let mut gone = pin!(output::gone());
+    loop {
+        tokio::select! {
+            part = logs.next() => match part? {
+                Some(part) if output::stream(&part)? => {}
+                _ => return Ok(()),
+            },
+            () = &mut gone => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Of a workload's pods one that takes traffic if there is such; of several the first by name.

@@ -1,6 +1,6 @@
 //! `gamut`: one executable for people and for every component.
 //!
-//! People meet `up`, `exec`, `logs`, `status`, `routes`, `dash`, `explain`, `tap`, `identity`, `check`, `inject` and `completions`; images and the local runtime start the
+//! People meet `up`, `exec`, `logs`, `status`, `routes`, `dash`, `explain`, `tap`, `identity`, `check`, `inject`, `completions` and `version`; images and the local runtime start the
 //! hidden commands ([`components`]). A command is a module with `Args` and `run`. Which of them may start threads
 //! matters: `exec` and `internal` enter namespaces, which only a process of one thread can do, so nothing here starts a
 //! runtime before a command does.
@@ -26,12 +26,14 @@ mod routes;
 mod secrets;
 mod status;
 mod tap;
+mod tips;
 mod up;
+mod version;
 mod world;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Gives memory back after a crowd has gone; the C library's keeps it (docs/architecture.md, decisions).
 #[global_allocator]
@@ -88,6 +90,8 @@ enum Command {
     Check(check::Args),
     /// Print what a shell needs to complete command lines
     Completions(completions::Args),
+    /// Print the version of this program
+    Version(version::Args),
     #[command(flatten)]
     Component(components::Component),
     #[command(hide = true)]
@@ -95,7 +99,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Cli { color, command } = Cli::parse();
+    let parsed = Cli::try_parse();
+    let Cli { color, command } =
+        parsed.unwrap_or_else(|error| tips::added(error, &Cli::command(), std::env::args_os()).exit());
     logging::start(matches!(command, Command::Component(_)));
     let done = match command {
         Command::Up(args) => up::run(args, color),
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
         Command::Inject(args) => inject::run(&args),
         Command::Check(args) => check::run(&args, color),
         Command::Completions(args) => completions::run(&args),
+        Command::Version(args) => version::run(&args, color),
         Command::Component(component) => components::run(component),
         Command::Internal(args) => internal::run(args),
     };
@@ -118,8 +125,6 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

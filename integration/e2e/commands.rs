@@ -1,7 +1,7 @@
 //! Commands that look at a running mesh: what they show is what is there.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     process::{Child, Command, Stdio},
 };
 
@@ -150,6 +150,27 @@ fn a_watch_appends_what_each_backend_got_and_what_was_changed() {
     mesh.edit("all.yaml", "weight: 90", "weight: 0");
     watch.out.until("the change", |line| line.contains("web-v2:80 100% (set 100%)"));
     load.finish();
+}
+
+#[test]
+fn who_watches_ends_with_its_reader_though_nothing_happens() {
+    let mesh = shop();
+    let client = ["logs", "-f", "-n", "shop", "-c", "gamut-proxy", "deploy/client"];
+    let routes = ["routes", "-n", "shop", "--watch"];
+    for (watches, prints) in [(&routes[..], true), (&client, true), (&["tap", "-n", "shop"], false)] {
+        let mut child = mesh.gamut(watches).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = Lines::of("what it says", child.stderr.take().unwrap());
+        let mut reader = child.stdout.take().unwrap();
+        match prints {
+            true => reader.read_exact(&mut [0]).unwrap(),
+            false => {
+                said.until("it listens", |line| line.starts_with("gamut: tapping shop/"));
+            }
+        }
+        drop(reader);
+        said.rest();
+        assert!(child.wait().unwrap().success(), "{watches:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all_namespaces", world::with_sidecars_only))]
 pub(crate) struct Args {
     /// Whose: NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME or svc/NAME. Without it, all
     /// pods of the namespaces

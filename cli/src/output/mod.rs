@@ -4,6 +4,7 @@
 
 mod age;
 mod page;
+mod reader;
 
 use std::{
     fmt,
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub(crate) use age::Age;
 pub(crate) use page::{Cell, Page, Tone};
+pub(crate) use reader::gone;
 
 use crate::printable::{is_obeyed, printable};
 

@@ -86,7 +86,10 @@ pub(super) async fn watch(
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = output::gone() => return Ok(()),
+        }
         let report = gather::report(world, selection).await?;
         let (flows, now) = (window.take(&report, Instant::now()), Timestamp::now());
         let text = match format {

@@ -13,6 +13,7 @@ mod line;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -33,6 +34,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all_namespaces", world::with_sidecars_only))]
 pub(crate) struct Args {
     /// Whose requests, sent and received: NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME or svc/NAME.
     /// Without it, those of all pods of the namespaces
@@ -116,8 +118,10 @@ impl<'a> Tap<'a> {
         let mut again = interval(LOOK);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         again.reset();
+        let mut gone = pin!(output::gone());
         loop {
             tokio::select! {
+                () = &mut gone => return Ok(()),
                 Some((pod, news)) = news.recv() => if !self.hear(&pod, news)? {
                     return Ok(());
                 },

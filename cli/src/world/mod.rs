@@ -23,6 +23,7 @@ mod target;
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
+use clap::Arg;
 use gamut_controller::{index::Settings, source};
 /// Where the mesh's own objects live.
 pub(crate) use gamut_identity::SYSTEM_NAMESPACE;
@@ -67,6 +68,13 @@ pub(crate) struct Selection {
     /// All namespaces, the mesh's own included
     #[arg(short = 'A', long)]
     all_namespaces: bool,
+}
+
+/// `-A` of commands that ask sidecars.
+pub(crate) fn with_sidecars_only(all_namespaces: Arg) -> Arg {
+    all_namespaces.help(
+        "All namespaces; the mesh's own processes, which have no sidecar to ask, are in `status` and `check`",
+    )
 }
 
 /// A mesh to ask.
