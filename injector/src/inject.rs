@@ -21,7 +21,7 @@ use crate::{
         TOKEN_VOLUME,
     },
     probes::{self, Originals},
-    settings::{SettingError, Settings, Warning},
+    settings::{SettingErrors, Settings, Warning},
 };
 
 /// What became of a pod.
@@ -63,9 +63,9 @@ pub enum InjectError {
         /// What it says.
         value: String,
     },
-    /// An annotation's value.
+    /// Values of annotations.
     #[error(transparent)]
-    Setting(#[from] SettingError),
+    Settings(#[from] SettingErrors),
     /// The app would be exempt from redirection.
     #[error(
         "container {container} runs as user {PROXY_UID}, the sidecar's own, whose traffic isn't redirected; give it another runAsUser"

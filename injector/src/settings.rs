@@ -1,7 +1,8 @@
 //! A pod's annotations, read and checked.
 //!
 //! A value that can't be read is an error that refuses the pod: `mtls: stirct` must not pass as permissive. A name that we
-//! don't know is a warning: it changes nothing, and another version may know it.
+//! don't know is a warning: it changes nothing, and another version may know it. Whoever mends one value is told of the
+//! others at the same time.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,10 @@ use crate::{
     names::{
         ACCESS_LOG, APP_STOP_DELAY, CPU_LIMIT, CPU_REQUEST, DRAIN_TIME, EJECT_AFTER, IMAGE, LOG_LEVEL,
         MAX_CONNECTING, MAX_CONNECTIONS, MAX_REQUESTS, MEMORY_LIMIT, MEMORY_REQUEST, MTLS, OPAQUE_PORTS,
-        PLAINTEXT_PORTS, POD_ANNOTATIONS, PREFIX, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
+        PLAINTEXT_PORTS, POD_ANNOTATIONS, POD_LABELS, SKIP_INBOUND_PORTS, SKIP_OUTBOUND_PORTS, SLOW_START,
     },
     values::{self, Expected},
+    words::{Sort, Unknown},
 };
 
 /// How long Kubernetes waits for a pod to end that says nothing about it, in seconds.
@@ -52,14 +54,17 @@ pub struct SettingError {
     pub expected: &'static str,
 }
 
+/// Every annotation of a pod whose value can't be read. There is one at least.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct SettingErrors(pub Vec<SettingError>);
+
 /// Something that the pod's author should know. The pod is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Warning {
     /// A name that we don't know.
-    #[error(
-        "annotation {0} is unknown and does nothing; the known ones are in docs/reference/annotations.md"
-    )]
-    UnknownAnnotation(String),
+    #[error("{}; {}", .0, .0.remedy)]
+    UnknownAnnotation(Unknown),
     /// The pod ends before its requests may.
     #[error(
         "annotation {DRAIN_TIME}: {drain} is not shorter than the pod's terminationGracePeriodSeconds, {grace}: what is in flight then is cut off"
@@ -119,37 +124,40 @@ impl Settings {
         annotations: &BTreeMap<String, String>,
         grace_period: Option<i64>,
         config: &Config,
-    ) -> Result<(Self, Vec<Warning>), SettingError> {
-        let read = Annotations(annotations);
+    ) -> Result<(Self, Vec<Warning>), SettingErrors> {
+        let mut read = Annotations::new(annotations);
         let grace = grace_period.unwrap_or(GRACE_PERIOD);
-        let drain = read.parsed(DRAIN_TIME, values::duration)?;
+        let drain = read.parsed(DRAIN_TIME, values::duration);
         let defaults = &config.resources;
         let mut settings = Self {
-            image: read.parsed(IMAGE, values::image)?.unwrap_or_else(|| config.image.clone()),
-            log_level: read.parsed(LOG_LEVEL, values::log_level)?.unwrap_or_else(|| config.log_level.clone()),
-            access_log: read.parsed(ACCESS_LOG, values::access_log)?,
+            image: read.parsed(IMAGE, values::image).unwrap_or_else(|| config.image.clone()),
+            log_level: read.parsed(LOG_LEVEL, values::log_level).unwrap_or_else(|| config.log_level.clone()),
+            access_log: read.parsed(ACCESS_LOG, values::access_log),
             drain_time: drain.as_ref().unwrap_or(&config.drain_time).clone(),
-            skip_outbound_ports: read.parsed(SKIP_OUTBOUND_PORTS, values::ports)?,
-            skip_inbound_ports: read.parsed(SKIP_INBOUND_PORTS, values::ports)?,
-            opaque_ports: read.parsed(OPAQUE_PORTS, values::ports)?,
-            eject_after: read.parsed(EJECT_AFTER, values::failures)?,
-            slow_start: read.parsed(SLOW_START, values::duration)?,
-            max_requests: read.parsed(MAX_REQUESTS, values::limit)?,
-            max_connecting: read.parsed(MAX_CONNECTING, values::limit)?,
-            max_connections: read.parsed(MAX_CONNECTIONS, values::limit)?,
-            app_stop_delay: read.app_stop_delay(grace)?,
+            skip_outbound_ports: read.parsed(SKIP_OUTBOUND_PORTS, values::ports),
+            skip_inbound_ports: read.parsed(SKIP_INBOUND_PORTS, values::ports),
+            opaque_ports: read.parsed(OPAQUE_PORTS, values::ports),
+            eject_after: read.parsed(EJECT_AFTER, values::failures),
+            slow_start: read.parsed(SLOW_START, values::duration),
+            max_requests: read.parsed(MAX_REQUESTS, values::limit),
+            max_connecting: read.parsed(MAX_CONNECTING, values::limit),
+            max_connections: read.parsed(MAX_CONNECTIONS, values::limit),
+            app_stop_delay: read.app_stop_delay(grace),
             resources: Resources {
-                cpu_request: read.quantity(CPU_REQUEST, &defaults.cpu_request)?,
-                memory_request: read.quantity(MEMORY_REQUEST, &defaults.memory_request)?,
-                cpu_limit: read.quantity(CPU_LIMIT, &defaults.cpu_limit)?,
-                memory_limit: read.quantity(MEMORY_LIMIT, &defaults.memory_limit)?,
+                cpu_request: read.quantity(CPU_REQUEST, &defaults.cpu_request),
+                memory_request: read.quantity(MEMORY_REQUEST, &defaults.memory_request),
+                cpu_limit: read.quantity(CPU_LIMIT, &defaults.cpu_limit),
+                memory_limit: read.quantity(MEMORY_LIMIT, &defaults.memory_limit),
             },
         };
         // These two are the controller's to obey; here they are only checked, where the author sees the answer.
-        read.parsed(PLAINTEXT_PORTS, values::ports)?;
-        read.parsed(MTLS, values::mtls)?;
+        read.parsed(PLAINTEXT_PORTS, values::ports);
+        read.parsed(MTLS, values::mtls);
 
-        let mut warnings = read.unknown();
+        let mut warnings = unknown(annotations);
+        if !read.errors.is_empty() {
+            return Err(SettingErrors(read.errors));
+        }
         let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = &mut settings.resources;
         warnings.extend(lower(cpu_request, CPU_REQUEST, cpu_limit, CPU_LIMIT));
         warnings.extend(lower(memory_request, MEMORY_REQUEST, memory_limit, MEMORY_LIMIT));
@@ -181,38 +189,69 @@ fn lower(
 /// What is wrong with a namespace's annotations, which the controller obeys. It shows where nobody creating a pod looks, so
 /// that whoever answers them says it too.
 pub fn check_namespace(annotations: &BTreeMap<String, String>) -> Vec<SettingError> {
-    let read = Annotations(annotations);
-    let checked = [
-        read.parsed(MTLS, values::mtls),
-        read.parsed(PLAINTEXT_PORTS, values::ports),
-        read.parsed(OPAQUE_PORTS, values::ports),
-    ];
-    checked.into_iter().filter_map(Result::err).collect()
+    let mut read = Annotations::new(annotations);
+    read.parsed(MTLS, values::mtls);
+    read.parsed(PLAINTEXT_PORTS, values::ports);
+    read.parsed(OPAQUE_PORTS, values::ports);
+    read.errors
 }
 
-struct Annotations<'a>(&'a BTreeMap<String, String>);
+/// What is wrong with a Service's annotations.
+pub(crate) fn check_service(annotations: &BTreeMap<String, String>) -> Vec<SettingError> {
+    let mut read = Annotations::new(annotations);
+    read.parsed(OPAQUE_PORTS, values::ports);
+    read.errors
+}
 
-impl Annotations<'_> {
-    fn parsed<T>(
-        &self,
-        annotation: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Expected>,
-    ) -> Result<Option<T>, SettingError> {
-        let Some(value) = self.0.get(annotation) else { return Ok(None) };
-        let error = |Expected(expected)| SettingError { annotation, value: value.clone(), expected };
-        parse(value.trim()).map(Some).map_err(error)
+/// What is wrong with a pod's annotations, as its creation would be answered.
+pub(crate) fn check_pod(
+    annotations: &BTreeMap<String, String>,
+    grace_period: Option<i64>,
+) -> Vec<SettingError> {
+    let parsed = Settings::parse(annotations, grace_period, &Config::default());
+    parsed.err().map(|SettingErrors(errors)| errors).unwrap_or_default()
+}
+
+fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
+    let unknown = annotations
+        .keys()
+        .filter_map(|name| Unknown::among(Sort::Annotation, name, POD_ANNOTATIONS, POD_LABELS));
+    unknown.map(Warning::UnknownAnnotation).collect()
+}
+
+/// Annotations as they are read, and what was wrong with those that have been.
+struct Annotations<'a> {
+    texts: &'a BTreeMap<String, String>,
+    errors: Vec<SettingError>,
+}
+
+impl<'a> Annotations<'a> {
+    fn new(texts: &'a BTreeMap<String, String>) -> Self {
+        Self { texts, errors: Vec::new() }
     }
 
-    fn quantity(
-        &self,
+    /// The value of an annotation; `None` if it isn't there, or can't be read, which is noted.
+    fn parsed<T>(
+        &mut self,
         annotation: &'static str,
-        default: &Option<String>,
-    ) -> Result<Option<String>, SettingError> {
-        Ok(self.parsed(annotation, values::quantity)?.or_else(|| default.clone()))
+        parse: impl FnOnce(&str) -> Result<T, Expected>,
+    ) -> Option<T> {
+        let value = self.texts.get(annotation)?;
+        match parse(value.trim()) {
+            Ok(parsed) => Some(parsed),
+            Err(Expected(expected)) => {
+                self.errors.push(SettingError { annotation, value: value.clone(), expected });
+                None
+            }
+        }
+    }
+
+    fn quantity(&mut self, annotation: &'static str, default: &Option<String>) -> Option<String> {
+        self.parsed(annotation, values::quantity).or_else(|| default.clone())
     }
 
     /// Kubernetes refuses a `sleep` that doesn't end within the grace period; here the message names the annotation.
-    fn app_stop_delay(&self, grace: i64) -> Result<Option<i64>, SettingError> {
+    fn app_stop_delay(&mut self, grace: i64) -> Option<i64> {
         let expected = Expected(
             "a number of whole seconds such as 5s, shorter than the pod's terminationGracePeriodSeconds",
         );
@@ -223,19 +262,13 @@ impl Annotations<'_> {
             fits.then_some(seconds).ok_or(expected)
         })
     }
-
-    fn unknown(&self) -> Vec<Warning> {
-        let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
-        let unknown = ours.filter(|name| !POD_ANNOTATIONS.contains(&name.as_str()));
-        unknown.map(|name| Warning::UnknownAnnotation(name.clone())).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(annotations: &[(&str, &str)]) -> Result<(Settings, Vec<Warning>), SettingError> {
+    fn parse(annotations: &[(&str, &str)]) -> Result<(Settings, Vec<Warning>), SettingErrors> {
         let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Settings::parse(&annotations.collect(), None, &Config::default())
     }
@@ -295,10 +328,20 @@ mod tests {
             (MEMORY_REQUEST, "64MiB"),
             (MEMORY_LIMIT, "."),
         ] {
-            let error = parse(&[(annotation, value)]).expect_err(&format!("{annotation}: {value}"));
-            assert_eq!(error.annotation, annotation);
-            assert!(error.to_string().starts_with(&format!("annotation {annotation}: ")), "{error}");
+            let errors = parse(&[(annotation, value)]).expect_err(&format!("{annotation}: {value}"));
+            assert_eq!(errors.0.iter().map(|error| error.annotation).collect::<Vec<_>>(), [annotation]);
+            assert!(errors.to_string().starts_with(&format!("annotation {annotation}: ")), "{errors}");
         }
+    }
+
+    #[test]
+    fn whoever_has_made_several_mistakes_is_told_of_all_at_once() {
+        let errors = parse(&[(MTLS, "stirct"), (DRAIN_TIME, "30"), (CPU_LIMIT, "a lot")]).unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            "annotation gamut.mesh/drain-time: \"30\" is not a duration such as 30s or 1m30s; annotation gamut.mesh/cpu-limit: \"a lot\" is \
+             not a quantity such as 100m, 1.5 or 64Mi; annotation gamut.mesh/mtls: \"stirct\" is not strict or permissive"
+        );
     }
 
     #[test]
@@ -340,7 +383,9 @@ mod tests {
     fn unknown_names_of_ours_warn_and_foreign_ones_are_nobodys_business() {
         let (_, warnings) =
             parse(&[("gamut.mesh/skip-ports", "80"), ("prometheus.io/scrape", "true")]).unwrap();
-        assert_eq!(warnings, [Warning::UnknownAnnotation("gamut.mesh/skip-ports".to_owned())]);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        let expected = "annotation gamut.mesh/skip-ports is unknown and does nothing; the known ones are in docs/reference/annotations.md";
+        assert_eq!(warning.to_string(), expected);
     }
 
     #[test]

@@ -99,6 +99,16 @@ pub mod core {
     pub const SERVICE: Resource = Resource::namespaced("", "v1", "Service", "services");
     /// Pods.
     pub const POD: Resource = Resource::namespaced("", "v1", "Pod", "pods");
+    /// Deployments.
+    pub const DEPLOYMENT: Resource = Resource::namespaced("apps", "v1", "Deployment", "deployments");
+    /// StatefulSets.
+    pub const STATEFUL_SET: Resource = Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets");
+    /// DaemonSets.
+    pub const DAEMON_SET: Resource = Resource::namespaced("apps", "v1", "DaemonSet", "daemonsets");
+    /// Jobs.
+    pub const JOB: Resource = Resource::namespaced("batch", "v1", "Job", "jobs");
+    /// CronJobs.
+    pub const CRON_JOB: Resource = Resource::namespaced("batch", "v1", "CronJob", "cronjobs");
     /// Namespaces.
     pub const NAMESPACE: Resource = Resource::cluster("", "v1", "Namespace", "namespaces");
     /// ConfigMaps.

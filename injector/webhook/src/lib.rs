@@ -5,6 +5,7 @@
 //!    ▲  │ watch                                                 ▲
 //!    │  ├─ Namespaces ──────────────────► namespaces ───────────┤ labels
 //!    │  ├─ pods without a sidecar ──────► reconcile ◄───────────┘ Events, metric, /status
+//!    │  ├─ Services, workloads ─────────► faults ► Events on what carries misspelt labels and annotations
 //!    │  ├─ ConfigMap gamut-trust-bundle ─┐
 //!    │  └─ webhook configuration ────────┴► ca_bundle
 //!    └──────────────── caBundle ────────────────┘
@@ -20,6 +21,8 @@ mod admin;
 mod admit;
 mod ca_bundle;
 mod config;
+mod event;
+mod faults;
 mod follow;
 mod installation;
 mod metrics;

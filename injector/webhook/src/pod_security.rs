@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use gamut_injector::INIT_CONTAINER;
+use gamut_injector::{INIT_CONTAINER, INJECT};
 
 /// What the names of Pod Security's labels begin with.
 pub(crate) const PREFIX: &str = "pod-security.kubernetes.io/";
@@ -31,6 +31,15 @@ pub(crate) fn warning(namespace: &str, labels: &BTreeMap<String, String>) -> Opt
     Some(format!(
         "namespace {namespace} warns by Pod Security level {level}: what it says of container {INIT_CONTAINER} is expected, \
          because that needs NET_ADMIN; the rest of the sidecar is restricted"
+    ))
+}
+
+/// What to tell of a namespace whose label asks for sidecars and whose level refuses them.
+pub(crate) fn refusal(labels: &BTreeMap<String, String>) -> Option<String> {
+    let level = forbidding(labels).filter(|_| labels.get(INJECT).is_some_and(|value| value == "enabled"))?;
+    Some(format!(
+        "no pod with a sidecar can be created here: Pod Security level {level} forbids NET_ADMIN of container {INIT_CONTAINER}; label \
+         the namespace {ENFORCE}=privileged, or pods {INJECT}=disabled"
     ))
 }
 

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tracing::info;
 
 use crate::{
-    admin::Admin, ca_bundle, config::InjectorArgs, follow::Problems, metrics::Metrics,
+    admin::Admin, ca_bundle, config::InjectorArgs, faults, follow::Problems, metrics::Metrics,
     namespaces::Namespaces, reconcile, serve::Webhook,
 };
 
@@ -77,6 +77,7 @@ impl Injector {
         let replica = args.replica.clone();
         let without_sidecar =
             reconcile::start(&cluster, &namespaces, args.sidecars(), replica, &problems, &mut tasks);
+        faults::start(&cluster, args.replica.clone(), &problems, &mut tasks);
         let metrics = Arc::new(Metrics::default());
         let webhook = Webhook::new(namespaces.clone(), args.sidecars(), metrics.clone());
         let admin = Admin {

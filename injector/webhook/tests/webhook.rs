@@ -19,6 +19,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const NAMESPACES: &str = "/api/v1/namespaces";
 const PODS: &str = "/api/v1/pods";
 const EVENTS: &str = "/api/v1/events";
+const DEPLOYMENTS: &str = "/apis/apps/v1/deployments";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 
 fn shop(inject: &str) -> Value {
@@ -239,6 +240,43 @@ async fn a_pod_without_its_sidecar_is_told_about_once() {
         metrics.contains("pods_without_sidecar{namespace=\"shop\",cause=\"host_network\"} 1\n"),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn what_is_misspelt_is_told_on_the_object_that_carries_it_all_at_once_and_anew_when_it_is_changed() {
+    let town = Town::new(DAY).await;
+    let misspelt = |annotations: Value| {
+        let template = json!({"metadata": {"annotations": annotations}, "spec": {"containers": []}});
+        let metadata = json!({"namespace": "shop", "name": "web", "uid": "uid-of-web"});
+        json!({"metadata": metadata, "spec": {"template": template}})
+    };
+    let mut shop = shop("enabled");
+    shop["metadata"]["uid"] = "uid-of-shop".into();
+    shop["metadata"]["labels"]["gamut.mesh/mtls"] = "strict".into();
+    town.api_server.put(NAMESPACES, shop);
+    let both = json!({"gamut.mesh/mtsl": "strict", "gamut.mesh/drain-time": "30"});
+    town.api_server.put(DEPLOYMENTS, misspelt(both));
+    town.api_server.until(EVENTS, |events| events.len() == 2).await;
+    let events = town.api_server.list(EVENTS);
+    let (of_shop, of_web) = (&events[0], &events[1]);
+    assert_eq!(of_shop["involvedObject"]["kind"], "Namespace");
+    assert_eq!(
+        (&of_shop["metadata"]["namespace"], &of_shop["reason"]),
+        (&json!("shop"), &json!("InvalidAnnotation"))
+    );
+    assert!(of_shop["message"].as_str().unwrap().contains("it is an annotation: write it there"));
+    let involved = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web", "uid": "uid-of-web",
+    });
+    assert_eq!(of_web["involvedObject"], involved);
+    let message = of_web["message"].as_str().unwrap();
+    assert!(
+        message.contains("write gamut.mesh/mtls, if that was meant")
+            && message.contains("\"30\" is not a duration")
+    );
+
+    town.api_server.put(DEPLOYMENTS, misspelt(json!({"gamut.mesh/mtlss": "strict"})));
+    town.api_server.until(EVENTS, |events| events.len() == 3).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Sidecars for pods that should have one: the same patch as the webhook's, with this machine's addresses.
 
-use gamut_injector::{Config, Injection, NamespaceView, inject};
+use gamut_injector::{Config, Injection, NamespaceView, Warning, inject};
 use serde_json::Value;
 
 use crate::{
@@ -39,7 +39,10 @@ pub(crate) fn prepare(pod: Value, namespace: &NamespaceView, config: &Config) ->
     let (object, meshed, warnings) =
         match inject(&pod, namespace, config).map_err(|error| error.to_string())? {
             Injection::Injected(injected) => {
-                (injected.pod, true, injected.warnings.iter().map(ToString::to_string).collect())
+                // Unknown names are told with their manifest, whether it is injected or not.
+                let is_new = |warning: &&Warning| !matches!(warning, Warning::UnknownAnnotation(_));
+                let warnings = injected.warnings.iter().filter(is_new).map(ToString::to_string).collect();
+                (injected.pod, true, warnings)
             }
             Injection::Skipped(_) => (pod, false, Vec::new()),
         };

@@ -2,13 +2,14 @@
 
 use gamut_injector::{Config, Injection, NamespaceView, Skipped, inject};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::pods::Missing;
-use crate::{review, status::Cause};
-
-/// The longest part of a pod's name that an Event's name begins with: that may have 253 characters.
-const LONGEST_PREFIX: usize = 200;
+use crate::{
+    event::{self, About, Words},
+    review,
+    status::Cause,
+};
 
 /// Why a pod has no sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,32 +55,19 @@ impl Finding {
     }
 }
 
-/// The Event that tells it, on the pod. Its name is made from the pod's UID, so that there is one.
+/// The Event that tells it, on the pod.
 pub(super) fn event(pod: &Missing, finding: &Finding, replica: &str, now: Timestamp) -> Value {
-    let prefix = pod.name.get(..LONGEST_PREFIX).unwrap_or(&pod.name).trim_end_matches(['.', '-']);
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"namespace": pod.namespace, "name": format!("{prefix}.{}.no-sidecar", pod.uid)},
-        "involvedObject": {
-            "apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid,
-        },
-        "type": "Warning",
-        "reason": "NoSidecar",
-        "message": finding.message,
-        "source": {"component": "gamut-injector"},
-        "reportingComponent": "gamut.mesh/injector",
-        "reportingInstance": replica,
-        "firstTimestamp": now,
-        "lastTimestamp": now,
-        "count": 1,
-    })
+    let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
+    let about = About { api_version: "v1".to_owned(), kind: "Pod", namespace, name, uid };
+    let words = Words { reason: "NoSidecar", message: &finding.message, suffix: "no-sidecar" };
+    event::event(&about, words, replica, now)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -129,24 +117,5 @@ mod tests {
         let pod =
             json!({"metadata": {"labels": {"gamut.mesh/inject": "disabled"}}, "spec": {"containers": []}});
         assert_eq!(Finding::of(&pod, &namespace(), &Config::default()), None);
-    }
-
-    #[test]
-    fn there_is_one_event_for_a_pod_whoever_writes_it_and_however_long_its_name_is() {
-        let name = format!("{}-{}", "a".repeat(199), "b".repeat(53));
-        let missing = Missing {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: "0b8f6f3e-2d5c-4a57-9d0c-5b7d2f1e9a10".into(),
-            owner: None,
-            view: namespace(),
-        };
-        let finding = Finding::unexamined();
-        let one = event(&missing, &finding, "gamut-injector-a", "2026-01-01T00:00:00.5Z".parse().unwrap());
-        let other = event(&missing, &finding, "gamut-injector-b", "2026-01-02T00:00:00Z".parse().unwrap());
-        assert_eq!(one["metadata"], other["metadata"]);
-        let name = one["metadata"]["name"].as_str().unwrap();
-        assert!(name.len() <= 253 && name.contains("aa.0b8f6f3e"), "{name}");
-        assert_eq!(one["firstTimestamp"], "2026-01-01T00:00:00Z");
     }
 }
