@@ -1,6 +1,6 @@
 //! Where certificates come from: [`Issuer`], and [`CaClient`], which asks the CA over gRPC.
 
-use std::{future::Future, io, path::PathBuf, sync::Arc};
+use std::{error::Error as _, future::Future, io, path::PathBuf, sync::Arc};
 
 use gamut_ca_api::{CertificateAuthorityClient, bearer, v1::IssueRequest};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
@@ -11,7 +11,7 @@ use crate::{
     certificate::CertificateError,
     clock::Clock,
     csr::RequestError,
-    explain::explain,
+    explain::{explain, explain_status},
     grpc,
     roots::{Roots, RootsError},
     spiffe::SpiffeId,
@@ -132,10 +132,14 @@ impl Issuer for CaClient {
             .max_decoding_message_size(gamut_ca_api::MAX_MESSAGE)
             .issue(request)
             .await
-            .map_err(|status| IssueError::Refused {
-                address: self.address.clone(),
-                code: status.code(),
-                message: status.message().to_owned(),
+            .map_err(|status| match status.source() {
+                // Nobody has said this: the connection has failed.
+                Some(_) => connect(explain_status(&status)),
+                None => IssueError::Refused {
+                    address: self.address.clone(),
+                    code: status.code(),
+                    message: status.message().to_owned(),
+                },
             })?
             .into_inner();
         let der = |bytes: tonic::codegen::Bytes| CertificateDer::from(bytes.to_vec());

@@ -28,7 +28,7 @@ mod worker;
 pub use certificate::{Certificate, CertificateError};
 pub use clock::Clock;
 pub use csr::RequestError;
-pub use explain::explain;
+pub use explain::{explain, explain_status};
 pub use handle::{ConfigError, Identity, Status};
 pub use issuer::{CaClient, IssueError, Issued, Issuer};
 pub use listen::listen;

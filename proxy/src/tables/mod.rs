@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
     parts::{Parts, Refusal},
-    status::{Dump, SubscriptionState, TableState, TableStatus, TablesStatus},
+    status::{Dump, SubscriptionState, TableState, TableStatus, TablesStatus, is_of_other_roots},
     subscribe::{Settings, Subscription},
 };
 use crate::{balance::PodTarget, outbound::service::Service};

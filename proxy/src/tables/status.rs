@@ -39,6 +39,20 @@ pub enum SubscriptionState {
     },
 }
 
+/// What to do about roots that neither side knows of the other.
+const OTHER_ROOTS: &str = "the mesh has other roots than this sidecar, as after an uninstallation and a new installation: restart its pod";
+
+/// Whether a connection ended because one side doesn't know the root of the other's certificate, in rustls' words: its own error,
+/// or the peer's alert. Waiting doesn't help then: the roots of a mesh that was installed anew come with a new start.
+pub fn is_of_other_roots(reason: &str) -> bool {
+    ["UnknownIssuer", "UnknownCA"].iter().any(|word| reason.contains(word))
+}
+
+/// Why the controller is away, with what to do where waiting doesn't help.
+pub(super) fn with_remedy(reason: String) -> String {
+    if is_of_other_roots(&reason) { format!("{reason}; {OTHER_ROOTS}") } else { reason }
+}
+
 /// One subscribed key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,4 +100,20 @@ pub struct Dump {
     pub tables: Vec<Arc<RouteTable>>,
     /// The endpoints that they name, by backend.
     pub endpoints: Vec<Arc<EndpointSet>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_of_an_earlier_installation_is_told_to_start_anew_and_one_that_only_waits_is_not() {
+        for reason in
+            ["invalid peer certificate: UnknownIssuer", "transport error: received fatal alert: UnknownCA"]
+        {
+            let said = with_remedy(reason.to_owned());
+            assert!(said.starts_with(reason) && said.ends_with("restart its pod"), "{said}");
+        }
+        assert_eq!(with_remedy("connection refused".to_owned()), "connection refused");
+    }
 }

@@ -21,7 +21,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use gamut_controller_api::{Key, proto, wire};
-use gamut_identity::{Identity, SpiffeId, explain, grpc};
+use gamut_identity::{Identity, SpiffeId, explain, explain_status, grpc};
 use gamut_route::Uid;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -34,6 +34,7 @@ use tracing::{debug, info, warn};
 use super::{
     Destination, Dump, NoAnswer, Question, Shared, SubscriptionState, Tables, TablesStatus,
     gather::Gathered,
+    status::with_remedy,
     view::{Changes, Delivery, Limits, View},
 };
 use crate::telemetry::Telemetry;
@@ -170,7 +171,7 @@ impl Subscription {
             let mut client = proto::controller_client::ControllerClient::new(channel)
                 .max_decoding_message_size(wire::MAX_MESSAGE_FROM_CONTROLLER);
             let answer = client.subscribe(UnboundedReceiverStream::new(messages)).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| describe(&status))
+            answer.map(tonic::Response::into_inner).map_err(|status| explain_status(&status))
         };
         self.meanwhile(subscribe).await
     }
@@ -206,7 +207,7 @@ impl Subscription {
                         }
                     }
                     Ok(None) => return (delivered, "it ended the stream".to_owned()),
-                    Err(status) => return (delivered, describe(&status)),
+                    Err(status) => return (delivered, explain_status(&status)),
                 },
                 Some(question) = self.questions.recv() => self.answer(question),
                 () = until(self.view.due()) => self.tick(),
@@ -360,6 +361,7 @@ impl Subscription {
 
     fn lost(&mut self, reason: String) {
         let controller = &self.settings.controller;
+        let reason = with_remedy(reason);
         let since = match &self.connection {
             Connection::Up { .. } => {
                 warn!(%controller, "the subscription ended, what was delivered stays in force: {reason}");
@@ -394,13 +396,6 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn describe(status: &tonic::Status) -> String {
-    match status.message() {
-        "" => explain(status),
-        message => format!("{message} ({:?})", status.code()),
     }
 }
 
