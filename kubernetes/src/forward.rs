@@ -29,9 +29,18 @@ const LONGEST: usize = 64 << 20;
 /// How long to wait for the reason after a stream has broken off: it comes by another way.
 const REASON: Duration = Duration::from_secs(1);
 
+/// What somebody needs who asks pods.
+pub const FORWARD_PERMISSION: &str = "the permission to create pods/portforward";
+
 /// Why a pod didn't answer.
 #[derive(Debug, Error)]
 pub enum AskError {
+    /// Roles don't allow it.
+    #[error("it may not be asked: {0}; that takes {FORWARD_PERMISSION} in its namespace")]
+    Forbidden(Problem),
+    /// There is no such pod any more.
+    #[error("it is gone")]
+    Gone,
     /// The API server doesn't forward, or can't.
     #[error("its port can't be forwarded: {0}")]
     Forward(Problem),
@@ -92,9 +101,19 @@ impl Cluster {
     pub async fn forward(&self, namespace: &str, pod: &str, port: u16) -> Result<Forwarded, AskError> {
         let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
         let forwarded = pods.portforward(pod, &[port]).await;
-        let mut forwarder = forwarded.map_err(|error| AskError::Forward(error.into()))?;
+        let mut forwarder = forwarded.map_err(|error| AskError::of(error.into()))?;
         let stream = forwarder.take_stream(port).ok_or_else(|| broken(port, "the port wasn't forwarded"))?;
         Forwarded::over(stream, port, Some(forwarder)).await
+    }
+}
+
+impl AskError {
+    fn of(problem: Problem) -> Self {
+        match problem {
+            Problem::Forbidden(_) => Self::Forbidden(problem),
+            Problem::NotFound => Self::Gone,
+            other => Self::Forward(other),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub use self::{
     api::{Cluster, Created, Replaced},
     connect::{ConnectError, Context},
     error::{ApiError, Problem},
-    forward::{AskError, Forwarded},
+    forward::{AskError, FORWARD_PERMISSION, Forwarded},
     lease::{Campaign, Leadership, LeaseName},
     logs::Logs,
     resource::{Resource, Selection, core},

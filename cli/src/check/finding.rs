@@ -77,6 +77,11 @@ impl Finding {
     pub(super) fn failed(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
         Self { what, result: Outcome::Failed, detail: detail.to_string(), remedy: Some(remedy.into()) }
     }
+
+    /// The same with who says it.
+    pub(super) fn said_by(self, who: &str) -> Self {
+        Self { detail: format!("{who}: {}", self.detail), ..self }
+    }
 }
 
 impl Report {

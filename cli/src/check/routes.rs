@@ -26,6 +26,8 @@ const WHAT: &str = "routes";
 pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Finding> {
     let services = world.objects("Service").await.ok().flatten().unwrap_or_default();
     let services: BTreeSet<NamespacedName> = services.iter().map(name_of).collect();
+    let gateways = world.gateways().await;
+    let is_gateway = |name: &NamespacedName| gateways.as_ref().is_none_or(|gateways| gateways.contains(name));
     let (mut routes, mut wrong) = (0, Vec::new());
     for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
         let objects = match world.objects(kind.as_str()).await {
@@ -40,7 +42,10 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
         };
         for route in objects.iter().filter(|route| is_in(route, namespace)) {
             routes += 1;
-            let doubt = || Route::read(kind, route).doubts(|name| services.contains(name)).into_iter().next();
+            let doubt = || {
+                let doubts = Route::read(kind, route).doubts(|name| services.contains(name), is_gateway);
+                doubts.into_iter().next()
+            };
             let complaint = wrong_of(route).or_else(doubt);
             wrong
                 .extend(complaint.map(|complaint| format!("{} {}: {complaint}", route.kind, name_of(route))));
@@ -87,7 +92,19 @@ fn wrong_of(route: &Object) -> Option<String> {
     })?;
     let (kind, reason) = (text(condition, "/type"), text(condition, "/reason"));
     let what = if kind == "PartiallyInvalid" { kind.to_owned() } else { format!("not {kind}") };
-    Some(format!("{what} ({reason})"))
+    Some(match text(condition, "/message") {
+        "" => format!("{what} ({reason})"),
+        message => format!("{what} ({reason}): {}", shortened(message)),
+    })
+}
+
+/// So much of a message as a line can hold. `gamut routes` has it whole.
+fn shortened(message: &str) -> String {
+    const LONGEST: usize = 160;
+    match message.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or(message)),
+        None => message.to_owned(),
+    }
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -143,6 +160,42 @@ mod tests {
             "HTTPRoute shop/missed: spec.parentRefs[0]: kind Service of group gateway.networking.k8s.io is no Service; \
              write group: \"\" to attach the route to Service shop/web, HTTPRoute shop/futile: rules[0] has no backendRefs and no \
              filter that answers, so requests that it matches are answered 500; name a backend"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_an_api_server_filled_in_does_not_hide_that_a_service_was_meant() {
+        let group = "gateway.networking.k8s.io";
+        let parent = json!({"group": group, "kind": "Gateway", "name": "web"});
+        let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
+        let route = json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1"}, "spec": {"parentRefs": [parent], "rules": rules},
+        });
+        let named = json!({"metadata": {"namespace": "shop", "name": "web"}});
+        let documents = vec![("/api/v1/services", list(&[named.clone()])), (PATH, list(&[route]))];
+        let finding = all(&scripted::world(documents.clone()), None).await.unwrap();
+        assert!(
+            finding.detail.contains("there is no Gateway shop/web; write group: \"\""),
+            "{}",
+            finding.detail
+        );
+
+        let gateways = "/apis/gateway.networking.k8s.io/v1/gateways";
+        for answer in [list(&[named]), forbidden("gateways is forbidden")] {
+            let documents = [documents.clone(), vec![(gateways, answer)]].concat();
+            let finding = all(&scripted::world(documents), None).await.unwrap();
+            assert_eq!(finding.detail, "1 route without complaints", "it may be meant");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_does_not_exist_is_told_in_the_words_of_the_condition() {
+        let mut lost = route("lost", &[("Accepted", "False", "NoMatchingParent")]);
+        lost["status"]["parents"][1]["conditions"][0]["message"] = "Service shop/nosuch doesn't exist".into();
+        let finding = all(&scripted::world(vec![(PATH, list(&[lost]))]), None).await.unwrap();
+        assert_eq!(
+            finding.detail,
+            "HTTPRoute shop/lost: not Accepted (NoMatchingParent): Service shop/nosuch doesn't exist"
         );
     }
 

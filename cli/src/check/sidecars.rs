@@ -3,7 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gamut_injector::{INIT_CONTAINER, PROXY_CONTAINER};
-use gamut_proxy::admin::{ProxyStatus, RootStatus};
+use gamut_kubernetes::FORWARD_PERMISSION;
+use gamut_local::control::PodReport;
+use gamut_proxy::{
+    admin::{ProxyStatus, RootStatus},
+    tables::is_of_other_roots,
+};
 use jiff::Timestamp;
 
 use super::{
@@ -60,6 +65,8 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         _ => "gamut logs -n gamut-system deploy/gamut-ca",
     };
     let mut findings = Vec::new();
+    let workloads = workloads(&mesh);
+    let no_ca = !mesh.components.is_empty() && !mesh.components.iter().any(|it| it.name == "ca" && it.ready);
     let report = status::of(mesh, |_| true);
     let sidecars: Vec<(String, &Sidecar)> = report
         .pods
@@ -78,9 +85,13 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         })
         .collect();
     if !silent.is_empty() {
-        let remedy = "to ask sidecars takes the permission to create pods/portforward in their namespaces; \
-                      gamut logs -n NAMESPACE NAME -c gamut-proxy says what they do";
-        findings.push(Finding::unknown(WHAT, few(&silent), remedy));
+        let (forbidden, silent): (Vec<String>, Vec<String>) =
+            silent.into_iter().partition(|line| line.contains(FORWARD_PERMISSION));
+        let role = "ask as somebody who has the role for it (docs/reference/cli.md)";
+        let look = "pods that have just started or ended answer soon, or never: check again; \
+                    gamut logs -n NAMESPACE NAME -c gamut-proxy says what they do";
+        let unknown = [(forbidden, role), (silent, look)].into_iter().filter(|(lines, _)| !lines.is_empty());
+        findings.extend(unknown.map(|(lines, remedy)| Finding::unknown(WHAT, few(&lines), remedy)));
     }
     let known = || {
         sidecars.iter().filter_map(|(pod, sidecar)| match sidecar {
@@ -93,9 +104,28 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
         (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
     };
-    let away =
-        known().filter_map(|(pod, known)| Some(format!("{pod}: {}", known.tables.controller_away.as_ref()?)));
-    lines(WHAT, true, away.collect(), "they go on with what they have; new workloads wait: see controller");
+    // Who has no certificate can't connect to the controller either, whose fault that isn't.
+    let away = known().filter(|(_, known)| known.certificate.is_some());
+    let away = away.filter_map(|(pod, known)| Some((pod, known.tables.controller_away.as_ref()?)));
+    let (of_other_roots, away): (Vec<_>, Vec<_>) = away.partition(|(_, reason)| is_of_other_roots(reason));
+    let restarts: BTreeSet<String> =
+        of_other_roots.iter().filter_map(|(pod, _)| workloads.get(*pod).cloned()).collect();
+    let said = |(pod, reason): (&String, &String)| format!("{pod}: {reason}");
+    lines(
+        WHAT,
+        true,
+        of_other_roots.into_iter().map(said).collect(),
+        &format!(
+            "restart these pods: {}. They were made by an earlier installation, whose roots nobody else has any more",
+            few(&restarts.into_iter().collect::<Vec<_>>())
+        ),
+    );
+    lines(
+        WHAT,
+        true,
+        away.into_iter().map(said).collect(),
+        "they go on with what they have; new workloads wait: see controller",
+    );
     let refused =
         known().flat_map(|(pod, known)| known.tables.refused.iter().map(move |key| format!("{pod}: {key}")));
     lines(
@@ -108,17 +138,21 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     let behind = behind.map(|(pod, known)| format!("{pod}: waits for {}", few(&known.tables.behind)));
     lines(WHAT, false, behind.collect(), "if it lasts: `gamut status` says what they wait for");
 
+    let why =
+        |known: &KnownSidecar| known.renewal_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let ended = known().filter_map(|(pod, known)| match &known.certificate {
-        None => Some(format!("{pod} has none yet")),
-        Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired")),
+        None => Some(format!("{pod} has none yet{}", why(known))),
+        Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired{}", why(known))),
     });
+    let look = match no_ca {
+        true => "no CA is ready, which issues them: see ca".to_owned(),
+        false => format!("{log_of_ca}, and gamut logs -n NAMESPACE NAME -c gamut-proxy, say why"),
+    };
     lines(
         CERTIFICATES,
         true,
         ended.collect(),
-        &format!(
-            "nothing new connects to or from these pods: {log_of_ca}, and gamut logs -n NAMESPACE NAME -c gamut-proxy, say why"
-        ),
+        &format!("nothing new connects to or from these pods: {look}"),
     );
     let still_good = |known: &KnownSidecar| known.certificate.as_ref().is_some_and(|it| it.expires > now);
     let failing = known().filter(|(_, known)| still_good(known));
@@ -143,6 +177,22 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         "the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
     );
     (findings, sidecars.len())
+}
+
+/// How the workload of each pod is restarted, by the pod.
+fn workloads(mesh: &Mesh) -> BTreeMap<String, String> {
+    let restart = |pod: &PodReport| {
+        let (namespace, name) = (&pod.namespace, &pod.name);
+        let workload = pod.workload.as_deref().and_then(|workload| workload.split_once(' '));
+        let restart = match workload {
+            Some((kind @ ("Deployment" | "StatefulSet" | "DaemonSet"), name)) => {
+                format!("kubectl -n {namespace} rollout restart {}/{name}", kind.to_lowercase())
+            }
+            _ => format!("kubectl -n {namespace} delete pod {name}, and make it anew"),
+        };
+        (format!("{namespace}/{name}"), restart)
+    };
+    mesh.pods.iter().map(restart).collect()
 }
 
 /// Sidecars of another version than their controller.

@@ -75,7 +75,7 @@ pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -
             let notes = route.report.notes.iter();
             remarks.extend(notes.map(|note| Remark::of_route(route, NOTED, "Accepted", note)));
         }
-        let missed = route.route.missed_services(|name| index.world().services.contains_key(name));
+        let missed = route.route.missed_services(|name| index.world().services.contains_key(name), |_| true);
         let missed = missed.iter().filter(|missed| missed.service == *service);
         remarks
             .extend(missed.map(|missed| Remark::of_route(route, UNATTACHED, "ParentRefs", &missed.message)));

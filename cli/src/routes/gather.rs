@@ -55,11 +55,14 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
     };
     let mut routes: Vec<RouteObject> = kinds.into_iter().flat_map(of_kind).collect();
     routes.retain(|route| shown(&route.reference.name.namespace));
-    let has_endpoints = objects.has_endpoints();
+    let (has_endpoints, gateways) = (objects.has_endpoints(), objects.gateways.clone());
     let index = objects.into_index();
     let report = |route: &RouteObject| {
         let mut report = route_report(route, index.route(&route.reference), &counters);
-        let missed = route.missed_services(|name| index.world().services.contains_key(name));
+        let missed = route.missed_services(
+            |name| index.world().services.contains_key(name),
+            |name| gateways.as_ref().is_none_or(|gateways| gateways.contains(name)),
+        );
         report.missed = missed.into_iter().map(|missed| missed.message).collect();
         report.silent = if has_endpoints { silent(&report, &index) } else { Vec::new() };
         report

@@ -259,6 +259,8 @@ mod tests {
             ready: true,
             restarts: 0,
             died_of: None,
+            trouble: None,
+            runs: true,
         };
         Report {
             world: Place::Instance {

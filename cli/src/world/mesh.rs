@@ -9,7 +9,7 @@ use gamut_webhook::InjectorStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Place, SYSTEM_NAMESPACE, ask, place, pod};
+use super::{Place, SYSTEM_NAMESPACE, Trouble, ask, place, pod};
 
 /// What a world says about its mesh.
 #[derive(Clone, Debug)]
@@ -45,6 +45,12 @@ pub(crate) struct Component {
     /// Its last words, if it has died, in a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) died_of: Option<String>,
+    /// What keeps it from starting, in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<Trouble>,
+    /// Its container runs, so that it can be asked.
+    #[serde(skip)]
+    pub(crate) runs: bool,
 }
 
 /// What a cluster's CAs and injectors say of themselves, by pod.
@@ -68,6 +74,8 @@ impl Mesh {
             ready: report.ready,
             restarts: report.restarts,
             died_of: None,
+            trouble: None,
+            runs: true,
         };
         let controller: Option<ControllerStatus> =
             status.controller.and_then(|value| serde_json::from_value(value).ok());
@@ -148,7 +156,7 @@ impl OwnStatus {
     }
 }
 
-/// What each pod of a component says; those that don't answer are noted.
+/// What each pod of a component says that runs; those that don't answer are noted.
 async fn ask_all<T: DeserializeOwned>(
     cluster: &Cluster,
     components: &[Component],
@@ -157,7 +165,7 @@ async fn ask_all<T: DeserializeOwned>(
     unasked: &mut Vec<String>,
 ) -> Vec<(String, T)> {
     let mut told = Vec::new();
-    for pod in components.iter().filter(|c| c.name == name).filter_map(|c| c.pod.as_ref()) {
+    for pod in components.iter().filter(|c| c.name == name && c.runs).filter_map(|c| c.pod.as_ref()) {
         match ask::own(cluster, pod, port).await {
             Ok(status) => told.push((pod.clone(), status)),
             Err(reason) => unasked.push(format!("{name} {pod} can't be asked: {reason}")),
@@ -195,8 +203,10 @@ pub(crate) fn components(pods: &[Value]) -> Vec<Component> {
             name: name.to_owned(),
             ready: report.ready,
             restarts: report.containers.iter().map(|container| container.restarts).sum(),
+            runs: report.containers.iter().any(|container| container.state == "running"),
             pod: Some(report.name),
             died_of: pod::last_words(pod),
+            trouble: pod::trouble(pod),
         })
     };
     let mut components: Vec<Component> = pods.iter().filter_map(component).collect();
@@ -249,7 +259,7 @@ mod tests {
         let components = components(&pods);
         let names: Vec<_> = components.iter().map(|c| c.pod.as_deref().unwrap()).collect();
         assert_eq!(names, ["controller-1", "controller-2", "ca-1"]);
-        assert!(components[0].ready && components[0].restarts == 3);
+        assert!(components[0].ready && components[0].restarts == 3 && components[0].runs);
         assert_eq!(
             missing(&components),
             ["namespace gamut-system has no pod of service account gamut-injector"]

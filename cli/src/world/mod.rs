@@ -20,7 +20,7 @@ mod pod;
 pub(crate) mod scripted;
 mod target;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Arg;
@@ -30,6 +30,7 @@ pub(crate) use gamut_identity::SYSTEM_NAMESPACE;
 use gamut_kubernetes::{Cluster, ConnectError, Context, Resource, core};
 use gamut_local::{Client, INSTANCE_VARIABLE, InstanceName};
 use gamut_manifest::{Object, Origin};
+use gamut_route::NamespacedName;
 use serde_json::Value;
 
 pub(crate) use self::{
@@ -38,7 +39,7 @@ pub(crate) use self::{
     mesh::{COMPONENTS, Component, Mesh, OwnStatus, components},
     objects::Objects,
     place::Place,
-    pod::{has_sidecar, is_over, report as pod_report},
+    pod::{Trouble, has_sidecar, is_over, report as pod_report},
     target::Target,
 };
 
@@ -217,6 +218,20 @@ impl World {
         }
     }
 
+    /// The Gateways that there are, which are nothing of ours. `None` where that isn't known: whoever asks may not list them. Of an
+    /// instance nobody has to know, because manifests say what they mean.
+    pub(crate) async fn gateways(&self) -> Option<BTreeSet<NamespacedName>> {
+        let Self::Cluster(cluster, _) = self else { return None };
+        let listed =
+            cluster.list(&GATEWAY, &gamut_kubernetes::Selection::default().metadata_only()).await.ok()?;
+        let name = |object: &Value| {
+            let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+            Some(NamespacedName::new(text("/metadata/namespace")?, text("/metadata/name")?))
+        };
+        // A cluster that doesn't know the kind has none.
+        Some(listed.iter().flatten().filter_map(name).collect())
+    }
+
     /// A Deployment, StatefulSet, Job, Pod or Service, if it is there.
     ///
     /// # Errors
@@ -289,12 +304,14 @@ fn object(value: Value, from: &str) -> Option<Object> {
     Object::from_value(value, &origin).ok()
 }
 
+const GATEWAY: Resource = Resource::namespaced("gateway.networking.k8s.io", "v1", "Gateway", "gateways");
+
 /// Where the workloads and Services are that people name.
 fn workloads(kind: &str) -> Option<Resource> {
     match kind {
-        "Deployment" => Some(Resource::namespaced("apps", "v1", "Deployment", "deployments")),
-        "StatefulSet" => Some(Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets")),
-        "Job" => Some(Resource::namespaced("batch", "v1", "Job", "jobs")),
+        "Deployment" => Some(core::DEPLOYMENT),
+        "StatefulSet" => Some(core::STATEFUL_SET),
+        "Job" => Some(core::JOB),
         "Pod" => Some(core::POD),
         "Service" => Some(core::SERVICE),
         _ => None,

@@ -1,7 +1,10 @@
 //! The objects that tables are made of: of files, or of a world as it is now. The controller's own index makes of them
 //! what the mesh does, for commands that tell about it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use gamut_controller::{
     index::{Index, Settings},
@@ -9,6 +12,7 @@ use gamut_controller::{
 };
 use gamut_injector::{Config, Injection, NamespaceView};
 use gamut_manifest::Object;
+use gamut_route::NamespacedName;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -39,6 +43,8 @@ pub(crate) struct Objects {
     pub(crate) notes: Vec<String>,
     /// Kinds that the world doesn't know.
     pub(crate) unknown: Vec<&'static str>,
+    /// The Gateways that there are; `None` where that isn't known.
+    pub(crate) gateways: Option<BTreeSet<NamespacedName>>,
     objects: Vec<Object>,
     /// Why endpoints aren't among them, if they aren't.
     no_endpoints: Option<String>,
@@ -96,12 +102,12 @@ impl Objects {
                 None => unknown.push(*kind),
             }
         }
-        Ok(Self::new(place, unknown, objects))
+        Ok(Self { gateways: world.gateways().await, ..Self::new(place, unknown, objects) })
     }
 
     fn new(world: Place, unknown: Vec<&'static str>, objects: Vec<Object>) -> Self {
         let (no_endpoints, settings) = (Some(NOT_ASKED.to_owned()), Settings::default());
-        Self { world, notes: Vec::new(), unknown, objects, no_endpoints, settings }
+        Self { world, notes: Vec::new(), unknown, gateways: None, objects, no_endpoints, settings }
     }
 
     fn with(mut self, settings: Result<Settings, String>) -> Self {

@@ -2,6 +2,7 @@
 
 use gamut_injector::PROXY_CONTAINER;
 use gamut_local::control::{ContainerReport, PodReport};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Reads a pod object. What its sidecar says is left to whoever asks it.
@@ -60,6 +61,40 @@ pub(super) fn waiting_for(pod: &PodReport) -> Option<String> {
         Some(container) => Some(format!("{name}: container {}: {}", container.name, container.state)),
         None => Some(format!("{name}: starting")),
     }
+}
+
+/// What keeps a pod from starting, in the words of who can't start it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Trouble {
+    /// `Unschedulable`, `ErrImagePull`, `CrashLoopBackOff` and the like.
+    pub(crate) reason: String,
+    /// What is said about it; may be empty.
+    pub(crate) message: String,
+}
+
+/// What keeps a pod from starting: that no node takes it, or what its first container waits for.
+pub(super) fn trouble(pod: &Value) -> Option<Trouble> {
+    let told = |said: &Value, reason: &str| Trouble {
+        reason: reason.to_owned(),
+        message: one_line(text(said, "/message").unwrap_or_default()),
+    };
+    let mut conditions = list(pod, "/status/conditions");
+    let unscheduled = conditions.find(|condition| {
+        (text(condition, "/type"), text(condition, "/status")) == (Some("PodScheduled"), Some("False"))
+    });
+    if let Some(condition) = unscheduled {
+        return Some(told(condition, text(condition, "/reason").unwrap_or("Unschedulable")));
+    }
+    let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    let waiting = lists.into_iter().flat_map(|statuses| list(pod, statuses)).find_map(|status| {
+        let waiting = status.pointer("/state/waiting")?;
+        Some((waiting, text(waiting, "/reason").filter(|reason| *reason != "PodInitializing")?))
+    });
+    waiting.map(|(waiting, reason)| told(waiting, reason))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a container printed last before it ended and was started again, on one line. Kubernetes keeps that of containers with
@@ -187,6 +222,21 @@ mod tests {
             let line = waiting_for(&report(&pod(sidecar, app))).unwrap();
             assert_eq!(line, format!("pod shop/web-5d4f-x: {expected}"));
         }
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_starting_is_told_in_the_words_of_who_cannot_start_it() {
+        let mut pending = pod(json!({}), json!({}));
+        let no_room = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"});
+        pending["status"]["conditions"] = json!([no_room]);
+        let told = |pod: &Value| trouble(pod).map(|trouble| (trouble.reason, trouble.message));
+        let expected = ("Unschedulable".to_owned(), "0/3 nodes are available".to_owned());
+        assert_eq!(told(&pending), Some(expected));
+
+        let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "not found:\n  gamut:9"}});
+        let no_image = pod(waiting, json!({"waiting": {"reason": "PodInitializing"}}));
+        assert_eq!(told(&no_image), Some(("ErrImagePull".to_owned(), "not found: gamut:9".to_owned())));
+        assert_eq!(told(&pod(json!({"running": {}}), json!({"running": {}}))), None);
     }
 
     #[test]

@@ -27,17 +27,26 @@ pub struct FutileRule {
 }
 
 impl Route {
-    /// Everything of the kind, a line each; nothing about a route that is for Gateways. `is_service` says which Services there
-    /// are.
-    pub fn doubts(&self, is_service: impl Fn(&NamespacedName) -> bool) -> Vec<String> {
-        let missed = self.missed_services(is_service).into_iter().map(|missed| missed.message);
+    /// Everything of the kind, a line each; nothing about a route that is for Gateways. `is_service` and `is_gateway` as in
+    /// [`Route::missed_services`].
+    pub fn doubts(
+        &self,
+        is_service: impl Fn(&NamespacedName) -> bool,
+        is_gateway: impl Fn(&NamespacedName) -> bool,
+    ) -> Vec<String> {
+        let missed = self.missed_services(is_service, is_gateway).into_iter().map(|missed| missed.message);
         let futile = if self.service_parents().is_empty() { Vec::new() } else { self.futile_rules() };
         missed.chain(futile.into_iter().map(|rule| rule.message)).collect()
     }
 
     /// The parentRefs whose author meant a Service and named something else: a parentRef without `group` and `kind` is
-    /// about a Gateway. Where an API server fills these in, only the group of a kind `Service` gives it away.
-    pub fn missed_services(&self, is_service: impl Fn(&NamespacedName) -> bool) -> Vec<MissedService> {
+    /// about a Gateway. An API server fills these in, so that there it must be a Gateway that nobody has made, of a Service's
+    /// name. `is_service` says which Services there are, `is_gateway` which Gateways, or yes where that isn't known.
+    pub fn missed_services(
+        &self,
+        is_service: impl Fn(&NamespacedName) -> bool,
+        is_gateway: impl Fn(&NamespacedName) -> bool,
+    ) -> Vec<MissedService> {
         let parents = self.parents.ok().map(Vec::as_slice).unwrap_or_default();
         let has_service = parents.iter().any(ParentRef::is_service);
         let missed = |(index, parent): (usize, &ParentRef)| {
@@ -49,9 +58,20 @@ impl Route {
                     "{field}: kind Service of group {} is no Service; write group: \"\" to attach the route to Service {service}",
                     group.unwrap_or(GROUP)
                 ),
-                (None | Some("" | GROUP), None) if !has_service && is_service(&service) => format!(
+                (Some(""), None | Some("Gateway")) => format!(
+                    "{field}: group \"\" has no Gateways, which kind defaults to; write kind: Service to attach the route to Service {service}"
+                ),
+                (None | Some(GROUP), None) if !has_service && is_service(&service) => format!(
                     "{field}: without a kind it names a Gateway; write group: \"\" and kind: Service to attach the route to Service {service}"
                 ),
+                (None | Some(GROUP), Some("Gateway"))
+                    if !has_service && is_service(&service) && !is_gateway(&service) =>
+                {
+                    format!(
+                        "{field}: it names a Gateway, which group and kind default to, and there is no Gateway {service}; write group: \"\" \
+                         and kind: Service to attach the route to Service {service}"
+                    )
+                }
                 _ => return None,
             };
             Some(MissedService { service, message })
@@ -107,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// What is doubtful where there is a Service shop/web.
+    /// What is doubtful where there are Services shop/web and shop/api.
     fn doubts(parents: Value, rules: Value) -> Vec<String> {
         let object = json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
@@ -115,7 +135,10 @@ mod tests {
         });
         let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
         let route = Route::read(RouteKind::Http, &Object::from_value(object, &origin).unwrap());
-        route.doubts(|service| service.to_string() == "shop/web")
+        // There is a Gateway that is called as a Service is, and one that isn't.
+        let gateways = ["shop/web", "shop/edge"];
+        let is_service = |service: &NamespacedName| ["shop/web", "shop/api"].contains(&&*service.to_string());
+        route.doubts(is_service, |gateway| gateways.contains(&&*gateway.to_string()))
     }
 
     #[test]
@@ -126,6 +149,26 @@ mod tests {
         assert_eq!(of(json!([{"name": "web", "kind": "Service"}])), [kind]);
         assert_eq!(of(json!([{"name": "web", "kind": "Service", "group": GROUP}])), [kind]);
         assert!(of(json!([{"name": "web"}]))[0].contains("write group: \"\" and kind: Service"));
+        for parent in
+            [json!({"name": "nobody", "group": ""}), json!({"name": "web", "group": "", "kind": "Gateway"})]
+        {
+            let said = of(json!([parent]));
+            assert!(said[0].starts_with("spec.parentRefs[0]: group \"\" has no Gateways"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_nobody_made_and_that_is_called_as_a_service_is_was_filled_in_by_the_api_server() {
+        let rules = json!([{"backendRefs": [{"name": "api", "port": 80}]}]);
+        let filled_in =
+            |name: &str| doubts(json!([{"name": name, "group": GROUP, "kind": "Gateway"}]), rules.clone());
+        let said = filled_in("api");
+        assert!(
+            said[0].contains("there is no Gateway shop/api; write group: \"\" and kind: Service"),
+            "{said:?}"
+        );
+        assert!(filled_in("web").is_empty(), "there is one");
+        assert!(filled_in("unknown").is_empty(), "there is no such Service");
     }
 
     #[test]

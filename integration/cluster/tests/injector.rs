@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use crate::harness::{Cluster, Process, until};
+use crate::harness::{Cluster, Process, finding, json_of, until};
 
 /// What the chart makes beside the webhook configuration, but for pods: here the injector is a process beside the API server, at the node's address.
 const OBJECTS: &str = "
@@ -213,6 +213,67 @@ fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
     }
     let (_, status) = cluster.get("http://127.0.0.1:15017/status");
     assert!(status.contains("\"withoutSidecarTotal\": 2"), "{status}");
+    running.injector.terminate();
+    running.ca.terminate();
+}
+
+/// Nobody who creates pods by it reads an admission warning.
+const MISSPELT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: misspelt, namespace: lab}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: misspelt}}
+  template:
+    metadata:
+      labels: {app: misspelt}
+      annotations: {gamut.mesh/mtsl: strict, gamut.mesh/drain-time: '30'}
+    spec: {containers: [{name: web, image: none}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: misspelt, namespace: lab, annotations: {gamut.mesh/opaque-port: '5432'}}
+spec: {ports: [{port: 5432}]}
+";
+
+#[test]
+fn misspelt_annotations_are_told_where_they_are_by_events_and_by_check() {
+    let Some(cluster) = Cluster::take() else { return };
+    let running = start(&cluster);
+    cluster.apply(MISSPELT);
+    cluster.kubectl(&["annotate", "namespace", "lab", "gamut.mesh/mtsl=strict", "--overwrite"]);
+    let meant = "write gamut.mesh/mtls, if that was meant";
+    let unread = r#"gamut.mesh/drain-time: "30" is not a duration"#;
+    for (object, words) in [
+        ("deployment/misspelt", &[meant, unread][..]),
+        ("service/misspelt", &["write gamut.mesh/opaque-ports, if that was meant"]),
+    ] {
+        until("it is described with what is wrong", || {
+            let described = cluster.kubectl(&["describe", object, "-n", "lab"]);
+            described.contains("InvalidAnnotation") && words.iter().all(|word| described.contains(word))
+        });
+    }
+    until("the Event about the namespace is in it", || {
+        let selector = "--field-selector=reason=InvalidAnnotation,involvedObject.kind=Namespace";
+        let path = ["-o", "jsonpath={.items[*].message}"];
+        cluster
+            .kubectl(&[&["get", "events", "-n", "lab", selector], path.as_slice()].concat())
+            .contains(meant)
+    });
+
+    let report = json_of(&cluster.gamut(&["check", "-o", "json"]));
+    let (result, detail) = finding(&report, "annotations");
+    assert!(
+        result == "failed" && detail.contains("Deployment lab/misspelt") && detail.contains(unread),
+        "{detail}"
+    );
+    let page = report.to_string();
+    assert!(page.contains("Namespace lab: annotation gamut.mesh/mtsl") && page.contains(meant), "{page}");
+
+    cluster.kubectl(&["delete", "-n", "lab", "deployment/misspelt", "service/misspelt"]);
+    cluster.kubectl(&["annotate", "namespace", "lab", "gamut.mesh/mtsl-"]);
+    assert_eq!(cluster.check("annotations").0, "ok");
     running.injector.terminate();
     running.ca.terminate();
 }

@@ -26,7 +26,8 @@ pub(crate) fn problems<'a>(objects: impl Iterator<Item = &'a Object> + Clone) ->
 fn doubts(object: &Object, services: &BTreeSet<NamespacedName>) -> Vec<String> {
     let kinds = [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp];
     let Some(kind) = kinds.into_iter().find(|kind| kind.as_str() == object.kind) else { return Vec::new() };
-    let doubts = Route::read(kind, object).doubts(|name| services.contains(name));
+    // Nothing is filled in here: who writes Gateway means it.
+    let doubts = Route::read(kind, object).doubts(|name| services.contains(name), |_| true);
     doubts.iter().map(|doubt| line(&object.origin, &object.id(), doubt)).collect()
 }
 

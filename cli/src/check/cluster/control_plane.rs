@@ -1,15 +1,17 @@
 //! The mesh's own pods: whether they run, whether one leads, and what their clocks show.
 
 use gamut_ca::CaStatus;
+use gamut_kubernetes::FORWARD_PERMISSION;
 use gamut_webhook::{CaBundle, InjectorStatus};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
     Facts, Finding, Read, count,
-    facts::{namespace, text},
+    facts::{items, name, namespace, text},
     few, unknown, unread,
 };
-use crate::world::{COMPONENTS, Component, Mesh, OwnStatus, SYSTEM_NAMESPACE};
+use crate::world::{COMPONENTS, Component, Mesh, OwnStatus, SYSTEM_NAMESPACE, Trouble};
 
 const WHAT: &str = "control plane";
 
@@ -42,7 +44,7 @@ pub(super) fn components(facts: &Facts) -> Read<Vec<Component>> {
 }
 
 /// Whether each component has pods that are ready.
-pub(super) fn ready(components: &Read<Vec<Component>>) -> Vec<Finding> {
+pub(super) fn ready(facts: &Facts, components: &Read<Vec<Component>>) -> Vec<Finding> {
     let components = match components {
         Err(_) => return unread(WHAT, components).into_iter().collect(),
         Ok(components) if components.is_empty() => {
@@ -54,33 +56,105 @@ pub(super) fn ready(components: &Read<Vec<Component>>) -> Vec<Finding> {
         }
         Ok(components) => components,
     };
-    COMPONENTS.iter().map(|name| of_component(name, components)).collect()
+    COMPONENTS.iter().map(|name| of_component(facts, name, components)).collect()
 }
 
-fn of_component(name: &'static str, components: &[Component]) -> Finding {
+fn of_component(facts: &Facts, name: &'static str, components: &[Component]) -> Finding {
     let pods: Vec<&Component> = components.iter().filter(|component| component.name == name).collect();
+    if pods.is_empty() {
+        return without_pods(facts, name);
+    }
     let ready = pods.iter().filter(|component| component.ready).count();
     let restarts: u32 = pods.iter().map(|component| component.restarts).sum();
     let detail = match restarts {
         0 => format!("{ready} of {} ready", count(pods.len(), "pod")),
         restarts => format!("{ready} of {} ready, {restarts} restarts", count(pods.len(), "pod")),
     };
-    let look = format!(
-        "kubectl -n {SYSTEM_NAMESPACE} get pods,events; kubectl -n {SYSTEM_NAMESPACE} logs deployment/gamut-{name}"
-    );
-    let detail = match pods.iter().filter(|component| !component.ready).find_map(|it| it.died_of.as_ref()) {
-        Some(words) => format!("{detail}; its last words: {words}"),
-        None => detail,
+    // The one that can't start says more than one that is slow.
+    let mut waiting: Vec<&&Component> = pods.iter().filter(|component| !component.ready).collect();
+    waiting.sort_by_key(|component| component.trouble.is_none() && component.died_of.is_none());
+    let (said, remedy) = match waiting.first() {
+        Some(component) => (said_of(component), remedy_of(name, component)),
+        None => (String::new(), String::new()),
     };
-    match (pods.len(), ready) {
-        (0, _) => Finding::failed(
+    let detail = detail + &said;
+    match ready {
+        0 => Finding::failed(name, detail, remedy),
+        ready if ready < pods.len() => Finding::warning(name, detail, remedy),
+        _ => Finding::ok(name, detail),
+    }
+}
+
+/// What is said about a pod that isn't ready, with its name.
+fn said_of(component: &Component) -> String {
+    let pod = component.pod.as_deref().unwrap_or_default();
+    let trouble = match &component.trouble {
+        None => String::new(),
+        // Of one that died its last words say more than how often it is tried again.
+        Some(Trouble { reason, .. }) if component.died_of.is_some() => format!("; {pod}: {reason}"),
+        Some(Trouble { reason, message }) if message.is_empty() => format!("; {pod}: {reason}"),
+        Some(Trouble { reason, message }) => format!("; {pod}: {reason}: {message}"),
+    };
+    match &component.died_of {
+        Some(words) => format!("{trouble}; its last words: {words}"),
+        None => trouble,
+    }
+}
+
+fn remedy_of(name: &str, component: &Component) -> String {
+    let pod = component.pod.as_deref().unwrap_or_default();
+    let describe = format!("kubectl -n {SYSTEM_NAMESPACE} describe pod {pod}");
+    match component.trouble.as_ref().map(|trouble| trouble.reason.as_str()) {
+        Some("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") => format!(
+            "its node gets no image: correct the chart's values below image (registry, tag, pullSecrets) by helm upgrade; {describe}"
+        ),
+        Some("Unschedulable" | "SchedulingGated") => {
+            format!(
+                "no node takes it, for the reason that is given: make room, or see what keeps it off nodes; {describe}"
+            )
+        }
+        Some("CrashLoopBackOff") => format!(
+            "mend what its last words name: kubectl -n {SYSTEM_NAMESPACE} logs {pod} --previous has the others"
+        ),
+        Some(_) => describe,
+        None => format!("{describe}; kubectl -n {SYSTEM_NAMESPACE} logs deployment/gamut-{name}"),
+    }
+}
+
+/// Why a component has no pod at all, as far as its Deployment tells.
+fn without_pods(facts: &Facts, name: &'static str) -> Finding {
+    let deployment = format!("gamut-{name}");
+    let is_its = |object: &&Value| {
+        (text(object, "/kind"), namespace(object)) == ("Deployment", SYSTEM_NAMESPACE)
+            && self::name(object) == deployment
+    };
+    let found = facts.carriers.as_ref().map(|carriers| carriers.iter().find(is_its));
+    let no_pod = format!("no pod of service account {deployment}");
+    let look = format!("kubectl -n {SYSTEM_NAMESPACE} describe deployment,replicaset");
+    match found {
+        Ok(Some(object)) if object.pointer("/spec/replicas") == Some(&Value::from(0)) => Finding::failed(
             name,
-            format!("no pod of service account gamut-{name}"),
+            format!("no pod: Deployment {deployment} is scaled to 0"),
+            format!(
+                "kubectl -n {SYSTEM_NAMESPACE} scale deployment/{deployment} --replicas=1, or helm upgrade"
+            ),
+        ),
+        Ok(Some(object)) => {
+            let failure = items(object, "/status/conditions")
+                .find(|condition| text(condition, "/type") == "ReplicaFailure")
+                .map(|condition| format!(": {}", text(condition, "/message")));
+            Finding::failed(name, no_pod + &failure.unwrap_or_default(), look)
+        }
+        Ok(None) => Finding::failed(
+            name,
+            format!("{no_pod}, and no Deployment {deployment}"),
+            "helm upgrade puts it back",
+        ),
+        Err(_) => Finding::failed(
+            name,
+            no_pod,
             format!("helm upgrade puts it back; if its Deployment is there: {look}"),
         ),
-        (_, 0) => Finding::failed(name, detail, look),
-        (pods, ready) if ready < pods => Finding::warning(name, detail, look),
-        _ => Finding::ok(name, detail),
     }
 }
 
@@ -99,13 +173,7 @@ pub(super) fn controllers(mesh: &Mesh) -> Vec<Finding> {
             "what was known stays in force; if roles are missing: helm upgrade puts them back",
         )
     }));
-    findings.extend(mesh.unasked.iter().map(|reason| {
-        Finding::unknown(
-            WHAT,
-            reason,
-            "to ask a controller takes the permission to create pods/portforward in gamut-system",
-        )
-    }));
+    findings.extend(mesh.unasked.iter().map(|reason| silent(WHAT, reason)));
     let unsynced = mesh.controllers.iter().filter(|status| !status.source.synced).count();
     if unsynced > 0 {
         findings.push(Finding::failed(
@@ -137,15 +205,21 @@ pub(super) fn controllers(mesh: &Mesh) -> Vec<Finding> {
 pub(super) fn own(own: &OwnStatus, now: Timestamp) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         own.authorities.iter().flat_map(|(pod, status)| of_authority(pod, status, now)).collect();
-    findings.extend(own.injectors.iter().flat_map(|(pod, status)| of_injector(pod, status, now)));
-    findings.extend(own.unasked.iter().map(|reason| {
-        Finding::unknown(
-            "control plane",
-            reason,
-            "to ask it takes the permission to create pods/portforward in gamut-system",
-        )
-    }));
+    findings.extend(injectors(own, now));
+    findings.extend(own.unasked.iter().map(|reason| silent("control plane", reason)));
     findings
+}
+
+/// That a pod of the control plane couldn't be asked.
+fn silent(what: &'static str, reason: &str) -> Finding {
+    let remedy = match reason.contains(FORWARD_PERMISSION) {
+        true => "ask as somebody who has the role for it (docs/reference/cli.md)",
+        false => {
+            "one that has just started or has just ended answers soon, or another does: check again; if it lasts: \
+             kubectl -n gamut-system describe pod NAME"
+        }
+    };
+    Finding::unknown(what, reason, remedy)
 }
 
 fn of_authority(pod: &str, status: &CaStatus, now: Timestamp) -> Vec<Finding> {
@@ -171,33 +245,42 @@ fn of_authority(pod: &str, status: &CaStatus, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-fn of_injector(pod: &str, status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
+/// What injectors say. All of them look at the same things, so what several say is one line that names them.
+fn injectors(own: &OwnStatus, now: Timestamp) -> Vec<Finding> {
+    let mut said: Vec<(Finding, Vec<String>)> = Vec::new();
+    for (pod, status) in &own.injectors {
+        for finding in of_injector(status, now) {
+            match said.iter_mut().find(|(known, _)| *known == finding) {
+                Some((_, pods)) => pods.push(pod.clone()),
+                None => said.push((finding, vec![pod.clone()])),
+            }
+        }
+    }
+    said.into_iter().map(|(finding, pods)| finding.said_by(&few(&pods))).collect()
+}
+
+/// What one says, without its name.
+fn of_injector(status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
     const WHAT: &str = "injectors";
     const LOOK: &str = "kubectl -n gamut-system logs deployment/gamut-injector; if roles are missing: helm upgrade puts them back";
-    let mut findings: Vec<Finding> = status
-        .problems
-        .iter()
-        .map(|problem| Finding::failed(WHAT, format!("{pod}: {problem}"), LOOK))
-        .collect();
+    let mut findings: Vec<Finding> =
+        status.problems.iter().map(|problem| Finding::failed(WHAT, problem, LOOK)).collect();
     if let CaBundle::Waiting { reason } | CaBundle::Failed { reason } = &status.ca_bundle {
-        findings.push(Finding::failed(WHAT, format!("{pod}: caBundle: {reason}"), LOOK));
+        findings.push(Finding::failed(WHAT, format!("caBundle: {reason}"), LOOK));
     }
     let ca = "the CA issues it: kubectl -n gamut-system logs deployment/gamut-ca";
     let problem = status.certificate_problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let ended = |until: &str| until.parse::<Timestamp>().is_ok_and(|until| until <= now);
     match &status.certificate {
-        None => findings.push(Finding::failed(WHAT, format!("{pod} has no certificate{problem}"), ca)),
+        None => findings.push(Finding::failed(WHAT, format!("no certificate yet{problem}"), ca)),
         Some(certificate) if ended(&certificate.not_after) => findings.push(Finding::failed(
             WHAT,
-            format!("{pod}: its certificate has ended at {}{problem}", certificate.not_after),
+            format!("the certificate has ended at {}{problem}", certificate.not_after),
             ca,
         )),
         Some(certificate) if !problem.is_empty() => findings.push(Finding::warning(
             WHAT,
-            format!(
-                "{pod}: its certificate, good until {}, can't be renewed{problem}",
-                certificate.not_after
-            ),
+            format!("the certificate, good until {}, can't be renewed{problem}", certificate.not_after),
             ca,
         )),
         Some(_) => {}
@@ -208,7 +291,7 @@ fn of_injector(pod: &str, status: &InjectorStatus, now: Timestamp) -> Vec<Findin
         findings.push(Finding::warning(
             WHAT,
             format!(
-                "{pod} counts {} without the sidecar that they should have: {}",
+                "{} without the sidecar that they should have: {}",
                 count(status.without_sidecar_total, "pod"),
                 few(&names)
             ),
@@ -217,7 +300,7 @@ fn of_injector(pod: &str, status: &InjectorStatus, now: Timestamp) -> Vec<Findin
     }
     if findings.is_empty() {
         let until = status.certificate.as_ref().map(|certificate| certificate.not_after.as_str());
-        let said = format!("{pod}: certificate good until {}", until.unwrap_or_default());
+        let said = format!("certificate good until {}", until.unwrap_or_default());
         findings.push(Finding::ok(WHAT, said));
     }
     findings

@@ -29,6 +29,12 @@ pub(super) struct Facts {
     pub(super) definitions: Read<Vec<Value>>,
     /// MutatingWebhookConfigurations.
     pub(super) webhooks: Read<Vec<Value>>,
+    /// Services (their metadata) and workloads of all namespaces: what carries our annotations, beside namespaces and pods.
+    pub(super) carriers: Read<Vec<Value>>,
+    /// ValidatingAdmissionPolicies; `None` if the cluster doesn't know them.
+    pub(super) policies: Read<Option<Vec<Value>>>,
+    /// Their bindings; `None` if the cluster doesn't know them.
+    pub(super) bindings: Read<Option<Vec<Value>>>,
     /// Services of the mesh's own namespace.
     pub(super) services: Read<Vec<Value>>,
     /// EndpointSlices of the mesh's own namespace.
@@ -44,6 +50,18 @@ pub(super) struct Facts {
 const NODE: Resource = Resource::cluster("", "v1", "Node", "nodes");
 const DEFINITION: Resource =
     Resource::cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions");
+const POLICY: Resource = Resource::cluster(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingAdmissionPolicy",
+    "validatingadmissionpolicies",
+);
+const BINDING: Resource = Resource::cluster(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingAdmissionPolicyBinding",
+    "validatingadmissionpolicybindings",
+);
 const MESH: Resource = Resource::cluster("gateway.networking.x-k8s.io", "v1alpha1", "XMesh", "xmeshes");
 
 /// The definitions that matter: without the first there are no routes, and all of them say what sessions can be written as.
@@ -79,6 +97,9 @@ impl Facts {
             pods: list(core::POD, Selection::default()).await,
             definitions: definitions(cluster).await,
             webhooks: list(core::MUTATING_WEBHOOK_CONFIGURATION, Selection::default()).await,
+            carriers: carriers(cluster).await,
+            policies: cluster.list(&POLICY, &Selection::default()).await.map_err(said),
+            bindings: cluster.list(&BINDING, &Selection::default()).await.map_err(said),
             services: list(core::SERVICE, own()).await,
             endpoint_slices: list(core::ENDPOINT_SLICE, own()).await,
             roots: list(core::CONFIG_MAP, Selection::named(None, ROOTS_CONFIG_MAP)).await.map(by_namespace),
@@ -91,6 +112,18 @@ impl Facts {
         let mut namespaces = self.namespaces.iter().flatten();
         namespaces.find(|object| name(object) == namespace).map(labels).unwrap_or_default()
     }
+}
+
+async fn carriers(cluster: &Cluster) -> Read<Vec<Value>> {
+    let services = (core::SERVICE, Selection::default().metadata_only());
+    let workloads = [core::DEPLOYMENT, core::STATEFUL_SET, core::DAEMON_SET, core::JOB, core::CRON_JOB];
+    let workloads = workloads.map(|resource| (resource, Selection::default()));
+    let mut carriers = Vec::new();
+    for (resource, selection) in std::iter::once(services).chain(workloads) {
+        let listed = cluster.list(&resource, &selection).await.map_err(said)?;
+        carriers.extend(listed.unwrap_or_default());
+    }
+    Ok(carriers)
 }
 
 async fn definitions(cluster: &Cluster) -> Read<Vec<Value>> {

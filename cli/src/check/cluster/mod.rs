@@ -5,11 +5,15 @@
 //!                     ├─ gateway_api   definitions, what sessions can be written as, XMesh
 //!                     ├─ control_plane components, Lease and clocks
 //!                     ├─ webhook       its configuration, Service and roots
+//!                     ├─ admission     the policy for what the control plane creates
+//!                     ├─ annotations   of ours that are unknown or can't be read
 //!                     └─ pods          namespaces, pods without sidecars
 //! ```
 //!
 //! What can't be read is unknown, and the other tests go on.
 
+mod admission;
+mod annotations;
 mod control_plane;
 mod facts;
 mod gateway_api;
@@ -55,16 +59,18 @@ pub(super) async fn now(cluster: &Cluster, context: &Context) -> anyhow::Result<
     let mut findings = server::version(&world, &facts);
     findings.extend(control_plane::local_clock(&facts));
     let components = control_plane::components(&facts);
-    findings.extend(control_plane::ready(&components));
+    findings.extend(control_plane::ready(&facts, &components));
     if components.as_ref().is_ok_and(Vec::is_empty) {
         // Nothing is installed: everything else would only say so again.
         return Ok(Report { world, purpose: Purpose::Operate, findings });
     }
     findings.extend(control_plane::lease(&facts));
     findings.extend(webhook::all(&facts));
+    findings.extend(admission::policy(&facts));
     findings.extend(gateway_api::definitions(&facts, Purpose::Operate));
     findings.extend(gateway_api::mesh(&facts));
     findings.extend(pods::namespaces(&facts));
+    findings.extend(annotations::all(&facts));
     findings.extend(pods::roots(&facts));
     findings.extend(pods::pod_security(&facts));
     findings.extend(pods::without_sidecar(&facts));

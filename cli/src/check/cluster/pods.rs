@@ -16,37 +16,20 @@ use crate::world::{self, SYSTEM_NAMESPACE};
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
 /// Which namespaces ask for sidecars.
-pub(super) fn namespaces(facts: &Facts) -> Vec<Finding> {
+pub(super) fn namespaces(facts: &Facts) -> Option<Finding> {
     const WHAT: &str = "namespaces";
-    let Ok(namespaces) = &facts.namespaces else {
-        return unread(WHAT, &facts.namespaces).into_iter().collect();
-    };
-    let mut findings = Vec::new();
-    let misspelt: Vec<String> = namespaces
-        .iter()
-        .filter_map(|object| {
-            let value = labels(object).remove(INJECT)?;
-            (!["enabled", "disabled"].contains(&value.as_str()))
-                .then(|| format!("{} ({INJECT}={value})", name(object)))
-        })
-        .collect();
-    if !misspelt.is_empty() {
-        findings.push(Finding::failed(
-            WHAT,
-            format!("a label that says neither yes nor no: {}", few(&misspelt)),
-            format!("kubectl label namespace NAME {INJECT}=enabled (or disabled) --overwrite"),
-        ));
+    if facts.namespaces.is_err() {
+        return unread(WHAT, &facts.namespaces);
     }
     let asking = asking(facts);
-    findings.push(match asking.is_empty() {
+    Some(match asking.is_empty() {
         true => Finding::warning(
             WHAT,
             "none asks for sidecars",
             format!("kubectl label namespace NAME {INJECT}=enabled, then restart its workloads"),
         ),
         false => Finding::ok(WHAT, format!("sidecars for {}", few(&asking))),
-    });
-    findings
+    })
 }
 
 /// The namespaces with the label that asks for sidecars.

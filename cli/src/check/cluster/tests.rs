@@ -345,6 +345,45 @@ fn sidecars_out_of_order_are_named_with_what_to_do() {
     insta::assert_snapshot!(of_sidecars(mesh));
 }
 
+#[test]
+fn sidecars_of_an_earlier_installation_are_named_with_the_workloads_to_restart() {
+    let mut old = status(2_000_000, json!({"state": "active"}));
+    let reason = "invalid peer certificate: UnknownIssuer; restart its pod";
+    old["controller"] = json!({"state": "away", "address": "c:15012", "seconds": 90, "reason": reason});
+    let of = |name: &str, workload: Option<&str>| PodReport {
+        workload: workload.map(str::to_owned),
+        ..sidecar(name, old.clone())
+    };
+    let pods =
+        vec![of("web-1", Some("Deployment web")), of("web-2", Some("Deployment web")), of("bare", None)];
+    let page = of_sidecars(mesh(pods, "0.1.0"));
+    assert!(
+        page.contains(
+            "restart these pods: kubectl -n shop delete pod bare, and make it anew, kubectl -n shop rollout restart deployment/web."
+        ),
+        "{page}"
+    );
+    assert!(!page.contains("see controller"), "{page}");
+}
+
+#[test]
+fn a_sidecar_without_a_certificate_is_the_cas_fault_and_not_the_controllers() {
+    let mut new = status(0, json!({"state": "active"}));
+    new["certificate"] = Value::Null;
+    new["certificateProblem"] = "can't connect to the CA at ca:15010: no route to host".into();
+    let reason = "it hasn't been reached yet";
+    new["controller"] = json!({"state": "away", "address": "c:15012", "seconds": 90, "reason": reason});
+    let mut mesh = mesh(vec![sidecar("new", new)], "0.1.0");
+    mesh.components = world::components(&[component("controller", true)]);
+    let page = of_sidecars(mesh);
+    assert!(
+        page.contains("shop/new has none yet: can't connect to the CA at ca:15010: no route to host"),
+        "{page}"
+    );
+    assert!(page.contains("no CA is ready, which issues them: see ca"), "{page}");
+    assert!(!page.contains("see controller"), "{page}");
+}
+
 fn authority(signs_until: &str, problems: &[&str]) -> (String, CaStatus) {
     let problems = problems.iter().map(ToString::to_string).collect();
     ("gamut-ca-x".to_owned(), CaStatus { signs_until: signs_until.to_owned(), roots: 1, problems })
@@ -374,7 +413,7 @@ fn of_own(own: &OwnStatus) -> String {
 fn cas_and_injectors_in_order_say_until_when() {
     let own = OwnStatus {
         authorities: vec![authority("1980-01-01T00:00:00Z", &[])],
-        injectors: vec![("gamut-injector-x".to_owned(), injector())],
+        injectors: ["gamut-injector-x", "gamut-injector-y"].map(|pod| (pod.to_owned(), injector())).into(),
         unasked: Vec::new(),
     };
     insta::assert_snapshot!(of_own(&own));
@@ -423,4 +462,109 @@ async fn a_component_that_died_is_shown_with_its_last_words() {
     let pods = list(&[component("controller", true), ca, component("injector", true)]);
     let page = checked(but(healthy(), vec![("/api/v1/pods", pods)])).await;
     assert!(page.contains(&format!("0 of 1 pod ready; its last words: {words}")), "{page}");
+}
+
+/// A workload as the API server lists it.
+fn deployment(namespace: &str, name: &str, spec: Value) -> Value {
+    json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_component_that_cannot_start_is_named_with_the_reason_and_the_remedy_and_is_not_asked() {
+    let waiting = |reason: &str, message: &str| json!([{"name": "gamut", "state": {"waiting": {"reason": reason, "message": message}}}]);
+    let mut no_image = component("ca", false);
+    no_image["status"]["containerStatuses"] = waiting("ErrImagePull", "gamut:9 not found");
+    let mut crashed = component("injector", false);
+    crashed["status"]["containerStatuses"] = waiting("CrashLoopBackOff", "back-off 5m0s");
+    crashed["status"]["containerStatuses"][0]["lastState"] =
+        json!({"terminated": {"message": "gamut: no token"}});
+    let mut pending = component("controller", false);
+    pending["status"]["containerStatuses"] = json!([]);
+    let no_room = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"});
+    pending["status"]["conditions"] = json!([no_room]);
+    let pods = list(&[pending, no_image, crashed]);
+    let page = checked(but(healthy(), vec![("/api/v1/pods", pods)])).await;
+    for said in [
+        "0 of 1 pod ready; gamut-ca-5d4f-x: ErrImagePull: gamut:9 not found",
+        "correct the chart's values below image",
+        "0 of 1 pod ready; gamut-injector-5d4f-x: CrashLoopBackOff; its last words: gamut: no token",
+        "logs gamut-injector-5d4f-x --previous",
+        "0 of 1 pod ready; gamut-controller-5d4f-x: Unschedulable: 0/1 nodes are available",
+        "no node takes it",
+    ] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+    assert!(!page.contains("can't be asked"), "{page}");
+}
+
+#[tokio::test]
+async fn a_component_that_was_scaled_to_nothing_or_whose_pods_are_refused_is_told_by_its_deployment() {
+    let without_ca = list(&[component("controller", true), component("injector", true)]);
+    let mut refused = deployment("gamut-system", "gamut-ca", json!({"replicas": 1}));
+    let failure = json!({"type": "ReplicaFailure", "message": "exceeded quota"});
+    refused["status"] = json!({"conditions": [failure]});
+    for (deployments, said) in [
+        (
+            vec![deployment("gamut-system", "gamut-ca", json!({"replicas": 0}))],
+            "scale deployment/gamut-ca --replicas=1",
+        ),
+        (vec![refused], "no pod of service account gamut-ca: exceeded quota"),
+        (vec![], "no pod of service account gamut-ca, and no Deployment gamut-ca"),
+    ] {
+        let documents = vec![("/api/v1/pods", without_ca.clone()), (DEPLOYMENTS, list(&deployments))];
+        let page = checked(but(healthy(), documents)).await;
+        assert!(page.contains(said), "{page}");
+    }
+}
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/deployments";
+
+#[tokio::test]
+async fn every_misspelt_annotation_is_a_line_that_names_who_has_it_and_what_is_meant() {
+    let annotations = json!({"gamut.mesh/mtsl": "strict", "gamut.mesh/drain-time": "30"});
+    let web = |name: &str| {
+        deployment("shop", name, json!({"template": {"metadata": {"annotations": annotations}}}))
+    };
+    let service = json!({"metadata": {"namespace": "shop", "name": "db", "annotations": {"gamut.mesh/opaque-port": "5432"}}});
+    let mut shop = namespace("shop", json!({"gamut.mesh/inject": "enabled"}));
+    shop["metadata"]["annotations"] = json!({"gamut.mesh/mtls": "stritc"});
+    let template = json!({"metadata": {"labels": {"gamut.mesh/injct": "disabled"}}});
+    let nightly = deployment("shop", "nightly", json!({"jobTemplate": {"spec": {"template": template}}}));
+    let mut of_it = deployment("shop", "nightly-1", json!({"template": template}));
+    of_it["metadata"]["ownerReferences"] = json!([{"kind": "CronJob", "name": "nightly"}]);
+    let documents = vec![
+        ("/api/v1/namespaces", list(&[shop])),
+        ("/api/v1/services", list(&[service])),
+        (DEPLOYMENTS, list(&[web("web"), web("api")])),
+        ("/apis/batch/v1/cronjobs", list(&[nightly])),
+        ("/apis/batch/v1/jobs", list(&[of_it])),
+    ];
+    let page = checked(but(healthy(), documents)).await;
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("annotations")).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[tokio::test]
+async fn an_admission_policy_that_is_gone_or_toothless_is_told_with_what_is_open_and_how_it_comes_back() {
+    const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    let policy = json!({"metadata": {"name": "gamut-control-plane"}});
+    let binding = |actions: Value| json!({"metadata": {"name": "gamut-control-plane"}, "spec": {"policyName": "gamut-control-plane", "validationActions": actions}});
+    let (deny, audit) = (binding(json!(["Deny"])), binding(json!(["Audit"])));
+    let page = async |policies: &[Value], bindings: &[Value]| {
+        checked(but(healthy(), vec![(POLICIES, list(policies)), (BINDINGS, list(bindings))])).await
+    };
+    for (policies, bindings, said) in [
+        (vec![], vec![deny.clone()], "there is no ValidatingAdmissionPolicy gamut-control-plane"),
+        (vec![policy.clone()], vec![], "there is no ValidatingAdmissionPolicyBinding gamut-control-plane"),
+        (vec![policy.clone()], vec![audit], "doesn't deny what policy gamut-control-plane forbids"),
+    ] {
+        let page = page(&policies, &bindings).await;
+        assert!(
+            page.contains(said) && page.contains("may create any Secret") && page.contains("`helm upgrade`"),
+            "{page}"
+        );
+    }
+    let page = page(&[policy], &[deny]).await;
+    assert!(page.contains("the control plane may create what has its names alone"), "{page}");
 }
