@@ -8,7 +8,7 @@
 //! nobody listens to; and of other objects we aren't asked. Every replica does this, as the search for pods without a sidecar.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::Duration,
@@ -95,7 +95,8 @@ async fn keep_telling(cluster: &Cluster, replica: &str, mut faulty: watch::Recei
         let due: Vec<Told> = {
             let faulty = faulty.borrow_and_update();
             let due = faulty.0.values().filter(is_due).take(BATCH).cloned().collect();
-            again.retain(|key, _| faulty.0.values().any(|told| told.key() == *key));
+            let known: HashSet<_> = faulty.0.values().map(Told::key).collect();
+            again.retain(|key, _| known.contains(key));
             due
         };
         for told in &due {

@@ -31,7 +31,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = by_fault.into_iter().map(finding).collect();
     // Unread namespaces and pods have their own lines.
     findings.extend(unread(WHAT, &facts.carriers));
-    if findings.is_empty() {
+    if findings.is_empty() && facts.namespaces.is_ok() && facts.pods.is_ok() {
         findings.push(Finding::ok(WHAT, "all of gamut.mesh/ are known and can be read"));
     }
     findings
