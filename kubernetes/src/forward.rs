@@ -36,7 +36,7 @@ pub const FORWARD_PERMISSION: &str = "the permission to create pods/portforward"
 #[derive(Debug, Error)]
 pub enum AskError {
     /// Roles don't allow it.
-    #[error("it may not be asked: {0}; that takes {FORWARD_PERMISSION} in its namespace")]
+    #[error("its port may not be forwarded: {0}; that takes {FORWARD_PERMISSION} in its namespace")]
     Forbidden(Problem),
     /// There is no such pod any more.
     #[error("it is gone")]
