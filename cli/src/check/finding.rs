@@ -44,7 +44,7 @@ pub(super) struct Finding {
     pub(super) detail: String,
     /// What to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
+    pub(super) remedy: Option<String>,
 }
 
 /// How a test ended.

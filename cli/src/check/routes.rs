@@ -28,7 +28,7 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
     let services: BTreeSet<NamespacedName> = services.iter().map(name_of).collect();
     let gateways = world.gateways().await;
     let is_gateway = |name: &NamespacedName| gateways.as_ref().is_none_or(|gateways| gateways.contains(name));
-    let (mut routes, mut wrong) = (0, Vec::new());
+    let (mut routes, mut wrong, mut namespaces) = (0, Vec::new(), BTreeSet::new());
     for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
         let objects = match world.objects(kind.as_str()).await {
             Ok(objects) => objects.unwrap_or_default(),
@@ -47,8 +47,11 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
                 doubts.into_iter().next()
             };
             let complaint = wrong_of(route).or_else(doubt);
-            wrong
-                .extend(complaint.map(|complaint| format!("{} {}: {complaint}", route.kind, name_of(route))));
+            if let Some(complaint) = complaint {
+                let name = name_of(route);
+                wrong.push(format!("{} {name}: {complaint}", route.kind));
+                namespaces.insert(name.namespace);
+            }
         }
     }
     match (routes, wrong.is_empty()) {
@@ -57,8 +60,19 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
         (_, false) => Some(Finding::warning(
             WHAT,
             few(&wrong),
-            "gamut routes -n NAMESPACE shows the whole message; gamut explain, what happens to a request meanwhile",
+            format!(
+                "gamut routes {} shows the whole message; gamut explain, what happens to a request meanwhile",
+                where_to_look(&namespaces)
+            ),
         )),
+    }
+}
+
+/// The flag that shows all of these namespaces.
+fn where_to_look(namespaces: &BTreeSet<String>) -> String {
+    match namespaces.first().filter(|_| namespaces.len() == 1) {
+        Some(namespace) => format!("-n {namespace}"),
+        None => "-A".to_owned(),
     }
 }
 
@@ -141,6 +155,8 @@ mod tests {
         let world = scripted::world(vec![(PATH, list(&[good, lost]))]);
         let finding = all(&world, None).await.unwrap();
         assert_eq!(finding.detail, "HTTPRoute shop/lost: not ResolvedRefs (BackendNotFound)");
+        assert!(finding.remedy.unwrap().starts_with("gamut routes -n shop shows"));
+        assert_eq!(where_to_look(&["a", "b"].map(str::to_owned).into()), "-A");
         assert!(all(&world, Some("other")).await.is_none(), "there are none");
     }
 

@@ -87,9 +87,12 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     if !silent.is_empty() {
         let (forbidden, silent): (Vec<String>, Vec<String>) =
             silent.into_iter().partition(|line| line.contains(FORWARD_PERMISSION));
-        let role = "ask as somebody who has the role for it (docs/reference/cli.md)";
-        let look = "pods that have just started or ended answer soon, or never: check again; \
-                    gamut logs -n NAMESPACE NAME -c gamut-proxy says what they do";
+        let role = "ask as somebody who has the role for it (docs/reference/cli.md)".to_owned();
+        let look = format!(
+            "pods that have just started or ended answer soon, or never: check again; \
+             gamut logs {} -c gamut-proxy says what they do",
+            first_pod(&silent)
+        );
         let unknown = [(forbidden, role), (silent, look)].into_iter().filter(|(lines, _)| !lines.is_empty());
         findings.extend(unknown.map(|(lines, remedy)| Finding::unknown(WHAT, few(&lines), remedy)));
     }
@@ -134,9 +137,8 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         refused.collect(),
         "the table before stays in force; a sidecar of the controller's version would take it: restart the workload",
     );
-    let behind = known().filter(|(_, known)| !known.tables.behind.is_empty());
-    let behind = behind.map(|(pod, known)| format!("{pod}: waits for {}", few(&known.tables.behind)));
-    lines(WHAT, false, behind.collect(), "if it lasts: `gamut status` says what they wait for");
+    let behind = known().flat_map(|(pod, known)| known.tables.behind.iter().map(move |table| (table, pod)));
+    lines(WHAT, false, waiting(behind), "if it lasts: `gamut status` has it pod by pod");
 
     let why =
         |known: &KnownSidecar| known.renewal_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -144,16 +146,12 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         None => Some(format!("{pod} has none yet{}", why(known))),
         Some(certificate) => (certificate.expires <= now).then(|| format!("{pod}: expired{}", why(known))),
     });
+    let ended: Vec<String> = ended.collect();
     let look = match no_ca {
         true => "no CA is ready, which issues them: see ca".to_owned(),
-        false => format!("{log_of_ca}, and gamut logs -n NAMESPACE NAME -c gamut-proxy, say why"),
+        false => format!("{log_of_ca}, and gamut logs {} -c gamut-proxy, say why", first_pod(&ended)),
     };
-    lines(
-        CERTIFICATES,
-        true,
-        ended.collect(),
-        &format!("nothing new connects to or from these pods: {look}"),
-    );
+    lines(CERTIFICATES, true, ended, &format!("nothing new connects to or from these pods: {look}"));
     let still_good = |known: &KnownSidecar| known.certificate.as_ref().is_some_and(|it| it.expires > now);
     let failing = known().filter(|(_, known)| still_good(known));
     let failing =
@@ -193,6 +191,25 @@ fn workloads(mesh: &Mesh) -> BTreeMap<String, String> {
         (format!("{namespace}/{name}"), restart)
     };
     mesh.pods.iter().map(restart).collect()
+}
+
+/// How the first pod of a list is named to other commands: its lines begin with `NAMESPACE/NAME`.
+fn first_pod(lines: &[String]) -> String {
+    let pod = lines.first().and_then(|line| line.split([':', ' ']).next()).unwrap_or_default();
+    pod.split_once('/').map_or_else(String::new, |(namespace, name)| format!("-n {namespace} {name}"))
+}
+
+/// Who waits for each table: a change makes many sidecars wait for the same one.
+fn waiting<'a>(behind: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<String> {
+    let mut by_table: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (table, pod) in behind {
+        by_table.entry(table).or_default().insert(pod);
+    }
+    let line = |(table, pods): (&str, BTreeSet<&str>)| match (pods.len(), pods.first()) {
+        (1, Some(pod)) => format!("{pod} waits for {table}"),
+        (many, _) => format!("{many} sidecars wait for {table}"),
+    };
+    by_table.into_iter().map(line).collect()
 }
 
 /// Sidecars of another version than their controller.
@@ -326,6 +343,27 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(said(&roots(&[both.clone(), one, none], now)), ["shop/web-2 trusts 1 of 2 roots"]);
         assert!(roots(&[both], now).is_empty());
+    }
+
+    #[test]
+    fn a_remedy_names_the_first_pod_as_it_can_be_typed() {
+        for line in ["shop/web-1: expired", "shop/web-1 has none yet"] {
+            assert_eq!(first_pod(&[line.to_owned(), "lab/x: expired".to_owned()]), "-n shop web-1");
+        }
+    }
+
+    #[test]
+    fn a_table_that_many_wait_for_is_named_once() {
+        let [table, other] =
+            ["RouteTable shop/web:80 for shop", "EndpointSet shop/web:80"].map(str::to_owned);
+        let [one, two] = ["shop/client-1", "shop/client-2"].map(str::to_owned);
+        assert_eq!(
+            waiting([(&table, &one), (&table, &two), (&table, &two), (&other, &one)].into_iter()),
+            [
+                "shop/client-1 waits for EndpointSet shop/web:80",
+                "2 sidecars wait for RouteTable shop/web:80 for shop"
+            ]
+        );
     }
 
     #[test]

@@ -93,10 +93,8 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
             TableState::Refused { reason } => tables.refused.push(format!("{}: {reason}", table.key)),
         }
     }
-    for key in subscriber.iter().flat_map(|subscriber| &subscriber.behind) {
-        if !tables.behind.contains(key) {
-            tables.behind.push(key.clone());
-        }
+    if let Some(subscriber) = subscriber {
+        add_unsaid(&mut tables.behind, &subscriber.behind);
     }
     tables.controller_away = match status.controller {
         Some(SubscriptionState::Connected { .. }) => None,
@@ -116,6 +114,18 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
 }
 
 /// Sidecars say for how much longer. Those whose time is over at `now` get requests again.
+/// Adds what the controller says is on its way: what the sidecar says it waits for, with what is missing, isn't said again without.
+fn add_unsaid(behind: &mut Vec<String>, keys: &[String]) {
+    for key in keys {
+        let is_it = |said: &String| {
+            said.strip_prefix(key.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
+        };
+        if !behind.iter().any(is_it) {
+            behind.push(key.clone());
+        }
+    }
+}
+
 fn ejected(endpoints: Vec<EndpointsStatus>, now: Timestamp) -> Vec<Ejected> {
     let of = |EndpointsStatus { backend, ejected, .. }: EndpointsStatus| {
         ejected.into_iter().filter_map(move |endpoint| {
@@ -207,6 +217,15 @@ mod tests {
             },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_table_that_waits_for_another_is_behind_once() {
+        let waits = "RouteTable shop/web:80 for shop (until it has EndpointSet shop/new:80)".to_owned();
+        let mut behind = vec![waits.clone()];
+        let keys = ["RouteTable shop/web:80 for shop", "RouteTable shop/web:8"].map(str::to_owned);
+        add_unsaid(&mut behind, &keys);
+        assert_eq!(behind, [waits, keys[1].clone()]);
     }
 
     #[test]

@@ -70,8 +70,8 @@ impl FromStr for Statuses {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let class = text.strip_suffix("xx").and_then(|first| first.parse().ok());
-        let one = text.parse().ok().filter(|status| (100..1000).contains(status));
-        let class = class.filter(|first| (1..10).contains(first)).map(Self::Class);
+        let one = text.parse().ok().filter(|status| (100..600).contains(status));
+        let class = class.filter(|first| (1..6).contains(first)).map(Self::Class);
         class.or(one.map(Self::One)).ok_or_else(|| format!("{text:?} is no status; use 503 or 5xx"))
     }
 }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_no_status_is_refused() {
-        for text in ["99", "xx", "0xx", "abc", "5x", "1000"] {
+        for text in ["99", "xx", "0xx", "abc", "5x", "6xx", "600", "1000"] {
             assert!(text.parse::<Statuses>().is_err(), "{text}");
         }
     }
