@@ -1,8 +1,12 @@
 //! Whether anybody still reads standard output: a write tells, but who watches what rests has nothing to write.
 
-use std::{future, io, os::fd::AsRawFd};
+use std::{
+    fs::File,
+    future, io,
+    os::fd::{AsFd, OwnedFd},
+};
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::unix::pipe::Sender};
 
 /// Returns when the reader of standard output has gone (`| head`); never, where that can't be told, as of a file.
 pub(crate) async fn gone() {
@@ -10,14 +14,20 @@ pub(crate) async fn gone() {
 }
 
 /// As [`gone`], of the writing end of any pipe.
-async fn reader_of(end: impl AsRawFd) {
-    // Files can't be waited for (epoll_ctl(2), EPERM); of a pipe without readers the kernel tells an error (poll(2), POLLERR).
-    if let Ok(end) = AsyncFd::with_interest(end, Interest::ERROR)
+async fn reader_of(end: impl AsFd) {
+    if let Ok(end) = watched(&end)
         && end.ready(Interest::ERROR).await.is_ok()
     {
         return;
     }
     future::pending().await
+}
+
+/// A pipe's writing end, to be waited for and not to be written to: others write to the same, and expect to block. Files can't be
+/// waited for (epoll_ctl(2), EPERM); of a pipe without readers the kernel tells an error (poll(2), POLLERR).
+fn watched(end: &impl AsFd) -> io::Result<Sender> {
+    let own: OwnedFd = end.as_fd().try_clone_to_owned()?;
+    Sender::from_file_unchecked(File::from(own))
 }
 
 #[cfg(test)]
