@@ -188,7 +188,8 @@ mod tests {
             "metadata": {"namespace": "shop", "name": "web", "uid": "1"}, "spec": {"parentRefs": [parent], "rules": rules},
         });
         let named = json!({"metadata": {"namespace": "shop", "name": "web"}});
-        let documents = vec![("/api/v1/services", list(std::slice::from_ref(&named))), (PATH, list(&[route]))];
+        let documents =
+            vec![("/api/v1/services", list(std::slice::from_ref(&named))), (PATH, list(&[route]))];
         let finding = all(&scripted::world(documents.clone()), None).await.unwrap();
         assert!(
             finding.detail.contains("there is no Gateway shop/web; write group: \"\""),

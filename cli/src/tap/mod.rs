@@ -11,7 +11,7 @@ mod filter;
 mod line;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     pin::pin,
     process::ExitCode,
@@ -95,6 +95,8 @@ struct Tap<'a> {
     listeners: BTreeMap<String, AbortHandle>,
     /// Those of the first look that don't listen yet.
     awaited: Option<BTreeSet<String>>,
+    /// Requests to be printed. Until everybody listens, they wait: what is printed is all that there was from then on.
+    waiting: VecDeque<Seen>,
     /// What was said already about pods that can't be tapped.
     told: BTreeSet<String>,
     /// How many requests were printed.
@@ -105,7 +107,8 @@ impl<'a> Tap<'a> {
     fn new(args: &'a Args, world: World, colour: Colour) -> Self {
         let lines = Lines::new(args.output, colour.wanted(&io::stdout()));
         let (listeners, told) = (BTreeMap::new(), BTreeSet::new());
-        Self { args, world, lines, listeners, awaited: Some(BTreeSet::new()), told, printed: 0 }
+        let (awaited, waiting) = (Some(BTreeSet::new()), VecDeque::new());
+        Self { args, world, lines, listeners, awaited, waiting, told, printed: 0 }
     }
 
     /// Until enough was printed, or nobody reads it any more.
@@ -187,25 +190,30 @@ impl<'a> Tap<'a> {
                     self.say(format!("{missed} requests of {pod} came faster than they could be told"));
                 }
                 let records = records.into_iter().filter(|record| self.args.filter.passes(record));
-                for record in records.collect::<Vec<_>>() {
-                    let line = self.lines.of(&Seen { sidecar: pod.to_owned(), record })?;
-                    if !output::stream(line.as_bytes())? {
-                        return Ok(false);
-                    }
-                    self.printed += 1;
-                    if self.args.count.is_some_and(|count| self.printed >= count) {
-                        return Ok(false);
-                    }
-                }
+                self.waiting.extend(records.map(|record| Seen { sidecar: pod.to_owned(), record }));
             }
             News::Over(reason) => {
                 self.listeners.remove(pod);
-                let nobody = self.listeners.is_empty() && self.printed == 0 && self.awaited.is_some();
+                let nobody = self.listeners.is_empty() && self.waiting.is_empty() && self.awaited.is_some();
                 anyhow::ensure!(!nobody, "pod {pod} can't be tapped: {reason}");
                 if self.told.insert(format!("{pod} {reason}")) {
                     self.say(format!("without the requests of pod {pod}: {reason}"));
                 }
                 self.no_longer_awaited(pod);
+            }
+        }
+        if self.awaited.is_some() { Ok(true) } else { self.print() }
+    }
+
+    /// Prints what waits, and says whether to go on.
+    fn print(&mut self) -> anyhow::Result<bool> {
+        while let Some(seen) = self.waiting.pop_front() {
+            if !output::stream(self.lines.of(&seen)?.as_bytes())? {
+                return Ok(false);
+            }
+            self.printed += 1;
+            if self.args.count.is_some_and(|count| self.printed >= count) {
+                return Ok(false);
             }
         }
         Ok(true)
