@@ -34,10 +34,12 @@ pub(crate) fn start(component: bool) {
     }
 }
 
-/// A filter, unless it is none. A word that is no level would be taken for a target, and everybody else be silent.
+/// A filter, unless it is none. A word that is no level would be taken for a target, and everybody else be silent; so would an empty
+/// part for a level, and a blank for a part of a target.
 fn read(said: &str) -> Option<Targets> {
-    let is_word = |part: &str| !part.contains('=') && part.parse::<LevelFilter>().is_err();
-    if said.split(',').any(is_word) { None } else { said.parse().ok() }
+    let parts: Vec<&str> = said.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let is_word = |part: &&str| !part.contains('=') && part.parse::<LevelFilter>().is_err();
+    if parts.is_empty() || parts.iter().any(is_word) { None } else { parts.join(",").parse().ok() }
 }
 
 #[cfg(test)]
@@ -49,7 +51,10 @@ mod tests {
         for filter in ["info", "warn,gamut_proxy=debug", "OFF", "gamut_ca=trace,gamut=info"] {
             assert!(read(filter).is_some(), "{filter}");
         }
-        for none in ["verbose", "info,loud", "gamut_ca=loud", "gamut_ca"] {
+        for (filter, same) in [("info,", "info"), ("info, gamut_ca=debug", "info,gamut_ca=debug")] {
+            assert_eq!(read(filter), read(same), "{filter}");
+        }
+        for none in ["", ",", "verbose", "info,loud", "gamut_ca=loud", "gamut_ca"] {
             assert!(read(none).is_none(), "{none}");
         }
     }

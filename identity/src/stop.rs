@@ -1,4 +1,5 @@
-//! The end of a process of the control plane: told by SIGTERM, as Kubernetes does, or by SIGINT, from a terminal.
+//! The end of a process of the control plane: told by SIGTERM, as Kubernetes does, or by SIGINT, from a terminal. It is here
+//! because this is what these processes have in common.
 
 use std::{future::Future, io, time::Duration};
 

@@ -191,7 +191,7 @@ fn pods_that_vanish_while_the_controller_is_away_cost_a_moment_each() {
         may_fail: &["post", "tcp"],
         fails_closed: None,
         may_break: STREAMS,
-        longest_gap: Duration::from_secs(4),
+        longest_gap: Duration::from_secs(10),
     });
 }
 

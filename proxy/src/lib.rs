@@ -12,7 +12,7 @@
 //! | [`outbound`] | what the app dials: table, match, split, session, [`balance`], mTLS |
 //! | [`inbound`] | what dials the pod: mesh TLS, peer, policy, the app |
 //! | [`detect`] | what a connection speaks, by its first bytes |
-//! | [`http`], [`tcp`], [`ahead`] | plumbing of both: HTTP messages and pools; bytes; what TLS reads from |
+//! | [`http`], [`tcp`], [`ahead`] | plumbing of both: HTTP messages and pools; bytes; what TLS reads from and writes to |
 //! | [`word`] | what one sidecar says to another before bytes |
 //! | [`tables`] | what the controller says, and when it may be used |
 //! | [`probes`] | the kubelet's probes, which know no mTLS |

@@ -113,7 +113,6 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
     }
 }
 
-/// Sidecars say for how much longer. Those whose time is over at `now` get requests again.
 /// Adds what the controller says is on its way: what the sidecar says it waits for, with what is missing, isn't said again without.
 fn add_unsaid(behind: &mut Vec<String>, keys: &[String]) {
     for key in keys {
@@ -126,6 +125,7 @@ fn add_unsaid(behind: &mut Vec<String>, keys: &[String]) {
     }
 }
 
+/// Sidecars say for how much longer. Those whose time is over at `now` get requests again.
 fn ejected(endpoints: Vec<EndpointsStatus>, now: Timestamp) -> Vec<Ejected> {
     let of = |EndpointsStatus { backend, ejected, .. }: EndpointsStatus| {
         ejected.into_iter().filter_map(move |endpoint| {

@@ -132,10 +132,20 @@ impl<'a> Tap<'a> {
                     Err(error) if is_over(&error) => return Err(error),
                     // A world that doesn't answer for a while is no reason to end: who listens goes on.
                     Err(error) => self.say(format!("{error:#}")),
-                    Ok(()) => {}
+                    Ok(()) => if !self.forget_gone()? {
+                        return Ok(());
+                    }
                 },
             }
         }
+    }
+
+    /// Waits no longer for pods that have gone: their listeners were ended without a word. Says whether to go on.
+    fn forget_gone(&mut self) -> anyhow::Result<bool> {
+        let awaited = self.awaited.iter().flatten();
+        let gone: Vec<String> = awaited.filter(|name| !self.listeners.contains_key(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.no_longer_awaited(name));
+        if self.awaited.is_some() { Ok(true) } else { self.print() }
     }
 
     /// Listens to pods that are new, and forgets those that have gone.

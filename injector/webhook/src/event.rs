@@ -1,4 +1,5 @@
-//! The Events that the injector writes: what `kubectl describe` shows below an object.
+//! The Events that the injector writes: what `kubectl describe` shows below an object (but below a Namespace, whose
+//! are in `kubectl get events`).
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -15,14 +15,14 @@ use std::{
 };
 
 use gamut_injector::faults;
-use gamut_kubernetes::{Cluster, Event, Key, Resource, Selection, Watch, core};
+use gamut_kubernetes::{ApiError, Cluster, Event, Key, Resource, Selection, Watch, core};
 use serde_json::Value;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
     event::{About, Words, event},
@@ -94,7 +94,10 @@ async fn keep_telling(cluster: &Cluster, replica: &str, mut faulty: watch::Recei
         let is_due = |told: &&Told| again.get(&told.key()).is_none_or(|again| *again <= now);
         let due: Vec<Told> = {
             let faulty = faulty.borrow_and_update();
-            let due = faulty.0.values().filter(is_due).take(BATCH).cloned().collect();
+            // Who was told of longest ago first: those that can't be told must not hold up the others.
+            let mut due: Vec<&Told> = faulty.0.values().filter(is_due).collect();
+            due.sort_by_key(|told| again.get(&told.key()).copied());
+            let due = due.into_iter().take(BATCH).cloned().collect();
             let known: HashSet<_> = faulty.0.values().map(Told::key).collect();
             again.retain(|key, _| known.contains(key));
             due
@@ -102,8 +105,17 @@ async fn keep_telling(cluster: &Cluster, replica: &str, mut faulty: watch::Recei
         for told in &due {
             let after = match write(cluster, replica, told).await {
                 // One that exists was written by another replica, or by us.
-                true => TELL_AGAIN,
-                false => AGAIN,
+                Ok(()) => TELL_AGAIN,
+                Err(error) => {
+                    let About { kind, namespace, name, .. } = &told.about;
+                    if !again.contains_key(&told.key()) {
+                        warn!(
+                            "{kind} {namespace}/{name}: {}; an Event about it can't be written: {error}",
+                            told.message
+                        );
+                    }
+                    AGAIN
+                }
             };
             again.insert(told.key(), Instant::now() + after);
         }
@@ -117,21 +129,14 @@ async fn keep_telling(cluster: &Cluster, replica: &str, mut faulty: watch::Recei
     }
 }
 
-/// Whether the API server has the Event now.
-async fn write(cluster: &Cluster, replica: &str, told: &Told) -> bool {
+/// Sees to it that the API server has the Event, and logs what it says.
+async fn write(cluster: &Cluster, replica: &str, told: &Told) -> Result<(), ApiError> {
     let About { kind, namespace, name, .. } = &told.about;
     let suffix = told.suffix();
     let words = Words { reason: told.reason, message: &told.message, suffix: &suffix };
-    match cluster.create(&core::EVENT, &event(&told.about, words, replica, jiff::Timestamp::now())).await {
-        Ok(_) => {
-            warn!("{kind} {namespace}/{name}: {}", told.message);
-            true
-        }
-        Err(error) => {
-            debug!("an Event about {kind} {namespace}/{name} can't be written: {error}");
-            false
-        }
-    }
+    cluster.create(&core::EVENT, &event(&told.about, words, replica, jiff::Timestamp::now())).await?;
+    warn!("{kind} {namespace}/{name}: {}", told.message);
+    Ok(())
 }
 
 impl Faulty {

@@ -53,7 +53,7 @@ pub enum InjectorError {
 /// # Errors
 /// If it can't start; each message names the setting to change.
 pub async fn run(args: InjectorArgs) -> Result<(), InjectorError> {
-    let stop = told_to_stop(true).map_err(InjectorError::Signal)?;
+    let stop = told_to_stop(false).map_err(InjectorError::Signal)?;
     Injector::start(&args, Clock::system()).await?.serve(stop).await;
     Ok(())
 }

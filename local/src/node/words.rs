@@ -21,7 +21,9 @@ pub(crate) fn errors(object: &Object) -> Vec<String> {
 /// Why nobody can tell whether a namespace's pods get sidecars, if that is so.
 pub(crate) fn unreadable_choice(object: &Object) -> Option<String> {
     let is_choice = |fault: &Fault| object.kind == "Namespace" && matches!(fault.problem, Problem::Choice(_));
-    faults(&object.raw).into_iter().find(is_choice).map(|fault| fault.to_string())
+    // What a cluster does about it (no pod gets in) isn't what happens here.
+    let said = |fault: Fault| format!("{}; write enabled or disabled", fault.found());
+    faults(&object.raw).into_iter().find(is_choice).map(said)
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ use crate::{
 
 /// How long the app may take to accept. It is on the same machine: longer means that its backlog is full.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where another sidecar waits for a word about it, and looks elsewhere after
+/// [`crate::outbound::CONNECT_TIMEOUT`]: an app must not get a connection that nobody has any more.
+pub(super) const WORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many addresses and ports are remembered before those that nobody uses are forgotten.
 const MOST_UNUSED: usize = 64;

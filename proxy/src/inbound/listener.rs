@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     Inbound, MeshProtocol, Settings,
     admit::{Admission, Refusal, is_mesh},
-    plaintext,
+    app, plaintext,
 };
 use crate::{
     ahead::ReadAhead,
@@ -106,7 +106,7 @@ impl Inbound {
     ) {
         let _in_flight = self.0.drain.in_flight();
         let Some(stream) = stream.into_unread() else { return };
-        let Some(app) = self.dial(destination).await else { return stream.break_off() };
+        let Some(app) = self.dial(destination, app::CONNECT_TIMEOUT).await else { return stream.break_off() };
         tokio::select! {
             biased;
             _ = stream.readable() => {}

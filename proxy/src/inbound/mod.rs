@@ -22,6 +22,7 @@ mod plaintext;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use gamut_controller_api::InboundPolicy;
@@ -165,7 +166,7 @@ impl Inbound {
     where
         IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
     {
-        let app = self.dial(destination).await;
+        let app = self.dial(destination, app::WORD_TIMEOUT).await;
         let word = if app.is_some() { Word::Taken } else { Word::NotTaken };
         match (word::say(&mut io, word).await, app) {
             (Ok(()), Some(app)) => self.join(io, app, Some(peer), destination).await,
@@ -180,15 +181,15 @@ impl Inbound {
     where
         IO: AsyncRead + AsyncWrite + BreakOff + Unpin,
     {
-        match self.dial(destination).await {
+        match self.dial(destination, app::CONNECT_TIMEOUT).await {
             Some(app) => self.join(io, app, None, destination).await,
             // Breaking off is all that can be said on a byte stream.
             None => io.break_off(),
         }
     }
 
-    async fn dial(&self, destination: SocketAddr) -> Option<TcpStream> {
-        let dialled = tcp::connect(destination, app::CONNECT_TIMEOUT).await;
+    async fn dial(&self, destination: SocketAddr, limit: Duration) -> Option<TcpStream> {
+        let dialled = tcp::connect(destination, limit).await;
         dialled
             .inspect_err(|error| {
                 self.0.telemetry.own_answer(Direction::Inbound, crate::http::Reason::AppConnect.as_str());

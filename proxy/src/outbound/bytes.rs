@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use smallvec::SmallVec;
@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     Outbound,
     request::newer,
+    retry::ELSEWHERE_PATIENCE,
     service::{Forward, Service},
 };
 use crate::{
@@ -89,7 +90,9 @@ impl Outbound {
         target.cluster.admit().map_err(|overload| refused(Reason::Overload, &overload))?;
         let mut called: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut failed = None;
+        let since = Instant::now();
         while called.len() < MAX_CALLED
+            && since.elapsed() < ELSEWHERE_PATIENCE
             && let Some(picked) = target.cluster.pick(client, &called)
         {
             match self.dial(&picked).await {

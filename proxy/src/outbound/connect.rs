@@ -22,12 +22,11 @@ use crate::{
     tcp, word,
 };
 
-/// How long a connection may take, TLS included.
+/// How long a connection may take, with TLS and the other sidecar's word about its app.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long TCP alone may take, which is the kernels' matter and doesn't wait for a busy process. A lost SYN is sent again after
-/// one second; who takes neither is gone, most likely, and the request is better off elsewhere: the network of a pod that
-/// vanished answers nothing.
-const TCP_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long TCP alone may take. A lost SYN is sent again after one second; who takes neither is gone, as the network of a pod that
+/// vanished answers nothing, or has its queue full, and the request is better off elsewhere.
+pub(super) const TCP_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How many bytes may be on the way between our own halves.
 const LOCAL_BUFFER_BYTES: usize = 64 * 1024;
 

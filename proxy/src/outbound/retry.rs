@@ -36,9 +36,10 @@ use crate::{
 /// How often a request that wasn't processed is taken elsewhere: a Deployment that shrinks may leave most of the
 /// endpoints that are known for a moment.
 pub const MAX_ELSEWHERE: u32 = 16;
-/// How long it goes on being taken elsewhere: endpoints that vanished without a word take
-/// [`CONNECT_TIMEOUT`](super::CONNECT_TIMEOUT) each.
-const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(16);
+/// How long it goes on being taken elsewhere, for bytes too: endpoints that vanished without a word take
+/// [`TCP_TIMEOUT`](super::connect::TCP_TIMEOUT) each, those that say nothing on a connection
+/// [`CONNECT_TIMEOUT`](super::CONNECT_TIMEOUT).
+pub(super) const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(16);
 /// How many endpoints may leave a request unanswered on a kept connection: should they all have died of it, it shall be
 /// few.
 const MAX_STALE: usize = 4;

@@ -32,7 +32,10 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     // Unread namespaces and pods have their own lines.
     findings.extend(unread(WHAT, &facts.carriers));
     if findings.is_empty() && facts.namespaces.is_ok() && facts.pods.is_ok() {
-        findings.push(Finding::ok(WHAT, "all of gamut.mesh/ are known and can be read"));
+        findings.push(Finding::ok(
+            WHAT,
+            "all of gamut.mesh/ on namespaces, Services, workloads and pods are known and can be read",
+        ));
     }
     findings
 }

@@ -19,6 +19,8 @@ const REVIEW: Resource =
 /// What installing takes, and the uninstallation's Job: verb, group, resource, and whether it is in our namespace. A test holds it to what the chart renders.
 const NEEDED: &[(&str, &str, &str, bool)] = &[
     ("create", "", "namespaces", false),
+    // By this the chart finds out whether it is rendered for a cluster (`lookup`).
+    ("get", "", "namespaces", false),
     ("create", "rbac.authorization.k8s.io", "clusterroles", false),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings", false),
     ("create", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
