@@ -2,7 +2,7 @@
 //!
 //! By then the control plane and its roles are gone, so that nobody puts anything back. No Secret is read: whoever reads the CA's can be anybody.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use gamut_kubernetes::{ApiError, Cluster, MANAGED_BY, Resource, Selection, core};
 use serde_json::Value;
@@ -26,7 +26,7 @@ const SECRETS: [&str; 3] = ["gamut-ca", "gamut-ca-roots", "gamut-session-keys"];
 /// Where to clean up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The cluster, if not the one that this pod runs in, or KUBECONFIG's
+    /// The cluster, if not the one that this pod runs in. KUBECONFIG's isn't taken for meant
     #[arg(long, env = "GAMUT_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The Secret that the CA signed with, if it is its owner's: it stays, whatever it is called
@@ -39,6 +39,11 @@ pub(crate) struct Args {
 /// # Errors
 /// If there is no cluster, or it refuses.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.kubeconfig.is_some() || env::var_os("KUBERNETES_SERVICE_HOST").is_some(),
+        "this deletes what an installation has made, the CA's key included, and helm uninstall runs it in the cluster; to do it from here, \
+         name the cluster with --kubeconfig FILE"
+    );
     let cluster = Cluster::connect(args.kubeconfig.as_deref()).await?;
     Ok(clean(&cluster, args.existing_secret.as_deref()).await?)
 }

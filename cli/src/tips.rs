@@ -10,6 +10,9 @@ use clap::{
 
 /// The error with our tip in place of the parser's own, where we know better.
 pub(crate) fn added(mut error: Error, command: &Command, line: impl Iterator<Item = OsString>) -> Error {
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        return of_command(error, command);
+    }
     let Some(ContextValue::String(unexpected)) = error.get(ContextKind::InvalidArg) else { return error };
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
@@ -18,6 +21,39 @@ pub(crate) fn added(mut error: Error, command: &Command, line: impl Iterator<Ite
     let is_command = |word: &&String| command.find_subcommand(word).is_some();
     let of = words.iter().find(is_command).map(String::as_str).unwrap_or_default();
     if let Some(tip) = tip(of, unexpected, &words) {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+    }
+    error
+}
+
+/// A command that there isn't: what it is here, or those alone that are for people. `init` and `cleanup` are for pods.
+fn of_command(mut error: Error, command: &Command) -> Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let tip = match typed.as_str() {
+        "install" => {
+            Some("on a cluster: helm install gamut charts/gamut --namespace gamut-system --create-namespace")
+        }
+        "uninstall" => Some("on a cluster: helm uninstall gamut --namespace gamut-system"),
+        "get" | "describe" | "list" => {
+            Some("gamut status shows pods, gamut routes routes, gamut explain one request")
+        }
+        "help" => Some("gamut --help, gamut COMMAND --help"),
+        _ => None,
+    };
+    let similar = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(similar)) => similar.clone(),
+        Some(ContextValue::String(similar)) => vec![similar.clone()],
+        _ => Vec::new(),
+    };
+    let is_shown =
+        |name: &String| command.find_subcommand(name).is_some_and(|command| !command.is_hide_set());
+    let similar: Vec<String> = similar.into_iter().filter(is_shown).collect();
+    let similar = match tip.is_some() || similar.is_empty() {
+        true => ContextValue::None,
+        false => ContextValue::Strings(similar),
+    };
+    error.insert(ContextKind::SuggestedSubcommand, similar);
+    if let Some(tip) = tip {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
     }
     error
@@ -69,6 +105,20 @@ mod tests {
             assert!(said.contains(tip), "{line}: {said}");
             assert_eq!(said.matches("tip:").count(), 1, "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_for_pods_alone_is_no_tip_for_people() {
+        for line in ["gamut install", "gamut clean", "gamut initt"] {
+            let said = said(line);
+            assert!(
+                !["'init'", "'internal'", "'cleanup'"].iter().any(|hidden| said.contains(hidden)),
+                "{said}"
+            );
+        }
+        assert!(said("gamut install").contains("tip: on a cluster: helm install gamut"));
+        assert!(said("gamut get routes").contains("gamut routes"));
+        assert!(said("gamut statu").contains("'status'"));
     }
 
     #[test]

@@ -93,23 +93,28 @@ fn is_in(route: &Object, namespace: Option<&str>) -> bool {
     namespace.is_none_or(|wanted| route.namespace.as_deref() == Some(wanted))
 }
 
-/// The first complaint about a route, if there is any.
+/// The complaints about a route, if there are any.
 fn wrong_of(route: &Object) -> Option<String> {
     let parents = route.raw.pointer("/status/parents").and_then(Value::as_array).into_iter().flatten();
     let ours = parents.filter(|parent| text(parent, "/controllerName") == CONTROLLER);
-    let mut conditions = ours.filter_map(|parent| parent.get("conditions")?.as_array()).flatten();
-    let condition = conditions.find(|condition| {
+    let conditions = ours.filter_map(|parent| parent.get("conditions")?.as_array()).flatten();
+    let is_complaint = |condition: &&Value| {
         matches!(
             (text(condition, "/type"), text(condition, "/status")),
             ("Accepted" | "ResolvedRefs", "False") | ("PartiallyInvalid", "True")
         )
-    })?;
-    let (kind, reason) = (text(condition, "/type"), text(condition, "/reason"));
-    let what = if kind == "PartiallyInvalid" { kind.to_owned() } else { format!("not {kind}") };
-    Some(match text(condition, "/message") {
-        "" => format!("{what} ({reason})"),
-        message => format!("{what} ({reason}): {}", shortened(message)),
-    })
+    };
+    let said = |condition: &Value| {
+        let (kind, reason) = (text(condition, "/type"), text(condition, "/reason"));
+        let what = if kind == "PartiallyInvalid" { kind.to_owned() } else { format!("not {kind}") };
+        match text(condition, "/message") {
+            "" => format!("{what} ({reason})"),
+            message => format!("{what} ({reason}): {}", shortened(message)),
+        }
+    };
+    // Of several parents all may say the same.
+    let said: BTreeSet<String> = conditions.filter(is_complaint).map(said).collect();
+    (!said.is_empty()).then(|| said.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 /// So much of a message as a line can hold. `gamut routes` has it whole.

@@ -65,6 +65,10 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         _ => "gamut logs -n gamut-system deploy/gamut-ca",
     };
     let mut findings = Vec::new();
+    if matches!(mesh.world, Place::Instance { .. }) && !mesh.problems.is_empty() {
+        let remedy = "what can't be used stays as it was when it was last good; gamut status has all of it";
+        findings.push(Finding::warning("manifests, pods", few(&mesh.problems), remedy));
+    }
     let workloads = workloads(&mesh);
     let no_ca = !mesh.components.is_empty() && !mesh.components.iter().any(|it| it.name == "ca" && it.ready);
     let report = status::of(mesh, |_| true);
@@ -148,7 +152,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     });
     let ended: Vec<String> = ended.collect();
     let look = match no_ca {
-        true => "no CA is ready, which issues them: see ca".to_owned(),
+        true => format!("no CA is ready, which issues them; {log_of_ca} says why"),
         false => format!("{log_of_ca}, and gamut logs {} -c gamut-proxy, say why", first_pod(&ended)),
     };
     lines(CERTIFICATES, true, ended, &format!("nothing new connects to or from these pods: {look}"));

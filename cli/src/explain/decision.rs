@@ -280,7 +280,9 @@ fn in_verdict(verdict: &Verdict<'_>, rank: &Rank<'_>, when: &Match, asked: &Aske
         Verdict::Won => "won".to_owned(),
         Verdict::Outranked => match rank.when.filter(|_| !rank.is_grpc) {
             Some(winner) => format!("outranked: {}", behind(winner, when)),
-            None if rank.is_of_winner => "outranked: less specific, or a later rule of the route".to_owned(),
+            None if rank.is_of_winner => {
+                "outranked: less specific, or a rule behind it in the route".to_owned()
+            }
             None => "outranked: less specific, or a younger route".to_owned(),
         },
         Verdict::Unmet(Unmet::Path) => "another path".to_owned(),

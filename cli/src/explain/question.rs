@@ -54,7 +54,10 @@ pub(super) fn ask(args: &Args, namespace: &str, mut objects: Objects) -> anyhow:
     let scheme =
         uri.scheme_str().with_context(|| format!("{0:?} has no scheme; write http://{0}", args.url))?;
     if !["http", "https"].contains(&scheme) {
-        bail!("{:?} is no request that routes are asked about; use http://NAME[:PORT]/PATH", args.url);
+        bail!(
+            "{:?} is no request that routes are asked about; use http://NAME[:PORT]/PATH, for gRPC with -X POST and /package.Service/Method",
+            args.url
+        );
     }
     // What isn't a number is kept in the authority, and is no port.
     if uri.port().is_none() && !authority.as_str().trim_end_matches(':').ends_with(authority.host()) {
@@ -527,7 +530,7 @@ spec:
         let answer = explain_of(&format!("{SHOP}{calls}"), &["http://canary/a.B/C", "-X", "POST"]).unwrap();
         assert_eq!(
             answer.decision.matches[1].verdict,
-            "outranked: less specific, or a later rule of the route"
+            "outranked: less specific, or a rule behind it in the route"
         );
     }
 

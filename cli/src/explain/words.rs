@@ -57,7 +57,7 @@ pub(super) fn behind(winner: &Match, loser: &Match) -> &'static str {
     } else if winner.query.len() != loser.query.len() {
         "it tests fewer query parameters"
     } else {
-        "a tie, and its route is younger, or later by name, or its rule is"
+        "a tie, and its route is younger, or later by name, or its rule comes later"
     }
 }
 

@@ -81,6 +81,7 @@ enum News {
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
     world::ask(async {
         let world = args.selection.choice.world().await?;
+        world.require(args.selection.namespace.as_deref()).await?;
         Tap::new(args, world, colour).run().await
     })?;
     Ok(ExitCode::SUCCESS)

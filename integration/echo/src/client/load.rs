@@ -57,7 +57,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
     let target = Target::parse(&args.url)?;
     if target.scheme != Scheme::Http {
-        return Err(EchoError::Url { url: args.url, reason: "load is HTTP only".to_owned() });
+        return Err(EchoError::Url {
+            url: args.url,
+            reason: "load is HTTP only; for others there is `client`".to_owned(),
+        });
     }
     let started = AtomicUsize::new(0);
     let users = join_all((0..args.users).map(|_| User::new(&args, &target).work(&started)));
