@@ -13,7 +13,7 @@ kind: Pod
 metadata: {name: replica, namespace: gamut-system}
 spec:
   serviceAccountName: gamut-controller
-  nodeName: none   # it exists, and that is all that a token needs
+  schedulerName: none # it exists, which is all that a token needs; on a node that there is not, Kubernetes collects it as garbage
   containers: [{name: controller, image: none}]
 ---
 apiVersion: v1
@@ -21,7 +21,7 @@ kind: Pod
 metadata: {name: former, namespace: gamut-system}
 spec:
   serviceAccountName: gamut-controller
-  nodeName: none
+  schedulerName: none
   containers: [{name: controller, image: none}]
 ";
 
@@ -130,7 +130,7 @@ fn the_roots_are_published_where_there_are_sidecars_and_put_back_when_somebody_r
 apiVersion: v1
 kind: Pod
 metadata: {name: alone, namespace: lab, labels: {gamut.mesh/inject: enabled}}
-spec: {nodeName: none, containers: [{name: app, image: none}]}
+spec: {schedulerName: none, containers: [{name: app, image: none}]}
 ",
     );
     assert_eq!(bundle(&cluster, "lab"), root);

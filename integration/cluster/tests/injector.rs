@@ -12,7 +12,7 @@ kind: Pod
 metadata: {name: injector, namespace: gamut-system}
 spec:
   serviceAccountName: gamut-injector
-  nodeName: none   # it exists, and that is all that a token needs
+  schedulerName: none # it exists, which is all that a token needs; on a node that there is not, Kubernetes collects it as garbage
   containers: [{name: injector, image: none}]
 ---
 apiVersion: v1
@@ -86,7 +86,7 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: {namespace}, {metadata}}}
 spec:
-  nodeName: none
+  schedulerName: none
   initContainers: [{{name: migrate, image: none}}]
   containers: [{{name: web, image: none, readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}}}}}]
 "
@@ -195,7 +195,7 @@ fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
     cluster.apply(&pod("lab", "old", ""));
     let running = start(&cluster);
     cluster.kubectl(&["label", "namespace", "lab", "gamut.mesh/inject=enabled"]);
-    let network = pod("lab", "agent", "").replace("nodeName: none", "nodeName: none\n  hostNetwork: true");
+    let network = pod("lab", "agent", "").replace("schedulerName: none", "schedulerName: none\n  hostNetwork: true");
     let output = cluster.try_apply(&network, &[]);
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(
