@@ -47,6 +47,8 @@ struct State<IO> {
     reading: Reading,
     /// The client waits for `100 Continue`.
     asks: bool,
+    /// It was written, and is for the body's reader to send until there is an answer.
+    is_continuing: bool,
     /// The connection's task, where it waits for the body's end.
     connection: Option<Waker>,
     /// The task that waits for a part of the body.
@@ -71,6 +73,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
             wire: Some(Wire::new(io)),
             reading: Reading::Over,
             asks: false,
+            is_continuing: false,
             connection: None,
             reader: None,
         }))))
@@ -163,6 +166,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<IO> {
     ) -> Result<Encoder, Error> {
         let mut state = self.0.lock();
         state.asks = false;
+        state.is_continuing = false;
         write(state.wire()?.output.front())
     }
 
@@ -334,11 +338,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Source for Shared<IO> {
         if std::mem::take(&mut state.asks) {
             // The body is wanted. (Nothing else has been written while an answer is awaited.)
             state.wire()?.output.front().extend_from_slice(CONTINUE);
+            state.is_continuing = true;
         }
-        if let Some(wire) = state.wire.as_mut().filter(|wire| !wire.output.is_empty())
-            && let Poll::Ready(Err(error)) = wire.poll_flush(cx)
+        // An answer is its connection's to send: a stream wakes only who has asked last, and a reader may ask for no part for long.
+        if state.is_continuing
+            && let Poll::Ready(flushed) = state.wire()?.poll_flush(cx)
         {
-            return Poll::Ready(Some(Err(error.into())));
+            state.is_continuing = false;
+            if let Err(error) = flushed {
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
         match state.poll_body(cx) {
             Poll::Ready(frame) => Poll::Ready(frame.transpose()),

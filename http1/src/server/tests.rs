@@ -469,6 +469,37 @@ async fn a_long_answer_waits_for_its_reader() {
     assert!(answer.ends_with(b"\r\n0\r\n\r\n") && answer.len() > 100 * 64 * 1024);
 }
 
+/// Who waits to write is woken by a stream, and by it alone: a reader of the request's body that flushed in passing, and then asked for no more
+/// of it because what it is for has no room, left the answer lying.
+#[tokio::test(start_paused = true)]
+async fn an_answer_goes_on_though_somebody_looked_for_the_requests_body_meanwhile() {
+    let (mut client, server) = duplex(1024);
+    let (is_full, has_looked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (look, looked) = (Arc::clone(&is_full), Arc::clone(&has_looked));
+    let service = move |request: Request<Incoming>| {
+        let (look, looked) = (Arc::clone(&look), Arc::clone(&looked));
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            look.notified().await;
+            poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut body).poll_frame(cx).is_pending()))).await;
+            looked.notify_one();
+            std::future::pending::<()>().await;
+        });
+        std::future::ready(full(&"x".repeat(64 * 1024)))
+    };
+    tokio::spawn(serve(server, HEAD_TIME, service, std::future::pending()));
+    client.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+    hear(&mut client, "HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\n").await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    is_full.notify_one();
+    has_looked.notified().await;
+    let mut answer = vec![0; 64 * 1024];
+    let read = tokio::time::timeout(Duration::from_secs(60), client.read_exact(&mut answer)).await;
+    read.expect("the answer comes").unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_dribbles_a_head_is_answered_408_when_its_time_is_over() {
     let (mut client, served) = start(echo);

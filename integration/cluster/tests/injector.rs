@@ -195,7 +195,8 @@ fn pods_without_the_sidecar_that_they_should_have_are_told_about() {
     cluster.apply(&pod("lab", "old", ""));
     let running = start(&cluster);
     cluster.kubectl(&["label", "namespace", "lab", "gamut.mesh/inject=enabled"]);
-    let network = pod("lab", "agent", "").replace("schedulerName: none", "schedulerName: none\n  hostNetwork: true");
+    let network =
+        pod("lab", "agent", "").replace("schedulerName: none", "schedulerName: none\n  hostNetwork: true");
     let output = cluster.try_apply(&network, &[]);
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(
