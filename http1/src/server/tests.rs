@@ -481,7 +481,7 @@ async fn an_answer_goes_on_though_somebody_looked_for_the_requests_body_meanwhil
         tokio::spawn(async move {
             let mut body = request.into_body();
             look.notified().await;
-            poll_fn(|cx| Poll::Ready(assert!(Pin::new(&mut body).poll_frame(cx).is_pending()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx).is_pending())).await);
             looked.notify_one();
             std::future::pending::<()>().await;
         });
