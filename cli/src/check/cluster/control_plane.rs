@@ -245,41 +245,53 @@ fn of_authority(pod: &str, status: &CaStatus, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-/// What injectors say. All of them look at the same things, so what several say is one line that names them.
+const INJECTORS: &str = "injectors";
+
+/// What injectors say. All of them look at the same things, so what several say is one line that names them; and so is that they are
+/// well, with the end of the certificate that ends first: theirs are issued in different seconds.
 fn injectors(own: &OwnStatus, now: Timestamp) -> Vec<Finding> {
     let mut said: Vec<(Finding, Vec<String>)> = Vec::new();
+    let (mut well, mut first_end) = (Vec::new(), None);
     for (pod, status) in &own.injectors {
-        for finding in of_injector(status, now) {
+        let findings = troubles_of_injector(status, now);
+        if findings.is_empty() {
+            well.push(pod.clone());
+            let end = status.certificate.as_ref().map(|certificate| certificate.not_after.as_str());
+            first_end = first_end.into_iter().chain(end).min();
+        }
+        for finding in findings {
             match said.iter_mut().find(|(known, _)| *known == finding) {
                 Some((_, pods)) => pods.push(pod.clone()),
                 None => said.push((finding, vec![pod.clone()])),
             }
         }
     }
+    if let Some(end) = first_end {
+        said.push((Finding::ok(INJECTORS, format!("certificate good until {end}")), well));
+    }
     said.into_iter().map(|(finding, pods)| finding.said_by(&few(&pods))).collect()
 }
 
-/// What one says, without its name.
-fn of_injector(status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
-    const WHAT: &str = "injectors";
+/// What is wrong with one, without its name.
+fn troubles_of_injector(status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
     const LOOK: &str = "kubectl -n gamut-system logs deployment/gamut-injector; if roles are missing: helm upgrade puts them back";
     let mut findings: Vec<Finding> =
-        status.problems.iter().map(|problem| Finding::failed(WHAT, problem, LOOK)).collect();
+        status.problems.iter().map(|problem| Finding::failed(INJECTORS, problem, LOOK)).collect();
     if let CaBundle::Waiting { reason } | CaBundle::Failed { reason } = &status.ca_bundle {
-        findings.push(Finding::failed(WHAT, format!("caBundle: {reason}"), LOOK));
+        findings.push(Finding::failed(INJECTORS, format!("caBundle: {reason}"), LOOK));
     }
     let ca = "the CA issues it: kubectl -n gamut-system logs deployment/gamut-ca";
     let problem = status.certificate_problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let ended = |until: &str| until.parse::<Timestamp>().is_ok_and(|until| until <= now);
     match &status.certificate {
-        None => findings.push(Finding::failed(WHAT, format!("no certificate yet{problem}"), ca)),
+        None => findings.push(Finding::failed(INJECTORS, format!("no certificate yet{problem}"), ca)),
         Some(certificate) if ended(&certificate.not_after) => findings.push(Finding::failed(
-            WHAT,
+            INJECTORS,
             format!("the certificate has ended at {}{problem}", certificate.not_after),
             ca,
         )),
         Some(certificate) if !problem.is_empty() => findings.push(Finding::warning(
-            WHAT,
+            INJECTORS,
             format!("the certificate, good until {}, can't be renewed{problem}", certificate.not_after),
             ca,
         )),
@@ -289,7 +301,7 @@ fn of_injector(status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
         let names: Vec<String> =
             status.without_sidecar.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
         findings.push(Finding::warning(
-            WHAT,
+            INJECTORS,
             format!(
                 "{} without the sidecar that they should have: {}",
                 count(status.without_sidecar_total, "pod"),
@@ -297,11 +309,6 @@ fn of_injector(status: &InjectorStatus, now: Timestamp) -> Vec<Finding> {
             ),
             "their Events of reason NoSidecar say why: kubectl -n NAMESPACE describe pod NAME",
         ));
-    }
-    if findings.is_empty() {
-        let until = status.certificate.as_ref().map(|certificate| certificate.not_after.as_str());
-        let said = format!("certificate good until {}", until.unwrap_or_default());
-        findings.push(Finding::ok(WHAT, said));
     }
     findings
 }

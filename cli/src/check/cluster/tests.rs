@@ -389,8 +389,11 @@ fn authority(signs_until: &str, problems: &[&str]) -> (String, CaStatus) {
     ("gamut-ca-x".to_owned(), CaStatus { signs_until: signs_until.to_owned(), roots: 1, problems })
 }
 
-fn injector() -> InjectorStatus {
-    let not_after = "1970-01-13T00:00:00Z".to_owned();
+/// When an injector's certificate ends that is good now.
+const WELL: &str = "1970-01-13T00:00:00Z";
+
+fn injector(not_after: &str) -> InjectorStatus {
+    let not_after = not_after.to_owned();
     InjectorStatus {
         ready: true,
         certificate: Some(OwnCertificate { serial: "1".to_owned(), not_after }),
@@ -413,7 +416,10 @@ fn of_own(own: &OwnStatus) -> String {
 fn cas_and_injectors_in_order_say_until_when() {
     let own = OwnStatus {
         authorities: vec![authority("1980-01-01T00:00:00Z", &[])],
-        injectors: ["gamut-injector-x", "gamut-injector-y"].map(|pod| (pod.to_owned(), injector())).into(),
+        // Theirs are issued one after the other: one line says both are well, until the first of them isn't.
+        injectors: [("gamut-injector-x", "1970-01-13T00:00:01Z"), ("gamut-injector-y", WELL)]
+            .map(|(pod, not_after)| (pod.to_owned(), injector(not_after)))
+            .into(),
         unasked: Vec::new(),
     };
     insta::assert_snapshot!(of_own(&own));
@@ -435,13 +441,13 @@ fn what_keeps_cas_and_injectors_from_their_work_is_told_with_what_to_do() {
         problems: vec!["no answer; pods without a sidecar aren't looked for meanwhile".to_owned()],
         without_sidecar: vec![old],
         without_sidecar_total: 1,
-        ..injector()
+        ..injector(WELL)
     };
     let ended = OwnCertificate { serial: "1".to_owned(), not_after: "1970-01-12T00:00:00Z".to_owned() };
     let injectors = [
         ("worried", worried),
-        ("ended", InjectorStatus { certificate: Some(ended), ..injector() }),
-        ("new", InjectorStatus { certificate: None, ..injector() }),
+        ("ended", InjectorStatus { certificate: Some(ended), ..injector(WELL) }),
+        ("new", InjectorStatus { certificate: None, ..injector(WELL) }),
     ];
     let own = OwnStatus {
         authorities: vec![

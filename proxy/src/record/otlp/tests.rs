@@ -82,18 +82,23 @@ fn record(status: u16, own: Option<&'static str>) -> Record {
     *records.try_recv().unwrap()
 }
 
-/// The first batch that a receiver gets of these records.
-async fn exported(
-    collector: &str,
-    records: &[Record],
-    mut received: mpsc::UnboundedReceiver<Received>,
-) -> Received {
+/// Sends a collector these records, to the last.
+async fn export(collector: &str, records: &[Record]) {
     let workload =
         Workload { name: "client".to_owned(), namespace: "shop".to_owned(), principal: String::new() };
     let (exporter, exporting) = Exporter::new(collector.parse().unwrap(), &workload);
     assert!(records.iter().all(|record| exporter.export(record)));
     drop(exporter);
     exporting.run().await;
+}
+
+/// The first batch that a receiver gets of these records.
+async fn exported(
+    collector: &str,
+    records: &[Record],
+    mut received: mpsc::UnboundedReceiver<Received>,
+) -> Received {
+    export(collector, records).await;
     received.recv().await.unwrap()
 }
 

@@ -55,12 +55,7 @@ impl Foreign {
     /// What it gets of these records by `grpc` or `http`.
     async fn exported(&mut self, scheme: &str, records: &[Record]) -> Value {
         let collector = format!("{scheme}://127.0.0.1:{}", self.ports[scheme]);
-        let workload =
-            Workload { name: "client".to_owned(), namespace: "shop".to_owned(), principal: String::new() };
-        let (exporter, exporting) = Exporter::new(collector.parse().unwrap(), &workload);
-        assert!(records.iter().all(|record| exporter.export(record)));
-        drop(exporter);
-        exporting.run().await;
+        export(&collector, records).await;
         self.next().await
     }
 }
