@@ -236,7 +236,7 @@ fn unsteady(answers: &[Answer]) -> Vec<String> {
     if steady { Vec::new() } else { vec![format!("{} answers by {apps:?}, expected one app", answers.len())] }
 }
 
-/// Compares counts with shares: five standard deviations are never chance, and no traffic is none at all.
+/// Compares counts with shares: six standard deviations are never chance (once in ten million runs), and no traffic is none at all.
 fn wrong_shares(expected: &BTreeMap<String, u64>, answers: &[Answer]) -> Vec<String> {
     let mut counts: BTreeMap<String, usize> = expected.keys().map(|who| (who.clone(), 0)).collect();
     for answer in answers {
@@ -251,7 +251,7 @@ fn wrong_shares(expected: &BTreeMap<String, u64>, answers: &[Answer]) -> Vec<Str
     let fits = |(who, count): (&String, &usize)| {
         let share = expected.get(who).copied().unwrap_or(0) as f64 / total;
         let deviation = (DRAWS as f64 * share * (1.0 - share)).sqrt();
-        (*count as f64 - DRAWS as f64 * share).abs() <= 5.0 * deviation
+        (*count as f64 - DRAWS as f64 * share).abs() <= 6.0 * deviation
     };
     let all = answers.len() == DRAWS && counts.iter().all(fits);
     if all { Vec::new() } else { vec![format!("{counts:?} of {DRAWS}, expected {expected:?}")] }

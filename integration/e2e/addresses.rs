@@ -39,7 +39,8 @@ fn names_resolve_as_in_a_cluster_and_unknown_ones_are_unknown_at_once() {
     {
         let start = Instant::now();
         assert!(!mesh.exec(from, &["getent", "ahosts", name]).status.success(), "{name} from {from}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{name}: {:?}", start.elapsed());
+        // A resolver asks again after five seconds.
+        assert!(start.elapsed() < Duration::from_secs(4), "{name}: {:?}", start.elapsed());
     }
     let pods = crate::harness::text_of(mesh.exec(CLIENT, &["getent", "ahostsv4", "pods"]));
     assert!(

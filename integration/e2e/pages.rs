@@ -123,8 +123,9 @@ fn of_reader(mesh: &Mesh, printed: &str) -> String {
 fn run(mesh: &Mesh, command: &str) -> String {
     let bin = gamut().parent().unwrap().display().to_string();
     let path = format!("{bin}:{}", std::env::var("PATH").unwrap());
-    let output = Command::new("bash")
-        .args(["-c", &format!("{{ {command}\n}} 2>&1")])
+    // Pages wait, and some of what they wait for may never come.
+    let output = Command::new("timeout")
+        .args(["240", "bash", "-c", &format!("{{ {command}\n}} 2>&1")])
         .current_dir(mesh.directory())
         .env("PATH", path)
         .env("GAMUT_INSTANCE", &mesh.name)

@@ -75,11 +75,11 @@ fn who_waits_in_vain_hears_what_for_and_why() {
     fs::write(directory.path().join("all.yaml"), shop().concat() + &slow).unwrap();
     let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
     let mut up = Command::new(gamut());
-    up.args(["up", "--timeout", "12", "--name", &name, "-f"]).arg(directory.path()).args(["--", "true"]);
+    up.args(["up", "--timeout", "30", "--name", &name, "-f"]).arg(directory.path()).args(["--", "true"]);
     let output = up.stdin(Stdio::null()).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let line =
-        log.lines().find(|line| line.contains("not ready after 12 s")).unwrap_or_else(|| panic!("{log}"));
+        log.lines().find(|line| line.contains("not ready after 30 s")).unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains("Deployment shop/slow") && line.contains("readiness probe"), "{line}");
     assert_eq!(output.status.code(), Some(1));
 }

@@ -260,8 +260,8 @@ fn a_service_address_leads_to_all_of_its_backends() {
                 from.run(|| (0..150).map(|_| reach(vip).unwrap_or_else(|e| panic!("{vip}: {e}"))).collect());
             for port in [8001, 8002, 8003] {
                 let share = reached.iter().filter(|&&p| p == port).count();
-                // 50 expected; below 20 or above 80 once in a hundred million runs.
-                assert!((20..=80).contains(&share), "{vip}: {port} got {share} of 150");
+                // 50 expected; below 15 or above 85 in one of the twelve once in five million runs.
+                assert!((15..=85).contains(&share), "{vip}: {port} got {share} of 150");
             }
         }
     }

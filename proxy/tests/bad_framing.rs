@@ -99,7 +99,7 @@ async fn a_request_coded_for_the_connection_is_refused_and_not_passed_on_half_de
         let answer = read_rest(&mut client).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{coding}: {answer}");
 
-        let mut peer = pod.dial_mesh(mesh::nobody().await, MeshProtocol::H1).await;
+        let mut peer = pod.dial_mesh(mesh::nobody(), MeshProtocol::H1).await;
         say(&mut peer, &coded(coding)).await;
         let answer = read_rest(&mut peer).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{coding}: {answer}");

@@ -56,7 +56,7 @@ async fn requests_of_several_peers_share_the_apps_connections() {
 async fn an_app_that_takes_no_connection_is_reported_as_not_having_seen_the_request() {
     let answer = ask(
         &strict().await,
-        nobody().await,
+        nobody(),
         "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx",
     )
     .await;
@@ -161,12 +161,9 @@ async fn a_switch_that_nobody_asked_for_is_no_tunnel() {
 
 #[tokio::test]
 async fn connect_is_refused() {
-    let answer = ask(
-        &strict().await,
-        nobody().await,
-        "CONNECT web:80 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
-    )
-    .await;
+    let answer =
+        ask(&strict().await, nobody(), "CONNECT web:80 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+            .await;
     assert!(answer.starts_with("HTTP/1.1 405 ") && !answer.contains("not-processed"), "{answer}");
 }
 
@@ -214,7 +211,7 @@ async fn http2_reaches_the_app_as_http2_with_its_trailers() {
 
 #[tokio::test]
 async fn a_grpc_caller_reads_the_sidecars_own_answer_as_a_status() {
-    let upstream = strict().await.upstream(nobody().await);
+    let upstream = strict().await.upstream(nobody());
     let answer = upstream.send(Carrier::MuxH2, grpc_request()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["grpc-status"], "14");

@@ -22,7 +22,7 @@ async fn hears(io: &mut (impl AsyncRead + Unpin), expected: &str) {
 #[tokio::test]
 async fn a_plaintext_http_caller_of_a_strict_port_reads_why_it_is_refused() {
     let pod = Pod::new(MtlsMode::Strict).await;
-    let mut caller = pod.dial(nobody().await).await;
+    let mut caller = pod.dial(nobody()).await;
     say(&mut caller, GET).await;
     let answer = read_rest(&mut caller).await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
@@ -33,7 +33,7 @@ async fn a_plaintext_http_caller_of_a_strict_port_reads_why_it_is_refused() {
 #[tokio::test]
 async fn so_does_an_http2_caller() {
     let pod = Pod::new(MtlsMode::Strict).await;
-    let io = hyper_util::rt::TokioIo::new(pod.dial(nobody().await).await);
+    let io = hyper_util::rt::TokioIo::new(pod.dial(nobody()).await);
     let executor = hyper_util::rt::TokioExecutor::new();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
     tokio::spawn(connection);
@@ -134,7 +134,7 @@ async fn the_callers_own_tls_reaches_an_app_that_spoke_first() {
 #[tokio::test]
 async fn what_a_refusing_app_leaves_is_a_reset_and_no_end() {
     let pod = Pod::new(MtlsMode::Permissive).await;
-    let mut caller = pod.dial(nobody().await).await;
+    let mut caller = pod.dial(nobody()).await;
     say(&mut caller, "*1\r\n$4\r\nPING\r\n").await;
     let error = caller.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -172,7 +172,7 @@ async fn a_meshed_caller_gets_in_whatever_the_mode() {
 #[tokio::test]
 async fn before_the_first_policy_nobody_gets_in() {
     let pod = Pod::with(None).await;
-    let address = nobody().await;
+    let address = nobody();
     assert!(pod.dial_mesh_as(&pod.caller, pod.uid, address, MeshProtocol::Tcp).await.is_err());
     let mut caller = pod.dial(address).await;
     say(&mut caller, GET).await;

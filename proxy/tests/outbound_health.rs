@@ -65,7 +65,7 @@ async fn an_endpoint_that_breaks_its_connections_is_ejected_and_named() {
 #[tokio::test]
 async fn an_endpoint_that_takes_no_connection_is_ejected_without_a_request_lost() {
     let app = App::named("well").await;
-    let endpoints = vec![endpoint("web-0", nobody().await), app.endpoint("web-1")];
+    let endpoints = vec![endpoint("web-0", nobody()), app.endpoint("web-1")];
     let caller = Caller::with_settings(strict(), Vec::new(), &[(WEB, endpoints)]).await;
     assert_eq!(failures(&caller).await, (0, 0));
 }
@@ -94,7 +94,7 @@ async fn bytes_find_out_who_takes_no_connection_too() {
             let _ = stream.write_all(b"welcome").await;
         }
     });
-    let endpoints = vec![endpoint("web-0", nobody().await), endpoint("web-1", address)];
+    let endpoints = vec![endpoint("web-0", nobody()), endpoint("web-1", address)];
     let caller = Caller::with_settings(strict(), Vec::new(), &[(WEB, endpoints)]).await;
     while caller.endpoints(WEB).ejections() == 0 {
         let mut connection = caller.dial().await;

@@ -107,7 +107,7 @@ async fn whoever_is_not_the_endpoint_that_was_meant_gets_nothing() {
 async fn what_the_app_did_not_process_is_taken_elsewhere_and_no_copy_of_it_is_lost() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let app = App::named("web").await;
-    let gone = sidecar(&pod, nobody().await).await;
+    let gone = sidecar(&pod, nobody()).await;
     let here = sidecar(&pod, app.address).await;
     let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];
     let caller = caller_of(&pod, table(Vec::new()), endpoints).await;
@@ -124,7 +124,7 @@ async fn what_the_app_did_not_process_is_taken_elsewhere_and_no_copy_of_it_is_lo
 async fn so_is_a_body_that_is_short_enough_to_be_kept_whether_its_length_is_said_or_not() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let app = App::start(|request: Request<Body>| async move { Response::new(request.into_body()) }).await;
-    let gone = sidecar(&pod, nobody().await).await;
+    let gone = sidecar(&pod, nobody()).await;
     let here = sidecar(&pod, app.address).await;
     let endpoints = vec![meshed(gone, "web", pod.uid), meshed(here, "web", pod.uid)];
     let caller = caller_of(&pod, table(Vec::new()), endpoints).await;
@@ -253,7 +253,7 @@ async fn an_end_that_nobody_said_is_no_end_on_the_other_side_of_two_sidecars() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let (listener, address) = listen().await;
     let entrance = sidecar(&pod, address).await;
-    let refusing = sidecar(&pod, nobody().await).await;
+    let refusing = sidecar(&pod, nobody()).await;
     let opaque = || RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
     let reset =
         |read: std::io::Result<usize>| read.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset;
@@ -278,7 +278,7 @@ async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where
     for _ in 0..10 {
         let mut endpoints = vec![endpoint("web-0", address)];
         for refusing in ["web-1", "web-2", "web-3"] {
-            endpoints.push(endpoint(refusing, nobody().await));
+            endpoints.push(endpoint(refusing, nobody()));
         }
         let caller = Caller::with(opaque(), &[(WEB, endpoints)]).await;
         let mut client = caller.dial().await;
@@ -287,7 +287,7 @@ async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where
         client.shutdown().await.unwrap();
         assert_eq!(read_rest(&mut app).await, "hello");
     }
-    let caller = Caller::with(opaque(), &[(WEB, vec![endpoint("web-0", nobody().await)])]).await;
+    let caller = Caller::with(opaque(), &[(WEB, vec![endpoint("web-0", nobody())])]).await;
     let mut client = caller.dial().await;
     let error = client.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -297,7 +297,7 @@ async fn bytes_go_to_another_endpoint_where_one_refuses_them_and_are_reset_where
 async fn bytes_go_to_another_endpoint_where_an_app_takes_none_of_its_sidecar() {
     let pod = Pod::new(MtlsMode::Strict).await;
     let (listener, address) = listen().await;
-    let gone = sidecar(&pod, nobody().await).await;
+    let gone = sidecar(&pod, nobody()).await;
     let here = sidecar(&pod, address).await;
     let opaque = RouteTable { protocol: AppProtocol::Opaque, ..table(Vec::new()) };
     for _ in 0..10 {

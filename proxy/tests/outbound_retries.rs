@@ -47,7 +47,7 @@ async fn recovering(failures: usize) -> App {
 async fn a_refused_connection_goes_elsewhere_with_its_body_and_nobody_notices() {
     let app = recovering(0).await;
     for _ in 0..20 {
-        let endpoints = vec![endpoint("web-0", nobody().await), app.endpoint("web-1")];
+        let endpoints = vec![endpoint("web-0", nobody()), app.endpoint("web-1")];
         let caller = Caller::new(Vec::new(), &[(WEB, endpoints)]).await;
         let (response, body) = read(caller.send(post("/", Body::from("order".to_owned()))).await).await;
         assert_eq!((response.status().as_u16(), body.as_str()), (200, "order"));
@@ -114,7 +114,7 @@ async fn the_last_answer_is_the_backends_own() {
 async fn zero_attempts_are_none_at_all() {
     let caller = Caller::new(
         vec![retrying(0)],
-        &[(WEB, vec![endpoint("web-0", nobody().await), endpoint("web-1", nobody().await)])],
+        &[(WEB, vec![endpoint("web-0", nobody()), endpoint("web-1", nobody())])],
     )
     .await;
     let (response, _) = caller.get("/").await;
@@ -257,7 +257,7 @@ async fn what_an_endpoint_did_nothing_about_moves_on_without_a_budget() {
     let app = recovering(0).await;
     let mut gone = Vec::new();
     for pod in ["web-0", "web-1", "web-2"] {
-        gone.push(endpoint(pod, nobody().await));
+        gone.push(endpoint(pod, nobody()));
     }
     gone.push(app.endpoint("web-3"));
     let caller = Caller::new(Vec::new(), &[(WEB, gone.clone())]).await;

@@ -198,7 +198,7 @@ async fn no_rule_is_404_and_no_connection_is_503() {
         when: Match { path: PathMatch::Exact("/here".to_owned()), ..Match::default() },
         rule: 0,
     }];
-    let caller = Caller::with(table, &[(WEB, vec![caller::endpoint("web-0", nobody().await)])]).await;
+    let caller = Caller::with(table, &[(WEB, vec![caller::endpoint("web-0", nobody())])]).await;
     let (response, body) = caller.get("/there").await;
     assert_eq!((response.status().as_u16(), reason(&response)), (404, Some("no-route")));
     assert_eq!(body, "gamut: no-route: no rule for shop/web:80 matches the request\n");

@@ -186,7 +186,7 @@ async fn a_user_whose_pod_refuses_connections_is_moved_and_told_so() {
     let caller = versions.caller(weighted(0, 100, cookie())).await;
     let mut user = Jar::default();
     let (pod, _) = user.call(&caller).await;
-    let nobody = mesh::nobody().await;
+    let nobody = mesh::nobody();
     let mut endpoints = versions.v2();
     for endpoint in &mut endpoints {
         if endpoint.pod.as_ref().unwrap().name == pod {

@@ -175,7 +175,7 @@ async fn an_https_probe_takes_any_certificate() {
 async fn a_tcp_probe_wants_a_connection_and_no_more() {
     let (_listener, address) = listen().await;
     assert_eq!(Port::new(json!({"tcpSocket": {"port": address.port()}})).await.probe().await.0, 200);
-    let (status, why) = Port::new(json!({"tcpSocket": {"port": nobody().await.port()}})).await.probe().await;
+    let (status, why) = Port::new(json!({"tcpSocket": {"port": nobody().port()}})).await.probe().await;
     assert!(status == 503 && why.contains("refused"), "{status} {why}");
 }
 

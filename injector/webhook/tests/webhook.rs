@@ -160,7 +160,7 @@ async fn hostile_requests_get_one_line_and_the_next_review_its_answer() {
 
 #[tokio::test]
 async fn a_new_certificate_serves_new_connections_and_fails_no_request_of_an_old_one() {
-    let town = Town::new(Duration::from_secs(3)).await;
+    let town = Town::new(Duration::from_secs(8)).await;
     town.api_server.put(NAMESPACES, shop("enabled"));
     let mut old = town.connect().await;
     let first = town.status().await.certificate.unwrap().serial;

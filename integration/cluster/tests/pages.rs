@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         let script = format!("PATH={bin}:$PATH\n{{ {command}\n}} 2>&1");
         // Pages wait in loops.
         let mut terminal = self.cluster.inside("timeout");
-        terminal.args(["90", "env", "-C"]).arg(self.directory.path());
+        terminal.args(["240", "env", "-C"]).arg(self.directory.path());
         terminal.args(["-u", "GAMUT_INSTANCE", "bash", "-c", &script]);
         let output = terminal.stdin(Stdio::null()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()

@@ -30,7 +30,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -231,9 +231,13 @@ pub(crate) async fn sidecar(pod: &Pod, app: SocketAddr) -> SocketAddr {
     address
 }
 
-/// An address of the pod that no app listens on.
-pub(crate) async fn nobody() -> SocketAddr {
-    listen().await.1
+/// An address of the pod that no app listens on, and none will: its port stays taken until the tests end.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    Box::leak(Box::new(socket));
+    address
 }
 
 /// How long anything may take before a test fails instead of hanging.
