@@ -5,7 +5,7 @@ Every pair runs as two pods of one `gamut up` (pairs.py); between them TLS 1.3 w
 works.py. Rounds go A B C D A B C D after one that warms up, figures are medians with their spread. A run with an error in it
 doesn't count, and says so.
 
-The access log is off; what it costs would be one more entry of works.VARIANTS.
+The access log is off but in the last of works.VARIANTS, which has pods of its own.
 
 Writes results.json, whose schema is in docs/benchmarks.md. Call it through `run`, which installs what it needs.
 """
@@ -111,16 +111,17 @@ class Bench:
         self.arguments = arguments
         self.scratch = arguments.inside
         self.tools = {"gamut-load": arguments.load}
-        self.sides = {name: kernel.proxy_pids(name) for name in arguments.proxies}
+        pairs_up = [*arguments.proxies, works.LOGGED] if "gamut" in arguments.proxies else arguments.proxies
+        self.sides = {name: kernel.proxy_pids(name) for name in pairs_up}
         for name, sides in self.sides.items():
             if not all(sides.values()):
                 sys.exit(f"bench: the two proxies of {name} aren't running (found {sides})")
 
     def memory(self) -> dict:
         """Before any load: resident memory, and what an idle kept-alive connection adds to it."""
-        idle = {name: self.rss(name) for name in self.sides}
+        idle = {name: self.rss(name) for name in self.arguments.proxies}
         per_connection = {}
-        for name in self.sides:
+        for name in self.arguments.proxies:
             hold = works.load("hold", "--connections", "{connections}")
             for connections in (50,) if self.arguments.quick else (50, IDLE_CONNECTIONS):  # the first few pay for what is made once
                 held = works.Work(hold.generator, tuple(a.replace("{connections}", str(connections)) for a in hold.arguments))
@@ -160,7 +161,7 @@ class Bench:
         candidates = {}
         for variant in list(works.VARIANTS)[-2 if self.arguments.quick else 0:]:
             url = tuple(a.replace("{url}", f"http://v-{variant}/") for a in work.arguments)
-            candidates[variant] = ("gamut", works.Work(work.generator, url))
+            candidates[variant] = (works.LOGGED if variant == works.LOG else "gamut", works.Work(work.generator, url))
         if "haproxy" in self.sides:
             direct = tuple(a.replace("{url}", f"http://backend:{works.HTTP}/") for a in work.arguments)
             candidates["no_proxy"] = ("haproxy", works.Work(work.generator, direct))

@@ -23,8 +23,8 @@ def proxy_pids(name: str) -> dict[str, list[int]]:
             environment = dict(word.partition(b"=")[::2] for word in (process / "environ").read_bytes().split(b"\0"))
         except OSError:
             continue  # it ended, or is a kernel thread
-        if name == "gamut":
-            if environment.get(b"GAMUT_POD_NAMESPACE") == b"bench-gamut":
+        if name.startswith("gamut"):
+            if environment.get(b"GAMUT_POD_NAMESPACE") == f"bench-{name}".encode():
                 found["out" if environment.get(b"GAMUT_POD_NAME", b"").startswith(b"client") else "in"].append(pid)
         elif environment.get(b"BENCH_PROXY") == name.encode() or (name == "nginx" and b"nginx: master process nginx -c /run/proxy/" in command):
             found["out" if b"/run/proxy/out." in command else "in"].append(pid)

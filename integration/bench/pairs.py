@@ -22,6 +22,8 @@ PROXIES = {
 # Destinations that nobody has used before, in another namespace than the client's.
 NEW_DESTINATIONS = 20
 TABLE = 20
+# What a route can have, in the order in which it is added.
+ALL = ("table", "split", "filters", "session")
 
 
 def write(
@@ -29,12 +31,14 @@ def write(
 ) -> None:
     """Writes the manifests of all pairs."""
     certificates = make_certificates(directory.parent / "tls")
-    for name in proxies:
+    for name in [*proxies, works.LOGGED] if "gamut" in proxies else proxies:
         app = (MANIFESTS / "app.conf.yaml.in").read_text()
         app = app.replace("@NAMESPACE@", f"bench-{name}").replace("@FILES@", str(files))
         (directory / f"{name}-app.yaml").write_text(app)
         if name == "gamut":
-            objects = gamut_pair(gamut, sidecar)
+            objects = sidecars_of(gamut_pair(gamut), sidecar)
+        elif name == works.LOGGED:
+            objects = sidecars_of(logged_pair(gamut), sidecar)
         else:
             objects = other_pair(name, gamut, envoy, certificates)
         (directory / f"{name}.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
@@ -43,7 +47,14 @@ def write(
 # --- Gamut ------------------------------------------------------------------------------------------------------------
 
 
-def gamut_pair(gamut: str, sidecar: str | None) -> list[dict]:
+def sidecars_of(objects: list[dict], sidecar: str | None) -> list[dict]:
+    """The same, with a program of this machine in place of the sidecars' image."""
+    for pod in (o["spec"]["template"] for o in objects if sidecar and o["kind"] == "Deployment"):
+        pod["metadata"].setdefault("annotations", {})["gamut.mesh/image"] = sidecar
+    return objects
+
+
+def gamut_pair(gamut: str) -> list[dict]:
     namespace = "bench-gamut"
     ports = [
         port("http", 80, works.HTTP, "http"),
@@ -57,14 +68,14 @@ def gamut_pair(gamut: str, sidecar: str | None) -> list[dict]:
         meshed_namespace(namespace),
         service(namespace, "backend", {"app": "backend"}, ports),
         service(namespace, "canary", {"app": "backend"}, ports),
-        *(route(namespace, f"backend-{number}", "backend", number, ("table", "split", "filters", "session")) for number in (80, 84, 90)),
+        *(route(namespace, f"backend-{number}", "backend", number, ALL) for number in (80, 84, 90)),
         grpc_route(namespace),
         deployment(namespace, "backend", app_containers(gamut), app_volumes()),
         deployment(namespace, "client", [{"name": "idle", "image": "idle", "command": ["sleep", "infinity"]}], []),
     ]
     # One Service for each feature more, on the same pods.
     features: tuple[str, ...] = ()
-    for variant in works.VARIANTS:
+    for variant in ("bare", *ALL):
         features += (variant,)
         objects.append(service(namespace, f"v-{variant}", {"app": "backend"}, ports[:1]))
         if variant != "bare":
@@ -73,10 +84,22 @@ def gamut_pair(gamut: str, sidecar: str | None) -> list[dict]:
     objects += [meshed_namespace(far), deployment(far, "far", [{"name": "app", "image": "gamut.mesh/echo"}], [])]
     for number in range(NEW_DESTINATIONS):
         objects.append(service(far, f"far-{number}", {"app": "far"}, [port("http", 80, 8080, "http")]))
-    for pod in (o["spec"]["template"] for o in objects if sidecar and o["kind"] == "Deployment"):
-        # A program of this machine in place of an image.
-        pod["metadata"]["annotations"] = {"gamut.mesh/image": sidecar}
     return objects
+
+
+def logged_pair(gamut: str) -> list[dict]:
+    """A pair with all features, whose sidecars log each request."""
+    namespace = f"bench-{works.LOGGED}"
+    ports = [port("http", 80, works.HTTP, "http")]
+    pods = [
+        deployment(namespace, "backend", app_containers(gamut), app_volumes()),
+        deployment(namespace, "client", [{"name": "idle", "image": "idle", "command": ["sleep", "infinity"]}], []),
+    ]
+    for pod in pods:
+        pod["spec"]["template"]["metadata"]["annotations"] = {"gamut.mesh/access-log": "all"}
+    name = f"v-{works.LOG}"
+    services = [service(namespace, of, {"app": "backend"}, ports) for of in ("backend", "canary", name)]
+    return [meshed_namespace(namespace), *services, route(namespace, name, name, 80, ALL), *pods]
 
 
 def meshed_namespace(name: str) -> dict:

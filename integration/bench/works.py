@@ -38,6 +38,8 @@ def load(command: str, *arguments: str, **more) -> Work:
     return Work("gamut-load", (command, "--seconds", "{seconds}", *arguments, "{url}"), **more)
 
 
+# The feature that is a pod's and no route's: it has a pair of its own.
+LOG, LOGGED = "log", "gamut-logged"
 NO_H2_UPSTREAM = {"nginx": "nginx 1.22 speaks HTTP/2 to backends for gRPC only"}
 
 WORKS = {
@@ -61,13 +63,14 @@ WORKS = {
     "mtls_resumed": load("tcp-connect", "--connections", "8", port=83),
 }
 
-# What each feature costs: the first work again, on pods of Gamut that have more and more of them (see pairs.py).
+# What each feature costs: the first work again, on Services of Gamut that have more and more of them (see pairs.py).
 VARIANTS = {
     "bare": "redirect, mTLS, metrics; no route",
     "table": "a table of twenty rules, of which the last matches",
     "split": "a split 90:10",
     "filters": "a header set on each request",
     "session": "a session cookie, sealed on each answer",
+    LOG: "a line of access log for each request, at both ends",
 }
 
 WRK = """
