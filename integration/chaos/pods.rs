@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use gamut_local::control::PodReport;
 
 use crate::{
-    harness::{Mesh, PATIENCE},
+    harness::{App, Mesh, PATIENCE},
     scenario::{EVERYBODY, Oracle, RETRIED, STREAMS, Scenario, in_node, shop, web},
     trust::call_anew,
 };
@@ -148,16 +148,57 @@ fn a_sandbox_killed_costs_no_request_and_its_pod_is_made_anew() {
 
 /// Drops what comes to a pod from the client's, or this of it, as nftables has it.
 fn cut(mesh: &Mesh, pod: &str, what: &str) {
-    let addresses = &mesh.pods("client")[0].ips;
-    let rules: String = addresses
-        .iter()
-        .map(|ip| {
-            let family = if ip.contains(':') { "ip6" } else { "ip" };
-            format!("add rule inet chaos in {family} saddr {ip} {what} drop\n")
-        })
-        .collect();
-    let table = "add table inet chaos\nadd chain inet chaos in { type filter hook input priority -300; }\n";
-    nft(mesh, pod, &format!("{table}{rules}"));
+    drop_packets(mesh, pod, &[("in", "saddr", what)]);
+}
+
+/// Drops whatever goes either way between a pod and the client's: nothing that is under way ends.
+fn unplug(mesh: &Mesh, pod: &str) {
+    drop_packets(mesh, pod, &[("in", "saddr", ""), ("out", "daddr", "")]);
+}
+
+fn drop_packets(mesh: &Mesh, pod: &str, rules: &[(&str, &str, &str)]) {
+    let mut commands = "add table inet chaos
+        add chain inet chaos in { type filter hook input priority -300; }
+        add chain inet chaos out { type filter hook output priority -300; }\n"
+        .to_owned();
+    for ip in &mesh.pods("client")[0].ips {
+        let family = if ip.contains(':') { "ip6" } else { "ip" };
+        for (chain, client, what) in rules {
+            commands += &format!("add rule inet chaos {chain} {family} {client} {ip} {what} drop\n");
+        }
+    }
+    nft(mesh, pod, &commands);
+}
+
+/// One of two backends has no network any more, from one moment to the next. Nobody is told: the node, which asks whether it is ready,
+/// still reaches it.
+fn unplugged(name: &'static str, backends: App, clients: &[&str]) {
+    // Longer than the ten seconds after which it counts as gone, and one more attempt to reach it.
+    let clients = [clients, &["--timeout=30s"]].concat();
+    let mut run = Scenario::begin(name, &shop(backends, RETRIED), &[], &clients);
+    let victim = run.mesh.pods("web").remove(0).name;
+    unplug(&run.mesh, &victim);
+    run.mix.go_on(Duration::from_secs(15));
+    nft(&run.mesh, &victim, "delete table inet chaos");
+    run.repeat(|run| run.mix.answered(100));
+    run.end(&Oracle {
+        says: "GETs on the way are tried elsewhere within ten seconds, without a limit of their own and without anybody's word, and none fails; \
+               POSTs on the way fail",
+        may_fail: &["post"],
+        fails_closed: None,
+        may_break: &[],
+        longest_gap: Duration::from_secs(18),
+    });
+}
+
+#[test]
+fn requests_to_a_sidecar_whose_network_is_gone_are_taken_elsewhere_in_ten_seconds() {
+    unplugged("one of two backends unplugged", web(2), &["h1=1", "h2=1", "post=1"]);
+}
+
+#[test]
+fn requests_to_an_app_without_a_sidecar_whose_network_is_gone_are_taken_elsewhere_in_ten_seconds() {
+    unplugged("one of two backends without sidecars unplugged", web(2).unmeshed(), &["h1=1", "post=1"]);
 }
 
 /// As pods that are deleted by force while nobody can tell: their processes are killed, and nobody answers at their addresses

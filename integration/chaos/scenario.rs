@@ -228,8 +228,12 @@ impl Scenario {
 }
 
 impl Mix {
+    /// Starts clients, by kinds and numbers; what begins with `--` is another argument of theirs.
     pub(crate) fn start(mesh: &Mesh, clients: &[&str]) -> Self {
-        let clients: Vec<String> = clients.iter().map(|clients| format!("--clients={clients}")).collect();
+        let argument = |said: &&str| {
+            if said.starts_with("--") { (*said).to_owned() } else { format!("--clients={said}") }
+        };
+        let clients: Vec<String> = clients.iter().map(argument).collect();
         let mut command = vec![GAMUT_IN_PODS, "echo", "mix", "web"];
         command.extend(clients.iter().map(String::as_str));
         let mut child = mesh.exec_command("shop/deploy/client", &command);

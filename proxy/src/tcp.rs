@@ -248,11 +248,37 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStre
 /// take, before it counts as vanished. The kernel alone would try for a quarter of an hour. Not much less, for who
 /// reads slowly because its app does is no different, seen from here (RFC 5482).
 pub const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// The same for who is only sent what its kernel takes at once, whatever its app does: short requests, one at a time.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What connections between pods have besides: [`USER_TIMEOUT`]. Inside of a pod nobody vanishes without the
 /// kernel's telling.
 pub fn expect_progress(stream: &TcpStream) {
-    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT)) {
+    traced(SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT)));
+}
+
+/// The same where short requests are answered one at a time: the other kernel is asked after five seconds of silence, every second, and
+/// has [`ANSWER_TIMEOUT`] in all. How long its app takes is its own affair.
+pub fn expect_answers(stream: &TcpStream) {
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1));
+    let socket = SockRef::from(stream);
+    traced(
+        socket.set_tcp_keepalive(&keepalive).and_then(|()| socket.set_tcp_user_timeout(Some(ANSWER_TIMEOUT))),
+    );
+}
+
+/// From here on more is sent than the other kernel may take at once, so that the app behind it may pause: [`USER_TIMEOUT`] in place of
+/// [`ANSWER_TIMEOUT`].
+pub fn allow_pauses(stream: &TcpStream) {
+    if SockRef::from(stream).tcp_user_timeout().is_ok_and(|limit| limit == Some(ANSWER_TIMEOUT)) {
+        expect_progress(stream);
+    }
+}
+
+/// The peer is gone already if that fails; whoever reads or writes next finds out.
+fn traced(set: io::Result<()>) {
+    if let Err(error) = set {
         tracing::trace!(%error, "socket options");
     }
 }
@@ -266,10 +292,7 @@ pub fn settle(socket: &impl AsFd) {
         .with_interval(Duration::from_secs(20))
         .with_retries(3);
     let socket = SockRef::from(socket);
-    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
-        // The peer is gone already; whoever reads or writes next finds out.
-        tracing::trace!(%error, "socket options");
-    }
+    traced(socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)));
 }
 
 /// An address without the mapping of IPv4 into IPv6 that dual-stack sockets show.

@@ -83,6 +83,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         Box::new(Self { wire: Wire::new(io), used: false, keeps_alive: true, decoder: Decoder::End })
     }
 
+    /// The byte stream below, for its socket's sake.
+    pub fn stream(&self) -> &IO {
+        &self.wire.io
+    }
+
     /// Whether the last answer is over, and another request may follow.
     fn is_idle(&self) -> bool {
         self.keeps_alive

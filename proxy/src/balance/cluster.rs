@@ -170,6 +170,7 @@ impl Cluster {
         if eligible.is_empty() {
             eligible = terminating;
         }
+        doubt(&earlier, &eligible);
         let left = left_out(set, self.unselected.load().iter().chain(&earlier.well));
         self.unselected.store(Arc::new(left));
         drop(earlier);
@@ -310,6 +311,13 @@ impl Cluster {
             });
         }
     }
+}
+
+/// Has those asked whether they are still there that take no new traffic any more: they may have vanished with what is in flight there.
+fn doubt(earlier: &Snapshot, eligible: &[Arc<Endpoint>]) {
+    let stays: HashSet<*const Endpoint> = eligible.iter().map(Arc::as_ptr).collect();
+    let others = earlier.all.values().filter(|endpoint| !stays.contains(&Arc::as_ptr(endpoint)));
+    others.for_each(|endpoint| endpoint.pool.doubt());
 }
 
 /// The endpoints that a new set leaves out although nothing was wrong with them: their pods live, and a selector

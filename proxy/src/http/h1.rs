@@ -36,6 +36,9 @@ pub struct Driven {
     home: Weak<Pool>,
 }
 
+/// The body of a request that any kernel takes at once, whether or not its app reads.
+const SHORT_BYTES: u64 = 16 * 1024;
+
 /// Sends a request (origin-form URI, `Host` header) and waits for the answer's head. The connection goes back to `home`
 /// at the end of the answer's body, if it can be used again. Dropping this future closes the connection.
 pub(super) async fn send(
@@ -43,10 +46,15 @@ pub(super) async fn send(
     request: Request<Body>,
     home: &Arc<Pool>,
 ) -> Result<Response<Body>, Failed<Body>> {
+    if http_body::Body::size_hint(request.body()).exact().is_none_or(|length| length > SHORT_BYTES) {
+        connection.stream().allow_pauses();
+    }
     let (head, mut answer) = connection.send(request).await?.into_parts();
     let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let upgraded = answer.into_upgraded();
-        upgraded.map_or(Body::Empty, |(io, read)| Body::Upgraded(Box::new(Upgraded::new(io, read))))
+        answer.into_upgraded().map_or(Body::Empty, |(io, read)| {
+            io.allow_pauses();
+            Body::Upgraded(Box::new(Upgraded::new(io, read)))
+        })
     } else if let Some(body) = answer.whole() {
         give_back(&mut answer, home);
         Body::from(body)
@@ -88,10 +96,17 @@ impl Driven {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncWriteExt, duplex};
+    use socket2::SockRef;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt, duplex},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
-    use crate::http::{PoolLimits, testing::read_head};
+    use crate::{
+        http::{PoolLimits, testing::read_head},
+        tcp::{ANSWER_TIMEOUT, USER_TIMEOUT, expect_answers},
+    };
 
     fn connection() -> (Box<H1>, tokio::io::DuplexStream) {
         let (near, far) = duplex(64 * 1024);
@@ -121,5 +136,44 @@ mod tests {
         let failed = sent.expect("an answer or an error, not silence").err().unwrap();
         let Failed::Unsent { request, .. } = failed else { panic!("{failed}") };
         assert_eq!(request.uri(), "/");
+    }
+
+    /// Sends a request to a server that answers so, and says what the connection's limit is then.
+    async fn limit_after(request: Request<Body>, answer: &str) -> Option<std::time::Duration> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        expect_answers(&stream);
+        let socket = SockRef::from(&stream).try_clone().unwrap();
+        let answering = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            server.read_u8().await.unwrap();
+            server.write_all(answer.as_bytes()).await.unwrap();
+            server
+        };
+        let pool = Pool::new(PoolLimits::APP);
+        let (answered, _server) = tokio::join!(send(H1::new(Io::Tcp(stream)), request, &pool), answering);
+        assert!(answered.is_ok());
+        socket.tcp_user_timeout().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_app_that_may_pause_in_the_middle_of_a_body_or_behind_an_upgrade_has_more_time() {
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        let post =
+            |length| Request::post("/").header("host", "web").body(Body::from("a".repeat(length))).unwrap();
+        let upgrade =
+            Request::get("/").header("host", "web").header("connection", "upgrade").header("upgrade", "echo");
+        for (request, answer, limit) in [
+            (request(), ok, ANSWER_TIMEOUT),
+            (post(SHORT_BYTES as usize), ok, ANSWER_TIMEOUT),
+            (post(SHORT_BYTES as usize + 1), ok, USER_TIMEOUT),
+            (
+                upgrade.body(Body::Empty).unwrap(),
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n",
+                USER_TIMEOUT,
+            ),
+        ] {
+            assert_eq!(limit_after(request, answer).await, Some(limit), "{answer}");
+        }
     }
 }

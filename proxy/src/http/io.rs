@@ -18,7 +18,10 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::HttpError;
-use crate::{ahead::ReadAhead, tcp::BreakOff};
+use crate::{
+    ahead::ReadAhead,
+    tcp::{self, BreakOff},
+};
 
 /// A connection to an upstream.
 pub enum Io {
@@ -101,6 +104,17 @@ impl DialError {
             number,
             Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EADDRNOTAVAIL)
         )
+    }
+}
+
+impl Io {
+    /// See [`tcp::allow_pauses`]. In memory nobody vanishes.
+    pub(super) fn allow_pauses(&self) {
+        match self {
+            Self::Tcp(tcp) => tcp::allow_pauses(tcp),
+            Self::Tls(tls) => tcp::allow_pauses(tls.get_ref().0.get_ref()),
+            Self::Local(_) => {}
+        }
     }
 }
 

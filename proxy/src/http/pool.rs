@@ -196,6 +196,14 @@ impl Pool {
         self.lock().idle.clear();
     }
 
+    /// Somebody says that the upstream is gone, or going: where answers are awaited of a sidecar, it is asked at once whether it is
+    /// still there. One that drains says so, and is waited for.
+    pub fn doubt(&self) {
+        let connections = self.lock();
+        connections.mux_h1.doubt();
+        connections.mux_h2.doubt();
+    }
+
     /// Takes a connection whose last answer has ended.
     pub(super) fn put(self: &Arc<Self>, connection: Box<H1>) {
         let mut connections = self.lock();

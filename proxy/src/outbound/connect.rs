@@ -72,7 +72,7 @@ impl Connector {
         let connecting = async {
             let mut io = match &endpoint.said.transport {
                 _ if is_own => self.dial_own_pod(protocol, address),
-                Transport::Plaintext => return connect(address).await.map(Io::Tcp),
+                Transport::Plaintext => return connect(address, protocol).await.map(Io::Tcp),
                 Transport::Mesh(id) => {
                     let pod = endpoint.pod_uid().ok_or(DialError::NoPod { address })?;
                     self.dial_sidecar(address, id, pod, protocol).await?
@@ -107,7 +107,7 @@ impl Connector {
             .identity
             .client_config(&[protocol.alpn()])
             .map_err(|error| DialError::NoCertificate(error.to_string()))?;
-        let stream = connect(address).await?;
+        let stream = connect(address, protocol).await?;
         let handshake = |error| DialError::Handshake { address, error: Arc::new(error) };
         let stream = ReadAhead::dialled(stream);
         let tls = TlsConnector::from(config).connect(server_name(pod), stream).await.map_err(handshake)?;
@@ -129,11 +129,16 @@ impl Connector {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
+/// Connects in TCP. A peer that vanishes is found out by questions where requests share the connection
+/// ([`crate::http::mux`]), else by the kernel.
+async fn connect(address: SocketAddr, protocol: MeshProtocol) -> Result<TcpStream, DialError> {
     let stream = tcp::connect(address, TCP_TIMEOUT)
         .await
         .map_err(|error| DialError::Connect { address, error: Arc::new(error) })?;
-    tcp::expect_progress(&stream);
+    match protocol {
+        MeshProtocol::H1 => tcp::expect_answers(&stream),
+        MeshProtocol::MuxH1 | MeshProtocol::MuxH2 | MeshProtocol::Tcp => tcp::expect_progress(&stream),
+    }
     Ok(stream)
 }
 
@@ -152,10 +157,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_endpoint_that_vanishes_is_found_out() {
+    async fn an_endpoint_that_vanishes_is_found_out_and_soon_where_short_requests_are_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = connect(listener.local_addr().unwrap()).await.unwrap();
-        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(tcp::USER_TIMEOUT));
-        assert!(SockRef::from(&stream).keepalive().unwrap());
+        for protocol in MeshProtocol::ALL {
+            let stream = connect(listener.local_addr().unwrap(), protocol).await.unwrap();
+            let socket = SockRef::from(&stream);
+            assert!(socket.keepalive().unwrap());
+            let limits = (socket.tcp_user_timeout().unwrap(), socket.tcp_keepalive_time().unwrap().as_secs());
+            let expected = match protocol {
+                MeshProtocol::H1 => (Some(tcp::ANSWER_TIMEOUT), 5),
+                _ => (Some(tcp::USER_TIMEOUT), 60),
+            };
+            assert_eq!(limits, expected, "{protocol:?}");
+        }
     }
 }

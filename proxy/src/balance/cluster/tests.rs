@@ -1,8 +1,15 @@
 //! What a cluster makes of endpoint sets, and whom it picks, in paused time.
 
 use gamut_controller_api::{self as api, Pod, RetryBudget, Transport};
+use http::{Request, Response};
+use tokio::{
+    io::{AsyncReadExt as _, DuplexStream, duplex},
+    task::JoinHandle,
+    time::sleep,
+};
 
 use super::*;
+use crate::http::{Body, Carrier, Io, SendError, mux::server};
 
 pub(super) fn client() -> IpAddr {
     IpAddr::from([10, 0, 0, 1])
@@ -286,6 +293,57 @@ fn not_every_pod_that_ever_was_is_kept() {
     cluster.update(&set((0..2000).map(numbered).collect()));
     cluster.update(&set(Vec::new()));
     assert_eq!(cluster.unselected(), MOST_UNSELECTED);
+}
+
+/// A request to a pod's sidecar, and that one's end of the connection.
+fn ask(cluster: &Cluster, pod: u8) -> (JoinHandle<Result<Response<Body>, SendError>>, DuplexStream) {
+    let picked = cluster.by_pod(uid(pod)).unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let near = Mutex::new(Some(near));
+    let dial =
+        move || std::future::ready(Ok(Io::Local(near.lock().unwrap().take().expect("one connection"))));
+    let request = Request::get("/").header("host", "web").body(Body::Empty).unwrap();
+    let asking = async move { picked.endpoint().pool.send(Carrier::MuxH1, request, dial).await };
+    (tokio::spawn(asking), far)
+}
+
+/// The ways in which a set says that a pod takes no new traffic any more.
+fn gone(pod: u8) -> [Option<api::Endpoint>; 3] {
+    let unready = api::Endpoint { ready: false, serving: false, ..meshed(pod) };
+    let terminating = api::Endpoint { ready: false, terminating: true, ..meshed(pod) };
+    [None, Some(unready), Some(terminating)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_is_asked_at_once_whether_it_is_still_there_and_given_up_if_not() {
+    for said in gone(1) {
+        let cluster = cluster(vec![meshed(1), meshed(2)]);
+        let [(asked, mut vanished), (other, mut stays)] = [1, 2].map(|pod| ask(&cluster, pod));
+        for sidecar in [&mut vanished, &mut stays] {
+            sidecar.read_u8().await.unwrap();
+        }
+        let begin = Instant::now();
+        cluster.update(&set(said.into_iter().chain([meshed(2)]).collect()));
+        assert!(asked.await.unwrap().is_err());
+        assert!(begin.elapsed() < Duration::from_millis(5100), "{:?}", begin.elapsed());
+        assert!(!other.is_finished(), "nobody said anything of it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_and_answers_to_the_end_is_waited_for() {
+    for said in gone(1) {
+        let cluster = cluster(vec![meshed(1), meshed(2)]);
+        let (asked, far) = ask(&cluster, 1);
+        let answer = |_| async {
+            sleep(Duration::from_secs(3600)).await;
+            Response::new(Body::Empty)
+        };
+        tokio::spawn(server::serve(far, true, answer, std::future::pending()));
+        tokio::task::yield_now().await;
+        cluster.update(&set(said.into_iter().chain([meshed(2)]).collect()));
+        assert_eq!(asked.await.unwrap().unwrap().status(), 200);
+    }
 }
 
 /// Two retries an hour.

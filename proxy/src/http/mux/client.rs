@@ -3,6 +3,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,17 +20,18 @@ use super::{
     frame::{Header, Kind},
     head,
     mover::Mover,
-    state::{End, Reader, Shared, Writer},
+    state::{End, Reader, Shared, State, Writer},
 };
 use crate::http::{
     Body, Io, carry,
     sending::{Sending, Unanswered, Upload, send_on},
 };
 
-/// How often a sidecar is asked whether it is still there while answers of its are awaited.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How long it may take to say so.
-const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// How often is looked whether a sidecar of which answers are awaited has said anything. If not, it is asked whether it is still there.
+const LISTENING: Duration = Duration::from_millis(2500);
+/// How long it may take to say anything then. All in all, one that vanishes is found out within ten seconds: while there is still time
+/// for another endpoint ([`crate::outbound`]'s patience), and after more of them than a lost packet is sent again in.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// With so much to be written, a connection takes no further requests: its server doesn't keep up. This end always reads, for
 /// one of both has to, and so it is here that what it says must have a limit.
 const MOST_UNSENT_BYTES: usize = 1024 * 1024;
@@ -50,15 +52,9 @@ pub(in crate::http) struct Exchange {
 
 impl Mux {
     pub(in crate::http) fn new(io: Io) -> Self {
-        let is_asked = matches!(io, Io::Tls(_));
-        Self::start(io, is_asked)
-    }
-
-    /// `is_asked`: from time to time, whether it is still there.
-    fn start(io: Io, is_asked: bool) -> Self {
         let shared = Shared::new(End::Client);
         let mover = Mover::new(io, Arc::clone(&shared));
-        tokio::spawn(drive(mover, Arc::clone(&shared), is_asked.then(Pulse::new)));
+        tokio::spawn(drive(mover, Arc::clone(&shared)));
         Self(shared)
     }
 
@@ -75,6 +71,13 @@ impl Mux {
 
     pub(in crate::http) fn is_idle(&self) -> bool {
         self.0.lock().streams() == 0
+    }
+
+    /// Asks the sidecar now whether it is still there, if answers of it are awaited.
+    pub(in crate::http) fn doubt(&self) {
+        let mut state = self.0.lock();
+        state.is_doubted = true;
+        state.wake_mover();
     }
 
     /// Hands a request in normal form to the connection, which has to be open. `h1`: it is one of HTTP/1.1.
@@ -143,19 +146,18 @@ fn unanswered(error: MuxError, was_tried: bool) -> Unanswered {
 }
 
 /// Moves the connection on until it ends.
-async fn drive(mut mover: Mover<Io>, shared: Arc<Shared>, mut pulse: Option<Pulse>) {
+async fn drive(mut mover: Mover<Io>, shared: Arc<Shared>) {
+    let mut pulse = Pulse::new();
     let mut has_left = false;
     let ended = poll_fn(|cx| {
-        if let Some(pulse) = &mut pulse
-            && pulse.poll_lost(cx, &shared).is_ready()
-        {
-            tracing::debug!("a sidecar didn't say within {PING_PATIENCE:?} that it is still there");
-            return Poll::Ready(Some(MuxError::Ended));
-        }
         if let Poll::Ready(error) = mover.poll(cx, &mut |_| {}) {
             return Poll::Ready(Some(error));
         }
         let mut state = shared.lock();
+        if pulse.poll_lost(cx, mover.has_heard(), &mut state).is_ready() {
+            tracing::debug!("a sidecar didn't say within {PATIENCE:?} that it is still there");
+            return Poll::Ready(Some(MuxError::Ended));
+        }
         if state.peer_leaves && !has_left {
             has_left = true;
             state.out.frame(Header::new(Kind::Left, 0, 0));
@@ -171,36 +173,51 @@ async fn drive(mut mover: Mover<Io>, shared: Arc<Shared>, mut pulse: Option<Puls
     }
 }
 
-/// Asks the peer from time to time whether it is still there.
+/// Asks the peer, if it gives no sign of life while answers of it are awaited, whether it is still there. Whatever it says will do, and that
+/// it takes what it is sent: an answer may take as long as it likes, and so may a long body on its way.
 struct Pulse {
     next: Pin<Box<Sleep>>,
+    has_heard: bool,
     is_asked: bool,
 }
 
 impl Pulse {
     fn new() -> Self {
-        Self { next: Box::pin(sleep(PING_INTERVAL)), is_asked: false }
+        Self { next: Box::pin(sleep(LISTENING)), has_heard: false, is_asked: false }
     }
 
-    /// Ready if the peer was asked and says nothing.
-    fn poll_lost(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<()> {
-        if self.is_asked && shared.lock().ponged {
-            self.wait(PING_INTERVAL, false);
+    /// Ready if the peer was asked and says nothing. `heard`: it has given a sign of life since this was called last.
+    fn poll_lost(&mut self, cx: &mut Context<'_>, heard: bool, state: &mut State) -> Poll<()> {
+        self.has_heard |= heard;
+        if self.is_asked && mem::take(&mut self.has_heard) {
+            self.wait(LISTENING, false);
+        }
+        let is_doubted = mem::take(&mut state.is_doubted) && !self.is_asked;
+        if is_doubted {
+            self.look(cx, state);
         }
         while self.next.as_mut().poll(cx).is_ready() {
             if self.is_asked {
                 return Poll::Ready(());
             }
-            let mut state = shared.lock();
-            let ask = state.streams() > 0;
-            if ask {
-                state.ponged = false;
-                state.out.frame(Header::new(Kind::Ping, 0, 0));
+            if mem::take(&mut self.has_heard) {
+                self.wait(LISTENING, false);
+            } else {
+                self.look(cx, state);
             }
-            drop(state);
-            self.wait(if ask { PING_PATIENCE } else { PING_INTERVAL }, ask);
         }
         Poll::Pending
+    }
+
+    /// Asks, if anything is awaited.
+    fn look(&mut self, cx: &Context<'_>, state: &mut State) {
+        let ask = state.streams() > 0;
+        self.has_heard = false;
+        if ask {
+            state.out.frame(Header::new(Kind::Ping, 0, 0));
+            cx.waker().wake_by_ref();
+        }
+        self.wait(if ask { PATIENCE } else { LISTENING }, ask);
     }
 
     fn wait(&mut self, pause: Duration, is_asked: bool) {
@@ -211,42 +228,129 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::duplex;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        task::JoinHandle,
+    };
 
     use super::*;
 
-    fn connection() -> (Mux, tokio::io::DuplexStream) {
+    fn connection() -> (Mux, DuplexStream) {
         let (near, far) = duplex(64 * 1024);
-        (Mux::start(Io::Local(near), true), far)
+        (Mux::new(Io::Local(near)), far)
     }
 
     fn get() -> Request<Body> {
         Request::get("/").header("host", "web").body(Body::Empty).unwrap()
     }
 
+    fn ask(mux: &Mux) -> JoinHandle<Result<Response<Body>, Unanswered>> {
+        tokio::spawn(mux.send(get(), true).unwrap().answer())
+    }
+
+    /// Serves with an app that takes its time.
+    fn serve(far: DuplexStream, time: Duration) {
+        let answer = move |_| async move {
+            sleep(time).await;
+            Response::new(Body::Empty)
+        };
+        tokio::spawn(super::super::server::serve(far, true, answer, std::future::pending()));
+    }
+
+    /// How long it is from now until a request is given up.
+    async fn given_up_after(asked: JoinHandle<Result<Response<Body>, Unanswered>>) -> Duration {
+        let begin = Instant::now();
+        let answer = asked.await.unwrap();
+        assert!(matches!(answer, Err(Unanswered::Ended { .. })), "{answer:?}");
+        begin.elapsed()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_sidecar_that_says_nothing_is_given_up_while_something_is_awaited_of_it() {
         let (mux, _silent) = connection();
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        sleep(Duration::from_secs(3601)).await;
         assert!(mux.is_open(), "nothing was awaited");
 
-        let asked = Instant::now();
-        let answer = mux.send(get(), true).unwrap().answer().await;
-        assert!(matches!(answer, Err(Unanswered::Ended { was_tried: false, .. })), "{answer:?}");
-        assert!(asked.elapsed() <= PING_INTERVAL + PING_PATIENCE + Duration::from_secs(1));
+        assert!(given_up_after(ask(&mux)).await <= Duration::from_secs(10));
         assert!(!mux.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_vanishes_in_the_middle_of_its_answers_is_given_up_as_soon() {
+        let (mux, mut far) = connection();
+        let asked = ask(&mux);
+        // Somebody else's answer, at any time between two looks.
+        for _ in 0..7 {
+            sleep(Duration::from_millis(1900)).await;
+            let mut pong = Vec::new();
+            Header::new(Kind::Pong, 0, 0).write(&mut pong);
+            far.write_all(&pong).await.unwrap();
+        }
+        let lost = given_up_after(asked).await;
+        assert!((LISTENING..=Duration::from_secs(10)).contains(&lost), "{lost:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_sidecar_whose_app_takes_its_time_is_waited_for() {
         let (mux, far) = connection();
-        let answer = |_| async {
-            sleep(Duration::from_secs(3600)).await;
-            Response::new(Body::Empty)
-        };
-        tokio::spawn(super::super::server::serve(far, true, answer, std::future::pending()));
-        let answer = mux.send(get(), true).unwrap().answer().await.unwrap();
+        serve(far, Duration::from_secs(3600));
+        let asked = ask(&mux);
+        sleep(Duration::from_secs(1800)).await;
+        mux.doubt();
+        let answer = asked.await.unwrap().unwrap();
         assert!(answer.into_body().is_end_stream());
         assert!(mux.is_open() && mux.is_idle());
+    }
+
+    /// A byte at a time, with less than a second to spare, as over a bad line. Nobody answers the question.
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_still_sends_is_waited_for_whatever_it_is_asked() {
+        let (mux, mut far) = connection();
+        let asked = ask(&mux);
+        let parts = Response::builder().header("x", "a".repeat(100)).body(()).unwrap().into_parts().0;
+        let (mut answer, mut said) = (Vec::new(), Vec::new());
+        head::write_answer(&parts, &mut answer).unwrap();
+        Header { kind: Kind::Head, is_last: true, number: answer.len(), stream: 1 }.write(&mut said);
+        said.extend_from_slice(&answer);
+        for byte in said {
+            sleep(PATIENCE - Duration::from_millis(200)).await;
+            far.write_all(&[byte]).await.unwrap();
+        }
+        assert!(asked.await.unwrap().is_ok());
+    }
+
+    /// As over a line that is too narrow for what is sent: the question itself waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_still_takes_what_it_is_sent_is_waited_for() {
+        let (near, mut far) = duplex(1024);
+        let mux = Mux::new(Io::Local(near));
+        let long = Request::get("/").header("x", "a".repeat(30_000)).body(Body::Empty).unwrap();
+        let asked = tokio::spawn(mux.send(long, true).unwrap().answer());
+        for _ in 0..20 {
+            sleep(PATIENCE - Duration::from_millis(200)).await;
+            far.read_exact(&mut [0; 1024]).await.unwrap();
+        }
+        assert!(!asked.is_finished());
+        assert!(given_up_after(asked).await <= Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_is_doubted_is_asked_at_once() {
+        let (mux, mut silent) = connection();
+        let asked = ask(&mux);
+        silent.read_exact(&mut [0]).await.unwrap();
+        mux.doubt();
+        sleep(PATIENCE - Duration::from_secs(1)).await;
+        // Which gains it no time.
+        mux.doubt();
+        assert!(given_up_after(asked).await <= Duration::from_millis(1010));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_doubt_a_sidecar_of_which_nothing_is_awaited_changes_nothing() {
+        let (mux, _silent) = connection();
+        mux.doubt();
+        sleep(Duration::from_secs(60)).await;
+        assert!(mux.is_open());
     }
 }

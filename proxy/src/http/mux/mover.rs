@@ -49,11 +49,24 @@ pub(super) struct Mover<IO> {
     frame: Option<(Header, BytesMut)>,
     writing: Out,
     unflushed: bool,
+    /// The peer had not taken enough for more to be written.
+    is_held_up: bool,
+    /// The peer has given a sign of life.
+    has_heard: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
     pub(super) fn new(io: IO, shared: Arc<Shared>) -> Self {
-        Self { io, shared, front: Vec::new(), frame: None, writing: Out::default(), unflushed: false }
+        Self {
+            io,
+            shared,
+            front: Vec::new(),
+            frame: None,
+            writing: Out::default(),
+            unflushed: false,
+            is_held_up: false,
+            has_heard: false,
+        }
     }
 
     /// Moves what can be moved, and gives the requests that come to `opened`. Ready when the connection has ended.
@@ -80,6 +93,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
             self.shared.end(error);
         }
         polled
+    }
+
+    /// Whether the peer has said anything since this was asked last, or taken what it was sent.
+    pub(super) fn has_heard(&mut self) -> bool {
+        mem::take(&mut self.has_heard)
     }
 
     /// Writes what is left, and says that nothing follows.
@@ -112,7 +130,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
                 None => self.poll_frames(&mut scratch, cx, opened),
             };
             match polled {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.has_heard = true,
                 Poll::Ready(Err(error)) => break Poll::Ready(error),
                 Poll::Pending => break Poll::Pending,
             }
@@ -205,7 +223,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
                 self.writing = state.take_out(empty);
             }
             self.unflushed = true;
-            ready!(self.writing.poll_write(&mut self.io, cx))?;
+            let before = self.writing.len();
+            let written = self.writing.poll_write(&mut self.io, cx);
+            // What was in the way has been taken, and so the peer is there.
+            self.has_heard |= self.is_held_up && self.writing.len() < before;
+            self.is_held_up = written.is_pending();
+            ready!(written)?;
         }
         if self.unflushed {
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;

@@ -53,8 +53,8 @@ pub(super) struct State {
     pub(super) is_leaving: bool,
     /// The peer has said [`Kind::Leave`], or [`Kind::Left`].
     pub(super) peer_leaves: bool,
-    /// The peer has said that it is there.
-    pub(super) ponged: bool,
+    /// The peer is to be asked whether it is still there.
+    pub(super) is_doubted: bool,
     /// It has answered a request.
     pub(super) has_answered: bool,
 }
@@ -102,7 +102,7 @@ impl Shared {
             over: None,
             is_leaving: false,
             peer_leaves: false,
-            ponged: false,
+            is_doubted: false,
             has_answered: false,
         })))
     }
@@ -151,7 +151,8 @@ impl Shared {
             (Kind::Reset, _) => state.was_reset(stream, Code::of(number))?,
             (Kind::Window, _) => state.may_send(stream, number)?,
             (Kind::Ping, _) => state.out.answer_ping(),
-            (Kind::Pong, _) => state.ponged = true,
+            // Whatever it says, it is there.
+            (Kind::Pong, _) => {}
             (Kind::Leave, End::Client) | (Kind::Left, End::Server) => state.peer_leaves = true,
             (Kind::Leave | Kind::Left, _) => {
                 return Err(MuxError::Violation("only the other end may say that"));

@@ -207,6 +207,15 @@ impl Shared {
         self.open.iter_mut().any(|connection| connection.speaks.is_open())
     }
 
+    /// Has the sidecar asked on each connection whether it is still there. Apps aren't: HTTP/2 servers may take pings amiss.
+    pub(super) fn doubt(&self) {
+        for connection in &self.open {
+            if let Speaks::Mux(mux) = &connection.speaks {
+                mux.doubt();
+            }
+        }
+    }
+
     /// Lets go what has been idle for `limit`, and says since when the others are.
     pub(super) fn sweep(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
         self.open.retain_mut(|connection| {
