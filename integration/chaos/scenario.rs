@@ -192,6 +192,9 @@ impl Scenario {
                 let reasons = told.iter().filter(|line| line.starts_with(&failed) && line.contains(reason));
                 reasons.count() as u64 == counts.failed
             });
+            if counts.answered == 0 {
+                wrong.push(format!("{kind} was never answered"));
+            }
             if counts.corrupt > 0 {
                 wrong.push(format!("{} corrupt answers of {kind}", counts.corrupt));
             }

@@ -107,6 +107,19 @@ async fn a_newcomer_begins_with_less_than_its_share_where_there_are_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_back_begins_with_less_than_its_share_too() {
+    let cluster = cluster(1..4);
+    let latency = |_| Duration::from_micros(100);
+    fail(&cluster, 2, LIMIT);
+    tokio::time::advance(FIRST_EJECTION).await;
+    let served = serve(&cluster, 3000, latency).await;
+    assert!((50..400).contains(&served[&2]), "{served:?}");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let served = serve(&cluster, 3000, latency).await;
+    assert!((850..1150).contains(&served[&2]), "{served:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_means_never() {
     let settings = Settings { eject_after: None, ..Settings::default() };
     let cluster = Cluster::with(set(Vec::new()).id, settings, Arc::default());

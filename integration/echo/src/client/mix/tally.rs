@@ -81,8 +81,10 @@ impl Tallies {
             .0
             .iter()
             .map(|(kind, tally)| {
-                let Counts { sent, answered, failed, broken, corrupt, longest_gap, .. } = *tally.lock();
-                let (kind, gap) = (kind.name(), longest_gap.as_millis());
+                let Counts { sent, answered, failed, broken, corrupt, last, longest_gap } = *tally.lock();
+                // Those who are never answered again have waited too.
+                let gap = last.map_or(longest_gap, |last| longest_gap.max(last.elapsed()));
+                let (kind, gap) = (kind.name(), gap.as_millis());
                 format!(
                     r#""{kind}":{{"sent":{sent},"answered":{answered},"failed":{failed},"broken":{broken},"corrupt":{corrupt},"longest_gap_ms":{gap}}}"#
                 )
