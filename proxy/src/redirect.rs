@@ -16,10 +16,10 @@ use std::{
     ops::RangeInclusive,
 };
 
-use gamut_netfilter::{Chain, Error, Hook, Kind, Match, Protocol, Rule, Ruleset, Verdict};
+use gamut_netfilter::{Chain, Hook, Kind, Match, Protocol, Rule, Ruleset, Verdict};
 use ipnet::IpNet;
 
-use crate::config::{PROXY_UID, Ports, ports};
+use crate::config::{Ports, ports};
 
 /// The table that holds the rules; nobody else's table has this name.
 pub const TABLE: &str = "gamut-redirect";
@@ -33,32 +33,47 @@ pub struct InitArgs {
     /// Ports of the pod that are reached without the sidecar
     #[arg(long, env = "GAMUT_SKIP_INBOUND_PORTS", default_value = "", hide_default_value = true)]
     pub skip_inbound_ports: Ports,
-    /// The user that the sidecar runs as
-    #[arg(long, env = "GAMUT_PROXY_UID", default_value_t = PROXY_UID)]
-    pub proxy_uid: u32,
+    /// The user that the sidecar runs as. The injector always says it: without it nothing is redirected
+    #[arg(long, env = "GAMUT_PROXY_UID")]
+    pub proxy_uid: Option<u32>,
+}
+
+/// Why there are no redirect rules.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Nobody says whose traffic is to be left alone: this is no init container, and may be somebody's own machine.
+    #[error(
+        "`gamut init` redirects all TCP of the network namespace it runs in, and is for the init container that the injector adds \
+         to pods: it sets GAMUT_PROXY_UID, which is missing here; nothing was changed. `gamut up -f DIR` runs a mesh on this machine"
+    )]
+    NotInPod,
+    /// As [`gamut_netfilter::apply`]: without `NET_ADMIN`, or if the kernel lacks something.
+    #[error(transparent)]
+    Rules(#[from] gamut_netfilter::Error),
 }
 
 /// Writes the rules into the network namespace of the calling thread. Doing it again replaces them.
 ///
 /// # Errors
-/// As [`gamut_netfilter::apply`]: without `NET_ADMIN`, or if the kernel lacks something.
-pub fn run(args: InitArgs) -> Result<(), Error> {
-    let ruleset = ruleset(&args);
+/// See [`InitError`].
+pub fn run(args: InitArgs) -> Result<(), InitError> {
+    let proxy_uid = args.proxy_uid.ok_or(InitError::NotInPod)?;
+    let ruleset = ruleset(&args, proxy_uid);
     gamut_netfilter::apply(&ruleset)?;
     tracing::info!(
         skip_outbound_ports = %args.skip_outbound_ports,
         skip_inbound_ports = %args.skip_inbound_ports,
-        proxy_uid = args.proxy_uid,
+        proxy_uid,
         "redirect rules are in force"
     );
     tracing::debug!("\n{ruleset}");
     Ok(())
 }
 
-/// The rules that [`run`] writes.
-pub fn ruleset(args: &InitArgs) -> Ruleset {
+/// The rules that [`run`] writes. `proxy_uid`: the user whose traffic is the sidecar's own.
+pub fn ruleset(args: &InitArgs, proxy_uid: u32) -> Ruleset {
     let mut output = vec![
-        pass(Match::SocketUser(args.proxy_uid)),
+        pass(Match::SocketUser(proxy_uid)),
         pass(Match::Destination(LOOPBACK_V4)),
         pass(Match::Destination(LOOPBACK_V6)),
         // The app's calls to its own pod by IP: no other side that could be met over mTLS.

@@ -17,9 +17,9 @@ fn the_rules_in_the_reference_are_those_that_are_written() {
     let args = InitArgs {
         skip_outbound_ports: Default::default(),
         skip_inbound_ports: Default::default(),
-        proxy_uid: gamut_proxy::config::PROXY_UID,
+        proxy_uid: None,
     };
-    let rules = init::ruleset(&args).to_string();
+    let rules = init::ruleset(&args, gamut_proxy::config::PROXY_UID).to_string();
     assert!(reference.contains(&format!("```\n{rules}```")), "docs/reference/ports.md should show\n{rules}");
 }
 

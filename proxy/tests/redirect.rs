@@ -46,7 +46,7 @@ impl Neighbours {
             let args = InitArgs {
                 skip_outbound_ports: skip_outbound.parse().unwrap(),
                 skip_inbound_ports: skip_inbound.parse().unwrap(),
-                proxy_uid: PROXY_UID,
+                proxy_uid: Some(PROXY_UID),
             };
             init::run(args).unwrap();
         });
@@ -193,10 +193,27 @@ fn rules_written_again_replace_the_old_ones() {
     let args = InitArgs {
         skip_outbound_ports: Default::default(),
         skip_inbound_ports: Default::default(),
-        proxy_uid: PROXY_UID,
+        proxy_uid: Some(PROXY_UID),
     };
     pod.run(|| init::run(args).unwrap());
     assert_eq!(pod.run(|| reach("10.9.0.2:80")), Ok(15001));
+}
+
+#[test]
+fn where_nobody_says_who_the_sidecar_is_nothing_is_redirected() {
+    let (machine, neighbour) = (Netns::new(), Netns::new());
+    machine.cable("eth0", &neighbour, "eth0");
+    machine.address("eth0", "10.9.0.1", 24);
+    neighbour.address("eth0", "10.9.0.2", 24);
+    neighbour.run(|| answer_with_port("::", 80));
+    let args = InitArgs {
+        skip_outbound_ports: Default::default(),
+        skip_inbound_ports: Default::default(),
+        proxy_uid: None,
+    };
+    let refused = machine.run(|| init::run(args)).unwrap_err().to_string();
+    assert!(refused.contains("GAMUT_PROXY_UID") && refused.contains("nothing was changed"), "{refused}");
+    assert_eq!(machine.run(|| reach("10.9.0.2:80")), Ok(80));
 }
 
 #[test]

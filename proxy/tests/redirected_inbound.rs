@@ -56,7 +56,7 @@ impl Meshed {
             let args = InitArgs {
                 skip_outbound_ports: Default::default(),
                 skip_inbound_ports: Default::default(),
-                proxy_uid: PROXY_UID,
+                proxy_uid: Some(PROXY_UID),
             };
             init::run(args).unwrap();
         });

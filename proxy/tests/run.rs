@@ -118,7 +118,7 @@ fn a_pod_without_ipv6_has_a_sidecar_all_the_same() {
         let skips_nothing = InitArgs {
             skip_outbound_ports: Default::default(),
             skip_inbound_ports: Default::default(),
-            proxy_uid: PROXY_UID,
+            proxy_uid: Some(PROXY_UID),
         };
         init::run(skips_nothing).unwrap();
     });
