@@ -1,23 +1,24 @@
-//! The page of all commands and flags, made from what the command line itself knows, so that it can't say anything else.
+//! The pages of all commands and flags, made from what the command line itself knows, so that they can't say anything else.
 
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 #[path = "../../integration/docs/generated.rs"]
 mod generated;
 
-/// What the page is about: commands of people, then components. `internal` is nobody's to call, and the echo app is for examples.
+/// What the page of all commands is about: commands of people, then components. `internal` is nobody's to call, and the echo app
+/// has its own page.
 fn is_documented(command: &Command) -> bool {
     !matches!(command.get_name(), "internal" | "echo")
 }
 
-/// A section for each command.
-fn page<'a>(commands: impl Iterator<Item = &'a Command>) -> String {
-    commands.map(section).collect()
+/// A section for each subcommand of `of`.
+fn page<'a>(of: &str, commands: impl Iterator<Item = &'a Command>) -> String {
+    commands.map(|command| section(of, command)).collect()
 }
 
-fn section(command: &Command) -> String {
+fn section(of: &str, command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut text = format!("### `gamut {}`\n\n{about}.\n\n", command.get_name());
+    let mut text = format!("### `{of} {}`\n\n{about}.\n\n", command.get_name());
     let shown: Vec<&Arg> = command.get_arguments().filter(|arg| is_shown(arg)).collect();
     if !shown.is_empty() {
         text += "| flag | variable | default | |\n|---|---|---|---|\n";
@@ -81,8 +82,16 @@ fn the_reference_has_every_flag_of_every_command() {
     let mut cli = super::Cli::command();
     cli.build();
     let commands = || cli.get_subcommands().filter(|command| is_documented(command));
-    let people = page(commands().filter(|command| !command.is_hide_set()));
-    let components = page(commands().filter(|command| command.is_hide_set()));
+    let people = page("gamut", commands().filter(|command| !command.is_hide_set()));
+    let components = page("gamut", commands().filter(|command| command.is_hide_set()));
     generated::holds("docs/reference/flags.md", "commands", &people);
     generated::holds("docs/reference/flags.md", "components", &components);
+}
+
+#[test]
+fn the_reference_of_the_echo_app_has_every_flag() {
+    let mut cli = super::Cli::command();
+    cli.build();
+    let echo = cli.find_subcommand("echo").unwrap();
+    generated::holds("docs/reference/echo.md", "commands", &page("gamut echo", echo.get_subcommands()));
 }

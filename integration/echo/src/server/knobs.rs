@@ -1,8 +1,29 @@
 //! Knobs: what a request may ask of its answer, as `?name=value` or as header `x-echo-name: value`.
 
+#[cfg(test)]
+#[path = "../../../docs/generated.rs"]
+mod generated;
+
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, request::Parts};
+
+/// Every knob: its name, a value of it, and what that asks for.
+#[cfg(test)]
+const KNOBS: &[(&str, &str, &str)] = &[
+    ("status", "503", "the answer's status; of a gRPC call its gRPC status (`14`)"),
+    ("delay", "250ms", "a wait before the answer's head"),
+    ("size", "100000", "a body of so many bytes in place of the report"),
+    ("chunks", "10", "the body so many times over, of unknown length"),
+    ("every", "100ms", "a wait before each chunk"),
+    ("header", "name:value", "a header of the answer; may be given several times"),
+    ("trailer", "name:value", "a trailer behind the body; may be given several times"),
+    ("body", "echo", "the request's own body streams back, trailers included"),
+    ("close", "head", "the connection breaks before the answer; with `body` in the middle of it"),
+    ("fail", "2", "so many requests with this `key` are answered 503 before one succeeds"),
+    ("slow", "2", "only so many requests with this `key` wait for `delay`"),
+    ("key", "a", "what `fail` and `slow` count by"),
+];
 
 /// What a request asks for. The default is a plain 200 with the report.
 #[derive(Debug, Default, PartialEq)]
@@ -108,6 +129,17 @@ mod tests {
             ..Knobs::default()
         };
         assert_eq!(knobs, expected);
+    }
+
+    #[test]
+    fn the_reference_has_every_knob_and_each_of_them_turns() {
+        let mut page = "| knob | for example | asks for |\n|---|---|---|\n".to_owned();
+        for (name, value, asks_for) in KNOBS {
+            let turned = read(&format!("/?{name}={value}"), None).unwrap();
+            assert_ne!(turned, Knobs::default(), "{name}");
+            page += &format!("| `{name}` | `{name}={value}` | {asks_for} |\n");
+        }
+        generated::holds("docs/reference/echo.md", "knobs", &page);
     }
 
     #[test]
