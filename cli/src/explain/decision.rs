@@ -255,6 +255,7 @@ fn considered(
             when: winner,
             is_grpc: origin.is_some_and(|origin| origin.route.kind == RouteKind::Grpc),
             is_of_winner: origin.is_some_and(|origin| Some(&origin.route) == route),
+            is_itself: origin.is_none(),
         };
         Considered {
             rule: rule.map_or_else(String::new, |rule| rule_name(rule, itself)),
@@ -273,11 +274,16 @@ struct Rank<'t> {
     is_grpc: bool,
     /// Whether it is of the route that won.
     is_of_winner: bool,
+    /// Whether it is of no route, but what the Service does without one.
+    is_itself: bool,
 }
 
 fn in_verdict(verdict: &Verdict<'_>, rank: &Rank<'_>, when: &Match, asked: &Asked<'_>) -> String {
     match verdict {
         Verdict::Won => "won".to_owned(),
+        Verdict::Outranked if rank.is_itself => {
+            "outranked: the Service itself takes what no rule of a route does".to_owned()
+        }
         Verdict::Outranked => match rank.when.filter(|_| !rank.is_grpc) {
             Some(winner) => format!("outranked: {}", behind(winner, when)),
             None if rank.is_of_winner => {

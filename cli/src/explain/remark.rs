@@ -2,12 +2,13 @@
 //! dropped, references that don't resolve, policies that aren't accepted. In the words of their conditions, which come from the same compilation.
 
 use gamut_controller::{
-    compile::{CompiledRoute, Condition, ParentConditions, policy_conditions},
+    compile::{CompiledRoute, CompiledRules, Condition, ParentConditions, Reason, policy_conditions},
     index::Index,
 };
 use gamut_route::{
     BackendId, NamespacedName, RouteTable, ServicePort,
-    table::{BackendTarget, Outcome},
+    decide::{Asked, Decider, Fate},
+    table::{BackendTarget, HttpRules, Outcome, RankedMatch},
 };
 use serde::Serialize;
 
@@ -54,7 +55,7 @@ impl Remark {
 /// What there is to say about the routes of a table's Service, as clients of a namespace meet it, and about the policies for
 /// it and for its backends.
 pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -> Vec<Remark> {
-    let ServicePort { service, port } = &table.parent;
+    let ServicePort { service, .. } = &table.parent;
     let mut remarks = Vec::new();
     for (route, parents) in index.statuses() {
         let namespace = route.namespace();
@@ -62,10 +63,7 @@ pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -
         if namespace != service.namespace && namespace != client_namespace {
             continue;
         }
-        let meant = |parent: &&ParentConditions| {
-            parent.parent.target(namespace) == *service
-                && parent.parent.port.is_none_or(|number| number == i64::from(*port))
-        };
+        let meant = |parent: &&ParentConditions| is_meant(parent, namespace, table);
         let name = &route.route.reference.name;
         let is_meant = parents.iter().any(|parent| meant(&parent));
         let conditions = parents.iter().filter(meant).flat_map(|parent| &parent.conditions);
@@ -93,6 +91,13 @@ pub(super) fn about(index: &Index, table: &RouteTable, client_namespace: &str) -
     remarks
 }
 
+/// Whether a parentRef of a route names the table's Service and, if it names a port, that one.
+fn is_meant(parent: &ParentConditions, route_namespace: &str, table: &RouteTable) -> bool {
+    let ServicePort { service, port } = &table.parent;
+    parent.parent.target(route_namespace) == *service
+        && parent.parent.port.is_none_or(|number| number == i64::from(*port))
+}
+
 fn remark(kind: &'static str, name: &NamespacedName, condition: &Condition) -> Option<Remark> {
     let bad = match (condition.kind, condition.status) {
         ("Accepted", false) => REFUSED,
@@ -117,6 +122,45 @@ fn leads_to(table: &RouteTable, service: &NamespacedName) -> bool {
     splits.flat_map(|split| &split.backends).any(|backend| {
         matches!(&backend.target, BackendTarget::Endpoints { id: BackendId::Service(to), .. } if to.service == *service)
     })
+}
+
+/// Routes that would take the request, and are attached to nothing: the parent that they name, or its port, isn't there, which
+/// may be a slip of the keys.
+pub(super) fn strays(
+    index: &Index,
+    table: &RouteTable,
+    client_namespace: &str,
+    asked: &Asked<'_>,
+) -> Vec<Remark> {
+    let is_near = |route: &CompiledRoute| {
+        [table.parent.service.namespace.as_str(), client_namespace].contains(&route.namespace())
+    };
+    let near = index.statuses().filter(|(route, _)| is_near(route) && would_take(route, table, asked));
+    let stray = |(route, parents): (&CompiledRoute, Vec<ParentConditions>)| {
+        let missing = |condition: &&Condition| condition.reason == Reason::NoMatchingParent;
+        // What is wrong with the Service as its parent has been said.
+        if parents.iter().any(|parent| is_meant(parent, route.namespace(), table)) {
+            return None;
+        }
+        // One that is attached to something is meant for that.
+        let each: Option<Vec<&Condition>> =
+            parents.iter().map(|parent| parent.conditions.iter().find(missing)).collect();
+        let condition = each?.into_iter().next()?;
+        Some(Remark::of_route(route, UNATTACHED, condition.reason.as_str(), &condition.message))
+    };
+    near.filter_map(stray).collect()
+}
+
+/// Whether a rule of the route would match the request, were the route attached to the table's Service.
+fn would_take(route: &CompiledRoute, table: &RouteTable, asked: &Asked<'_>) -> bool {
+    let CompiledRules::Requests(compiled) = &route.rules else { return false };
+    let matches = compiled.iter().enumerate().flat_map(|(rule, compiled)| {
+        compiled.matches.iter().map(move |(_, when)| RankedMatch { when: when.clone(), rule })
+    });
+    let rules = compiled.iter().map(|compiled| compiled.rule.clone()).collect();
+    let http = HttpRules { rules, matches: matches.collect() };
+    let alone = RouteTable { http, tls: Vec::new(), ..table.clone() };
+    Decider::new(&alone).is_ok_and(|decider| matches!(decider.decide(asked), Ok(Fate::Ruled { .. })))
 }
 
 /// What a Service is called that takes requests without the rule of a route.
