@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     container: Option<String>,
 
-    /// deploy/NAME, statefulset/NAME, job/NAME, pod/NAME, NAME (a pod) or node
+    /// deploy/NAME, statefulset/NAME, job/NAME, svc/NAME, pod/NAME, NAME (a pod) or node
     target: Target,
 
     /// The program and its arguments, found as on the host

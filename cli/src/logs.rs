@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, pin::pin, process::ExitCode, time::Duration};
 
-use gamut_kubernetes::Cluster;
+use gamut_kubernetes::{Cluster, LogSelection};
 use gamut_local::{
     Client, ClientError,
     control::{self, PodReport},
@@ -35,7 +35,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LINES")]
     tail: Option<u32>,
 
-    /// NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, job/NAME, or node with -c ca or -c controller
+    /// In a cluster: what the container printed before it was started again last. Of a `gamut up` that is in the same log
+    #[arg(short, long, conflicts_with = "follow")]
+    previous: bool,
+
+    /// NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, job/NAME, svc/NAME, or node with -c ca or -c controller
     target: control::Target,
 }
 
@@ -80,6 +84,7 @@ async fn of_cluster(world: &World, cluster: &Cluster, args: &Args) -> anyhow::Re
         control::Target::Workload { kind, name } => {
             Target::Workload { kind: kind.clone(), name: name.clone() }
         }
+        control::Target::Service(name) => Target::Service(name.clone()),
         control::Target::Node => anyhow::bail!(
             "in a cluster the mesh's own processes are Deployments: -n {} deploy/gamut-controller, deploy/gamut-ca, deploy/gamut-injector",
             world::SYSTEM_NAMESPACE
@@ -87,12 +92,25 @@ async fn of_cluster(world: &World, cluster: &Cluster, args: &Args) -> anyhow::Re
     };
     let namespace = world.namespace(args.namespace.as_deref());
     // One that has ended has logs as well, and is named as a pod.
-    let pod = match target {
-        Target::Pod(name) => name,
-        target => best(world.pods_of(&target, namespace).await?),
+    let pod = match &target {
+        Target::Pod(name) => name.clone(),
+        target => best(world.pods_of(target, namespace).await?),
     };
-    let container = args.container.as_deref();
-    let mut logs = cluster.logs(namespace, &pod, container, args.tail.map(i64::from), args.follow).await?;
+    let wanted = LogSelection {
+        container: args.container.as_deref(),
+        tail: args.tail.map(i64::from),
+        follow: args.follow,
+        previous: args.previous,
+    };
+    let mut logs = match cluster.logs(namespace, &pod, wanted).await {
+        Ok(logs) => logs,
+        Err(error) if error.is_not_found() => {
+            // Its error knows what there is instead.
+            world.pods_of(&target, namespace).await?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut gone = pin!(output::gone());
     loop {
         tokio::select! {

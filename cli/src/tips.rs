@@ -67,6 +67,17 @@ fn tip(of: &str, unexpected: &str, words: &[String]) -> Option<String> {
         "exec" if matches!(unexpected, "-i" | "-t" | "--stdin" | "--tty") => {
             Some(format!("leave {unexpected} out: the program has this terminal, or this input, anyway"))
         }
+        "logs" if matches!(unexpected, "-l" | "--selector") => Some(
+            "name who has the label: gamut logs deploy/NAME, or svc/NAME; it takes one pod of them"
+                .to_owned(),
+        ),
+        "logs" if matches!(unexpected, "--since" | "--since-time" | "--timestamps") => {
+            Some("use --tail LINES: no times are kept with what a container prints".to_owned())
+        }
+        "logs" if matches!(unexpected, "--all-containers" | "--prefix") => {
+            Some("name one with -c: the sidecar is -c gamut-proxy".to_owned())
+        }
+        "logs" if !is_flag => Some(format!("name a container with -c: gamut logs TARGET -c {unexpected}")),
         "exec" if !is_flag => {
             let program = words.iter().position(|word| word == unexpected)?;
             let program = words.get(program..)?.iter().filter(|word| *word != "--");
@@ -96,6 +107,12 @@ mod tests {
             ("gamut up examples/canary", "tip: name manifests with -f: gamut up -f examples/canary\n"),
             ("gamut exec -it deploy/client -- sh", "tip: leave -i out: "),
             ("gamut exec deploy/client -t -- sh", "tip: leave -t out: "),
+            ("gamut logs -l app=web", "tip: name who has the label: gamut logs deploy/NAME"),
+            ("gamut logs deploy/web --since 5m", "tip: use --tail LINES"),
+            (
+                "gamut logs deploy/web gamut-proxy",
+                "tip: name a container with -c: gamut logs TARGET -c gamut-proxy\n",
+            ),
             (
                 "gamut --color never exec -n shop deploy/client curl -s http://web/",
                 "tip: put -- before the program: gamut exec TARGET -- curl -s http://web/\n",

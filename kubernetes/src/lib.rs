@@ -29,7 +29,7 @@ pub use self::{
     error::{ApiError, Problem},
     forward::{AskError, FORWARD_PERMISSION, Forwarded},
     lease::{Campaign, Leadership, LeaseName},
-    logs::Logs,
+    logs::{LogSelection, Logs},
     resource::{Resource, Selection, core},
     watch::{Event, Key, Watch},
 };

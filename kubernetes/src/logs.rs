@@ -17,26 +17,32 @@ pub struct Logs {
     path: String,
 }
 
+/// Which part of what a pod has printed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogSelection<'a> {
+    /// The container; if none is named, the only one or the first app's.
+    pub container: Option<&'a str>,
+    /// So many of the last lines, in place of all.
+    pub tail: Option<i64>,
+    /// What it prints from then on as well, until it ends.
+    pub follow: bool,
+    /// What it printed before it was started again last, in place of what it has printed since.
+    pub previous: bool,
+}
+
 impl Cluster {
-    /// What a container of a pod has printed, the only one or the first app's if none is named: all of it, or its last `tail` lines. With `follow`, what
-    /// it prints from then on as well, until it ends.
+    /// What a container of a pod has printed.
     ///
     /// # Errors
     /// If there is no answer, or the answer is no.
-    pub async fn logs(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: Option<&str>,
-        tail: Option<i64>,
-        follow: bool,
-    ) -> Result<Logs, ApiError> {
+    pub async fn logs(&self, namespace: &str, pod: &str, wanted: LogSelection<'_>) -> Result<Logs, ApiError> {
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log");
         let pods: Api<Pod> = Api::namespaced(self.client().clone(), namespace);
         let wanted = LogParams {
-            container: container.map(str::to_owned),
-            follow,
-            tail_lines: tail,
+            container: wanted.container.map(str::to_owned),
+            follow: wanted.follow,
+            previous: wanted.previous,
+            tail_lines: wanted.tail,
             ..LogParams::default()
         };
         match pods.log_stream(pod, &wanted).await {

@@ -94,11 +94,15 @@ pub enum Target {
         /// Its name.
         name: String,
     },
+    /// A pod that a Service selects: one that runs, and is ready if there is such.
+    Service(String),
 }
 
 /// A target that can't be read.
 #[derive(Debug, Error)]
-#[error("{0:?} is no target; use deploy/NAME, statefulset/NAME, job/NAME, pod/NAME, NAME (a pod) or node")]
+#[error(
+    "{0:?} is no target; use deploy/NAME, statefulset/NAME, job/NAME, svc/NAME, pod/NAME, NAME (a pod) or node"
+)]
 pub struct InvalidTarget(String);
 
 /// Beside the file descriptors of [`Request::Namespaces`].
@@ -176,6 +180,9 @@ pub struct Status {
     pub controller: Option<Value>,
     /// What is wrong, a line each: manifests that can't be used, pods that can't start.
     pub problems: Vec<String>,
+    /// What is in the manifests and does nothing, a line each: misspelt annotations, kinds that nobody knows.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What isn't ready yet, a line each. Empty: everything is.
     pub waiting_for: Vec<String>,
 }
@@ -313,6 +320,8 @@ pub struct Summary {
     pub routes: usize,
     /// What the manifests have and isn't there, because it was refused.
     pub errors: usize,
+    /// What was told of routes, policies and XBackends that are there: bad conditions, and what was hardly meant.
+    pub conditions: usize,
     /// A command that shows traffic, if there is a client and a Service to call.
     pub example: Option<String>,
 }
@@ -340,6 +349,7 @@ impl FromStr for Target {
             "deploy" | "deployment" | "deployments" => workload("Deployment"),
             "sts" | "statefulset" | "statefulsets" => workload("StatefulSet"),
             "job" | "jobs" => workload("Job"),
+            "svc" | "service" | "services" => Ok(Self::Service(name.to_owned())),
             _ => Err(InvalidTarget(text.to_owned())),
         }
     }
@@ -351,40 +361,10 @@ impl fmt::Display for Target {
             Self::Node => f.write_str("the node"),
             Self::Pod(name) => write!(f, "pod {name}"),
             Self::Workload { kind, name } => write!(f, "{kind} {name}"),
+            Self::Service(name) => write!(f, "Service {name}"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_are_read_as_kubectl_reads_them() {
-        let deployment = Target::Workload { kind: "Deployment".to_owned(), name: "web".to_owned() };
-        assert_eq!("deploy/web".parse::<Target>().unwrap(), deployment);
-        assert_eq!("deployment/web".parse::<Target>().unwrap(), deployment);
-        assert_eq!("web-1".parse::<Target>().unwrap(), Target::Pod("web-1".to_owned()));
-        assert_eq!("pod/node".parse::<Target>().unwrap(), Target::Pod("node".to_owned()));
-        assert_eq!("node".parse::<Target>().unwrap(), Target::Node);
-        for bad in ["", "deploy/", "deploy/a/b", "svc/web"] {
-            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn requests_and_replies_are_single_lines_that_read_back_the_same() {
-        let request = Request::Namespaces {
-            target: "deploy/web".parse().unwrap(),
-            namespace: "demo".to_owned(),
-            container: None,
-        };
-        let line = serde_json::to_string(&request).unwrap();
-        assert!(!line.contains('\n'));
-        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
-        let reply = Reply::Error("no such pod\nat all".to_owned());
-        let line = serde_json::to_string(&reply).unwrap();
-        assert!(!line.contains('\n'));
-        assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), reply);
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ impl World {
     /// # Errors
     /// As [`Self::pods`], and if there are none.
     pub(crate) async fn pods_of(&self, target: &Target, namespace: &str) -> anyhow::Result<Vec<PodReport>> {
-        let pods = self.labelled(Some(namespace)).await?;
+        let all = self.labelled(Some(namespace)).await?;
         let selector = match target {
             Target::Service(name) => Some(self.selector(namespace, name).await?),
             _ => None,
@@ -65,11 +65,19 @@ impl World {
             }
             (Target::Service(_), None) => false,
         };
-        let pods: Vec<PodReport> =
-            pods.into_iter().filter(is_meant).map(|(pod, _)| pod).filter(|pod| !pod::is_over(pod)).collect();
+        let meant = all.iter().filter(|pod| is_meant(pod)).map(|(pod, _)| pod);
+        let pods: Vec<PodReport> = meant.filter(|pod| !pod::is_over(pod)).cloned().collect();
         if !pods.is_empty() {
             return Ok(pods);
         }
+        // As kubectl has it a bare name is a pod's; of a workload's it is said how that is written.
+        let of_workload = |(pod, _): &Labelled| {
+            let Target::Pod(name) = target else { return None };
+            let (kind, of) = pod.workload.as_deref()?.split_once(' ')?;
+            let short = kind.to_lowercase().replace("deployment", "deploy");
+            (of == name).then(|| format!("there is {kind} {name}: write {short}/{name}"))
+        };
+        let workload = all.iter().find_map(of_workload);
         // Who may not look everywhere gets the same answer without the hint.
         let everywhere = match target {
             // A selector means the pods of its own namespace alone.
@@ -78,7 +86,7 @@ impl World {
         };
         let hint = match everywhere.iter().find(|pod| is_meant(pod)) {
             Some((pod, _)) => format!("there is one in namespace {0}: add -n {0}", pod.namespace),
-            None => "-n NAMESPACE names another".to_owned(),
+            None => workload.unwrap_or_else(|| "-n NAMESPACE names another".to_owned()),
         };
         match target {
             Target::Pod(name) => anyhow::bail!("there is no pod {name} in namespace {namespace}; {hint}"),
@@ -127,18 +135,16 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some(("svc" | "service" | "services", name)) if !name.is_empty() && !name.contains('/') => {
-                return Ok(Self::Service(name.to_owned()));
-            }
-            Some(("ds" | "daemonset" | "daemonsets", name)) if !name.is_empty() && !name.contains('/') => {
-                return Ok(Self::Workload { kind: "DaemonSet".to_owned(), name: name.to_owned() });
-            }
-            _ => {}
+        if let Some(("ds" | "daemonset" | "daemonsets", name)) = text.split_once('/')
+            && !name.is_empty()
+            && !name.contains('/')
+        {
+            return Ok(Self::Workload { kind: "DaemonSet".to_owned(), name: name.to_owned() });
         }
         match text.parse() {
             Ok(control::Target::Pod(name)) => Ok(Self::Pod(name)),
             Ok(control::Target::Workload { kind, name }) => Ok(Self::Workload { kind, name }),
+            Ok(control::Target::Service(name)) => Ok(Self::Service(name)),
             Ok(control::Target::Node) | Err(_) => Err(format!(
                 "{text:?} names no pods; use NAME (a pod), pod/NAME, deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME or svc/NAME"
             )),
@@ -236,6 +242,14 @@ mod tests {
         assert_eq!(
             error("nix").await,
             "there is no pod nix in namespace default; -n NAMESPACE names another"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_bare_name_of_a_workload_is_answered_with_how_that_is_written() {
+        assert_eq!(
+            names("web").await.unwrap_err(),
+            "there is no pod web in namespace shop; there is Deployment web: write deploy/web"
         );
     }
 

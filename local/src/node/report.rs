@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -140,6 +140,7 @@ pub(crate) fn summary(cluster: &Cluster, reading: &Reading, milliseconds: u64) -
             .iter()
             .sum(),
         errors: cluster.problems.of_manifests(),
+        conditions: cluster.problems.routes.len(),
         example: example(cluster, reading),
     }
 }
@@ -185,7 +186,7 @@ pub(crate) fn entrance(
             let node = i32::try_from(std::process::id()).unwrap_or_default();
             open(node, node, "the node".to_owned(), Vec::new())
         }
-        Target::Pod(_) | Target::Workload { .. } => {
+        Target::Pod(_) | Target::Workload { .. } | Target::Service(_) => {
             find(cluster, target, namespace).and_then(|pod| enter(cluster, pod, container))
         }
     };
@@ -293,28 +294,66 @@ fn open(
 }
 
 fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'a NodePod, String> {
-    let pods = || cluster.kubelet.iter().map(|(_, pod)| pod).filter(|pod| pod.plan.namespace == namespace);
-    let candidates: Vec<&NodePod> = match target {
-        Target::Pod(name) => pods().filter(|pod| pod.plan.name == *name).collect(),
-        Target::Workload { kind, name } => {
-            pods().filter(|pod| pod.workload.kind == *kind && pod.workload.name == *name).collect()
-        }
-        Target::Node => Vec::new(),
+    let selector = match target {
+        Target::Service(name) => selector(cluster, namespace, name)?,
+        _ => BTreeMap::new(),
     };
-    let best = candidates.iter().max_by_key(|pod| {
+    let is_meant = |pod: &NodePod| match target {
+        Target::Pod(name) => pod.plan.name == *name,
+        Target::Workload { kind, name } => pod.workload.kind == *kind && pod.workload.name == *name,
+        // A selector means the pods of its own namespace alone.
+        Target::Service(_) => pod.plan.namespace == namespace && has_labels(pod, &selector),
+        Target::Node => false,
+    };
+    let all = || cluster.kubelet.iter().map(|(_, pod)| pod);
+    let candidates = all().filter(|pod| pod.plan.namespace == namespace && is_meant(pod));
+    let best = candidates.max_by_key(|pod| {
         let first = (pod.workload.kind == "StatefulSet").then(|| Reverse(ordinal(&pod.plan.name)));
         (pod.deleted.is_none(), pod.state.outcome.is_none(), first, pod.state.ready())
     });
-    best.copied().ok_or_else(|| {
-        let elsewhere = cluster.kubelet.iter().find(|(_, pod)| match target {
-            Target::Pod(name) => pod.plan.name == *name,
-            Target::Workload { kind, name } => pod.workload.kind == *kind && pod.workload.name == *name,
-            Target::Node => false,
-        });
-        let hint = elsewhere
-            .map(|(_, pod)| format!("; there is one in namespace {0}: add -n {0}", pod.plan.namespace));
-        format!("there is no {target} in namespace {namespace}{}", hint.unwrap_or_default())
+    best.ok_or_else(|| {
+        let elsewhere = all()
+            .find(|pod| is_meant(pod))
+            .map(|pod| format!("; there is one in namespace {0}: add -n {0}", pod.plan.namespace));
+        let of_workload = || {
+            let Target::Pod(name) = target else { return None };
+            let workload = cluster.workloads.iter().map(|workload| &workload.id).find(|id| {
+                id.kind != "Pod" && id.name == *name && id.namespace.as_deref() == Some(namespace)
+            })?;
+            let kind = workload.kind.to_lowercase();
+            Some(format!(
+                "; there is {} {name}: write {}/{name}",
+                workload.kind,
+                kind.replace("deployment", "deploy")
+            ))
+        };
+        let hint = elsewhere.or_else(of_workload).unwrap_or_default();
+        match target {
+            Target::Service(name) => format!("Service {name} of namespace {namespace} selects no pod"),
+            _ => format!("there is no {target} in namespace {namespace}{hint}"),
+        }
     })
+}
+
+/// What a Service's pods are labelled with.
+fn selector(cluster: &Cluster, namespace: &str, name: &str) -> Result<BTreeMap<String, String>, String> {
+    let service = cluster.objects.get(&objects::id("Service", namespace, name));
+    let service = service.ok_or_else(|| format!("there is no Service {name} in namespace {namespace}"))?;
+    let entries = service.pointer("/spec/selector").and_then(Value::as_object).into_iter().flatten();
+    let selector: BTreeMap<String, String> =
+        entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    match selector.is_empty() {
+        true => {
+            Err(format!("Service {name} of namespace {namespace} has no selector, so nobody knows its pods"))
+        }
+        false => Ok(selector),
+    }
+}
+
+fn has_labels(pod: &NodePod, selector: &BTreeMap<String, String>) -> bool {
+    let object = pod.object();
+    let label = |key: &String| object.pointer("/metadata/labels")?.get(key)?.as_str();
+    selector.iter().all(|(key, value)| label(key) == Some(value.as_str()))
 }
 
 /// The number of a StatefulSet's pod.
