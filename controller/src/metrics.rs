@@ -62,8 +62,8 @@ mod tests {
     }
 
     fn page() -> String {
-        let source =
-            SourceStatus { synced: true, problems: vec!["a file".to_owned()], resource_version: None };
+        let problems = vec!["a file".to_owned()];
+        let source = SourceStatus { synced: true, problems, resource_version: None, unwritten: 0 };
         let sidecars = vec![sidecar("web-0", &[]), sidecar("web-1", &["routes of shop/web:80"])];
         let mut page = Page::default();
         page.build(env!("CARGO_PKG_VERSION"));

@@ -22,6 +22,8 @@ fn strict_refuses_plaintext_from_outside_the_mesh_and_the_pod_is_ready_all_the_s
 
     let web = &mesh.pods("web")[0];
     assert!(web.ready, "the probe must get through to {web:#?}");
+    let shown = mesh.run(&["identity", "-n", "shop", "deploy/web"]);
+    assert!(shown.contains("/sa/web  strict  "), "{shown}");
     let by_address = format!("http://{}:8080/", web.ips[0]);
     for (from, url) in [
         ("shop/deploy/outsider", "http://web/"),

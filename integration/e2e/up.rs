@@ -22,27 +22,27 @@ fn shop() -> Vec<String> {
     ]
 }
 
-/// `gamut up -f MANIFEST -- COMMAND`, to its end.
-fn up_with(manifest: &str, command: &[&str]) -> Output {
+/// `gamut up OPTIONS -f MANIFEST -- COMMAND`, to its end.
+fn up_with(options: &[&str], manifest: &str, command: &[&str]) -> Output {
     let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
     fs::write(directory.path().join("all.yaml"), manifest).unwrap();
     let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
     let mut up = Command::new(gamut());
-    up.args(["up", "--name", &name, "-f"]).arg(directory.path()).arg("--").args(command).stdin(Stdio::null());
-    up.output().unwrap()
+    up.arg("up").args(options).args(["--name", &name, "-f"]).arg(directory.path());
+    up.arg("--").args(command).stdin(Stdio::null()).output().unwrap()
 }
 
 #[test]
 fn a_command_runs_when_all_is_ready_and_its_status_is_ups_own() {
     let gamut = gamut().display();
     let script = format!("{gamut} exec -n shop deploy/client -- {gamut} echo client http://web/ && exit 7");
-    let output = up_with(&shop().concat(), &["sh", "-c", &script]);
+    let output = up_with(&[], &shop().concat(), &["sh", "-c", &script]);
     let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(7), "{out}{log}");
     assert!(out.contains("[0] StatusCode=200"), "{out}{log}");
     assert!(log.contains("ready after"), "it says when everything is ready: {log}");
 
-    let output = up_with(&shop().concat(), &["/no/such/program"]);
+    let output = up_with(&[], &shop().concat(), &["/no/such/program"]);
     assert_eq!(output.status.code(), Some(127), "{output:?}");
 }
 
@@ -50,33 +50,39 @@ fn a_command_runs_when_all_is_ready_and_its_status_is_ups_own() {
 fn a_command_is_not_run_on_what_is_left_of_broken_manifests() {
     let bad = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: nginx, namespace: shop}\nspec: {containers: [{name: nginx, image: nginx}]}\n";
     let manifest = shop().concat() + bad;
-    let output = up_with(&manifest, &["echo", "it ran"]);
+    let output = up_with(&[], &manifest, &["echo", "it ran"]);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]), "{log}");
     assert!(log.contains("shop/nginx"), "{log}");
     let last = log.lines().next_back().unwrap();
     assert!(last.contains("`echo it ran` was not run: 1 error in the manifests"), "{log}");
 
-    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
-    fs::write(directory.path().join("all.yaml"), manifest).unwrap();
-    let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
-    let mut up = Command::new(gamut());
-    up.args(["up", "--keep-going", "--name", &name, "-f"]).arg(directory.path());
-    let output = up.args(["--", "echo", "it ran"]).stdin(Stdio::null()).output().unwrap();
+    let output = up_with(&["--keep-going"], &manifest, &["echo", "it ran"]);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"it ran\n"[..]), "{log}");
     assert!(log.contains("ready, with 1 error, after"), "{log}");
 }
 
 #[test]
+fn a_command_that_succeeds_although_a_route_is_refused_is_not_believed() {
+    let lost = route("shop", "lost", "name: nosuch", &["backendRefs: [{name: web, port: 80}]"]);
+    let manifest = shop().concat() + &lost;
+    let output = up_with(&[], &manifest, &["echo", "it ran"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b"it ran\n"[..]), "{log}");
+    let before = log.split_once("ready after").unwrap().0;
+    assert!(before.contains("HTTPRoute shop/lost: Accepted is False: NoMatchingParent"), "{log}");
+    let last = log.lines().next_back().unwrap();
+    assert!(last.contains("`echo it ran` succeeded, but not on what is written"), "{log}");
+
+    let output = up_with(&["--keep-going"], &manifest, &["echo", "it ran"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
 fn who_waits_in_vain_hears_what_for_and_why() {
     let slow = app("slow").in_namespace("shop").replace("port: 8080}", "port: 8099}");
-    let directory = TempDir::with_prefix("gamut-e2e-").unwrap();
-    fs::write(directory.path().join("all.yaml"), shop().concat() + &slow).unwrap();
-    let name = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
-    let mut up = Command::new(gamut());
-    up.args(["up", "--timeout", "30", "--name", &name, "-f"]).arg(directory.path()).args(["--", "true"]);
-    let output = up.stdin(Stdio::null()).output().unwrap();
+    let output = up_with(&["--timeout", "30"], &(shop().concat() + &slow), &["true"]);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let line =
         log.lines().find(|line| line.contains("not ready after 30 s")).unwrap_or_else(|| panic!("{log}"));
@@ -162,6 +168,11 @@ fn exec_exits_with_the_programs_status_and_says_what_there_is_when_it_finds_noth
     assert_eq!(mesh.exec("shop/deploy/web", &["no-such-program"]).status.code(), Some(127));
     let hostname = crate::harness::text_of(mesh.exec("shop/deploy/web", &["hostname"]));
     assert_eq!(hostname.trim(), mesh.pods("web")[0].name);
+    let of_service = crate::harness::text_of(mesh.exec("shop/svc/web", &["hostname"]));
+    assert_eq!(of_service, hostname);
+    let bare = mesh.exec("shop/web", &["true"]);
+    let message = String::from_utf8_lossy(&bare.stderr).into_owned();
+    assert!(message.contains("there is Deployment web: write deploy/web"), "{message}");
     let nothing = mesh.exec("shop/deploy/nosuch", &["true"]);
     let message = String::from_utf8_lossy(&nothing.stderr).into_owned();
     assert!(
@@ -278,7 +289,10 @@ spec: {containers: [{name: nginx, image: nginx}]}
         .in_namespace("shop")
         .replace("name: web, namespace", "name: clash, namespace")
         .replace("      containers:", "      containers:\n      - {name: first, image: gamut.mesh/echo}");
-    let mut mesh = Mesh::start(&[shop(), vec![image.into(), kind.into(), missing, clash]].concat(), &[]);
+    let idle = service("shop", "idle")
+        .replace("name: idle,", "name: idle, annotations: {gamut.mesh/opaque-port: '80'},");
+    let manifests = [shop(), vec![image.into(), kind.into(), missing, clash, idle]].concat();
+    let mut mesh = Mesh::start(&manifests, &[]);
     mesh.save("torn.yaml", "apiVersion: v1\nkind: [Service\n");
 
     for (what, words) in [
@@ -297,6 +311,12 @@ spec: {containers: [{name: nginx, image: nginx}]}
         != [200]
     {
         assert!(Instant::now() < patience, "what is valid runs");
+    }
+    // What was printed once is there for who comes later.
+    for later in [&["status"][..], &["check", "--proxy"]] {
+        let said = mesh.gamut(later).output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("shop/idle") && said.contains("gamut.mesh/opaque-port"), "{said}");
     }
     let routes = mesh.run(&["routes", "-n", "shop"]);
     assert!(routes.contains("BackendNotFound") && routes.contains("nosuch"), "{routes}");

@@ -76,17 +76,25 @@ fn where_to_look(namespaces: &BTreeSet<String>) -> String {
     }
 }
 
-/// Backends that a route gives a share and that nobody answers for; nothing where that isn't known.
-pub(super) async fn backends(world: &World, place: &Place, namespace: Option<&str>) -> Option<Finding> {
-    let objects = Objects::of_backends(world, place.clone()).await.ok()?;
+/// Backends that a route gives a share and that nobody answers for, and those whose pods are outside of the mesh; nothing
+/// where that isn't known.
+pub(super) async fn backends(world: &World, place: &Place, namespace: Option<&str>) -> Vec<Finding> {
+    let Ok(objects) = Objects::of_backends(world, place.clone()).await else { return Vec::new() };
     let report = routes::of(place.clone(), &[], objects, |of| namespace.is_none_or(|wanted| wanted == of));
-    let of_route = |route: &routes::Route| {
-        let name = format!("{} {}/{}", route.kind, route.namespace, route.name);
-        route.silent.iter().map(|silent| format!("{name}: {silent}")).collect::<Vec<_>>()
+    let lines = |of: fn(&routes::Route) -> &[String]| {
+        let named = |route: &routes::Route| {
+            let name = format!("{} {}/{}", route.kind, route.namespace, route.name);
+            of(route).iter().map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
+        };
+        report.routes.iter().flat_map(named).collect::<Vec<String>>()
     };
-    let silent: Vec<String> = report.routes.iter().flat_map(of_route).collect();
-    let remedy = "their share of the requests is answered 503: correct the Service's selector, or see why its pods aren't ready";
-    (!silent.is_empty()).then(|| Finding::warning("backends", few(&silent), remedy))
+    let (silent, bare) = (lines(|route| &route.silent), lines(|route| &route.bare));
+    let no_endpoint = "their share of the requests is answered 503: correct the Service's selector, or see why its pods aren't ready";
+    let no_sidecar = "no mTLS and no inbound policy there: kubectl label namespace NAME gamut.mesh/inject=enabled, then restart \
+                      their workloads; the label gamut.mesh/inject=disabled on the pods says that this is meant";
+    let found =
+        [(silent, no_endpoint), (bare, no_sidecar)].into_iter().filter(|(lines, _)| !lines.is_empty());
+    found.map(|(lines, remedy)| Finding::warning("backends", few(&lines), remedy)).collect()
 }
 
 fn is_in(route: &Object, namespace: Option<&str>) -> bool {
@@ -239,12 +247,61 @@ mod tests {
             ("/apis/discovery.k8s.io/v1/endpointslices", list(&[])),
             (PATH, list(&[route])),
         ]);
-        let finding = self::backends(&world, &Place::Machine, None).await.unwrap();
+        let findings = self::backends(&world, &Place::Machine, None).await;
+        let told: Vec<&str> = findings.iter().map(|finding| finding.detail.as_str()).collect();
+        assert_eq!(told, ["HTTPRoute shop/web: web:80: no ready endpoint: selector app=web matches no pod"]);
+        assert!(self::backends(&world, &Place::Machine, Some("other")).await.is_empty(), "not of its routes");
+    }
+
+    #[tokio::test]
+    async fn pods_that_a_route_leads_out_of_the_mesh_are_told_unless_they_say_that_it_is_meant() {
+        let service = json!({
+            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "1"},
+            "spec": {"clusterIP": "10.0.0.1", "selector": {"app": "web"}, "ports": [{"port": 80}]},
+        });
+        let route = json!({
+            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "1"},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+            },
+        });
+        let endpoint = json!({
+            "addresses": ["10.244.0.7"], "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "namespace": "shop", "name": "web-1", "uid": "u-1"},
+        });
+        let slice = json!({
+            "metadata": {"name": "web-x", "namespace": "shop", "resourceVersion": "1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [endpoint],
+        });
+        let told = async |labels: Value, init: Value| {
+            let pod = json!({
+                "metadata": {"name": "web-1", "namespace": "shop", "uid": "u-1", "resourceVersion": "1", "labels": labels},
+                "spec": {"containers": [{"name": "app"}], "initContainers": init},
+                "status": {
+                    "phase": "Running", "podIP": "10.244.0.7", "podIPs": [{"ip": "10.244.0.7"}],
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "initContainerStatuses": [{"name": "gamut-proxy", "started": true, "ready": true, "state": {"running": {}}}],
+                },
+            });
+            let world = scripted::world(vec![
+                ("/api/v1/services", list(std::slice::from_ref(&service))),
+                ("/api/v1/pods", list(&[pod])),
+                ("/apis/discovery.k8s.io/v1/endpointslices", list(std::slice::from_ref(&slice))),
+                (PATH, list(std::slice::from_ref(&route))),
+            ]);
+            let findings = self::backends(&world, &Place::Machine, None).await;
+            findings.into_iter().map(|finding| finding.detail).collect::<Vec<_>>()
+        };
         assert_eq!(
-            finding.detail,
-            "HTTPRoute shop/web: web:80: no ready endpoint: selector app=web matches no pod"
+            told(json!({"app": "web"}), json!([])).await,
+            ["HTTPRoute shop/web: web:80: no sidecar at 1 of 1 pods: they are sent plaintext"]
         );
-        assert!(self::backends(&world, &Place::Machine, Some("other")).await.is_none(), "not of its routes");
+        let meant = told(json!({"app": "web", "gamut.mesh/inject": "disabled"}), json!([])).await;
+        assert_eq!(meant, [""; 0]);
+        let labels = json!({"app": "web", "gamut.mesh/injected": "true"});
+        let meshed = told(labels, json!([{"name": "gamut-proxy", "restartPolicy": "Always"}])).await;
+        assert_eq!(meshed, [""; 0]);
     }
 
     #[tokio::test]

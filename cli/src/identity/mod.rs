@@ -5,7 +5,7 @@ mod page;
 use std::{collections::BTreeMap, process::ExitCode};
 
 use gamut_local::control::PodReport;
-use gamut_proxy::admin::{ProxyStatus, RootStatus};
+use gamut_proxy::admin::{MtlsStatus, ProxyStatus, RootStatus};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -51,6 +51,8 @@ pub(crate) struct Identity {
     pub(crate) pod: String,
     /// Its SPIFFE id.
     pub(crate) id: String,
+    /// Who may call it; `None` before its sidecar has heard.
+    pub(crate) mtls: Option<MtlsStatus>,
     /// The certificate that proves it; `None` before the first.
     pub(crate) certificate: Option<Certificate>,
     /// Its serial number, as in the CA's log.
@@ -118,6 +120,7 @@ fn of(world: Place, pods: Vec<PodReport>) -> Report {
             namespace: pod.namespace,
             pod: pod.name,
             id: said.identity,
+            mtls: said.mtls,
             certificate: said.certificate.as_ref().and_then(status::certificate),
             serial: said.certificate.map(|certificate| certificate.serial),
             renewal_error: said.certificate_problem,
@@ -145,7 +148,7 @@ mod tests {
             "terminating": false, "meshed": true, "containers": [], "proxy_error": null,
             "proxy": {
                 "identity": "spiffe://cluster.local/ns/shop/sa/web", "ready": {"ready": true}, "tables": [], "backends": [], "sessions": [],
-                "certificate": {"serial": "0a:0b", "notBefore": expires - 90_000, "notAfter": expires},
+                "mtls": {"mode": "Permissive", "except": [8080, 9090]}, "certificate": {"serial": "0a:0b", "notBefore": expires - 90_000, "notAfter": expires},
                 "certificateProblem": problem, "roots": roots,
             },
         }))

@@ -16,7 +16,7 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
     let mut page = Page::default();
     page.say(report.world.line(now), Tone::Faint);
     page.gap();
-    let heading = ["NAMESPACE", "POD", "IDENTITY", "SERIAL", "CERTIFICATE", "ISSUED", "EXPIRES"];
+    let heading = ["NAMESPACE", "POD", "IDENTITY", "MTLS", "SERIAL", "CERTIFICATE", "ISSUED", "EXPIRES"];
     let columns = if wide { heading.len() } else { heading.len() - 2 };
     let rows = report.identities.iter().map(|identity| {
         let mut row = row(identity, now);
@@ -55,6 +55,7 @@ fn row(identity: &Identity, now: Timestamp) -> Vec<Cell> {
         Cell::from(&identity.namespace),
         Cell::from(&identity.pod),
         Cell::from(&identity.id),
+        status::mtls_cell(identity.mtls.as_ref()),
         Cell::from(identity.serial.as_deref().unwrap_or("-")),
         status::certificate_cell(certificate, now),
         time(certificate.map(|it| it.issued)),

@@ -1,17 +1,24 @@
 //! Where the report comes from: the route objects with their status, what the controller makes of them, and every
 //! sidecar's counters.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    iter::repeat,
+};
 
 use gamut_controller::{
     compile::{CompiledRoute, CompiledRule, CompiledRules},
-    gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules},
-    index::Index,
+    gateway::{BackendRef, Lenient, ParentRef, Route as RouteObject, Rules, name_of},
     status::CONTROLLER,
 };
+use gamut_injector::INJECT;
 use gamut_local::control::PodReport;
+use gamut_manifest::Object;
 use gamut_proxy::admin::{BackendStatus, ProxyStatus};
-use gamut_route::{RouteKind, ServicePort};
+use gamut_route::{
+    BackendId, NamespacedName, RouteKind, ServicePort,
+    table::{Backend as SplitBackend, BackendTarget, Outcome, RuleOrigin},
+};
 use serde_json::Value;
 
 use super::{
@@ -19,7 +26,7 @@ use super::{
     session::{self, Session},
     words,
 };
-use crate::world::{Objects, Place, Selection, World, silence};
+use crate::world::{Objects, Place, Selection, World, silence, without_sidecar};
 
 /// Asks a world. Clients may be anywhere, so all sidecars are asked, whatever namespace is shown.
 ///
@@ -55,6 +62,8 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
     };
     let mut routes: Vec<RouteObject> = kinds.into_iter().flat_map(of_kind).collect();
     routes.retain(|route| shown(&route.reference.name.namespace));
+    let is_meant = |pod: &&Object| pod.labels.get(INJECT).is_some_and(|value| value == "disabled");
+    let meant: BTreeSet<NamespacedName> = objects.of_kind("Pod").filter(is_meant).map(name_of).collect();
     let (has_endpoints, gateways) = (objects.has_endpoints(), objects.gateways.clone());
     let index = objects.into_index();
     let report = |route: &RouteObject| {
@@ -64,7 +73,10 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
             |name| gateways.as_ref().is_none_or(|gateways| gateways.contains(name)),
         );
         report.missed = missed.into_iter().map(|missed| missed.message).collect();
-        report.silent = if has_endpoints { silent(&report, &index) } else { Vec::new() };
+        if has_endpoints {
+            report.silent = about_backends(&report, |id| silence(&index, id));
+            report.bare = about_backends(&report, |id| without_sidecar(&index, id, &meant));
+        }
         report
     };
     let mut routes: Vec<Route> = routes.iter().map(report).collect();
@@ -73,16 +85,16 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
     Report { world, routes, extensions, notes }
 }
 
-/// The backends with a weight that nobody answers for.
-fn silent(route: &Route, index: &Index) -> Vec<String> {
+/// What there is to say about backends with a weight, a line each.
+fn about_backends(route: &Route, says: impl Fn(&BackendId) -> Option<String>) -> Vec<String> {
     let backends = route.rules.iter().flat_map(|rule| &rule.backends);
     let asked: BTreeSet<&str> =
         backends.filter(|backend| backend.weight > 0).map(|backend| backend.id.as_str()).collect();
-    let silent = asked.into_iter().filter_map(|id| {
-        let why = silence(index, &id.parse().ok()?)?;
-        Some(format!("{}: {why}", page::short(id, &route.namespace)))
+    let said = asked.into_iter().filter_map(|id| {
+        let said = says(&id.parse().ok()?)?;
+        Some(format!("{}: {said}", page::short(id, &route.namespace)))
     });
-    silent.collect()
+    said.collect()
 }
 
 fn notes(pods: &[PodReport], unknown: &[&str]) -> Vec<String> {
@@ -104,6 +116,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
     let name = &route.reference.name;
     let parents = route.service_parents().into_iter().map(|parent| parent_report(route, parent)).collect();
     let dropped = |index| compiled.and_then(|compiled| dropped(compiled, index));
+    let answered = |index| compiled.map(|compiled| answered(compiled, index)).unwrap_or_default();
     let sessions = |index| compiled.map(|compiled| session::of_rule(compiled, index)).unwrap_or_default();
     let rules = match &route.rules {
         Rules::Http(rules) => readable(rules)
@@ -114,6 +127,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     settings: words::http_settings(rule),
                     sessions: sessions(index),
                     dropped: dropped(index),
+                    answered: answered(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -126,6 +140,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     settings: words::grpc_settings(rule),
                     sessions: sessions(index),
                     dropped: dropped(index),
+                    answered: answered(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -138,6 +153,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
                     settings: Vec::new(),
                     sessions: Vec::new(),
                     dropped: None,
+                    answered: answered(index),
                 };
                 rule_report(route, index, about, &rule.backend_refs, counters)
             })
@@ -151,6 +167,7 @@ fn route_report(route: &RouteObject, compiled: Option<&CompiledRoute>, counters:
         parents,
         missed: Vec::new(),
         silent: Vec::new(),
+        bare: Vec::new(),
         rules,
         unmatched: counters.unmatched(route),
     }
@@ -164,6 +181,30 @@ fn dropped(route: &CompiledRoute, index: usize) -> Option<&'static str> {
         None => Some("not in force"),
         Some(rule) => rule.closed.then_some("500"),
     }
+}
+
+/// What each backendRef's share of a rule is answered, if it leads nowhere.
+fn answered(route: &CompiledRoute, index: usize) -> Vec<Option<&'static str>> {
+    let is = |origin: &RuleOrigin| origin.index == index;
+    let (split, answer) = match &route.rules {
+        CompiledRules::Requests(rules) => {
+            let rule = rules.iter().find(|rule| rule.rule.origin.as_ref().is_some_and(is));
+            let split = rule.and_then(|rule| match &rule.rule.outcome {
+                Outcome::Forward(split) => Some(split),
+                Outcome::Fail(_) => None,
+            });
+            (split, "500")
+        }
+        CompiledRules::Tls(rules) => {
+            (rules.iter().find(|rule| is(&rule.origin)).map(|rule| &rule.split), "reset")
+        }
+        CompiledRules::Tcp(rule) => {
+            (rule.as_ref().filter(|(origin, _)| is(origin)).map(|(_, split)| split), "reset")
+        }
+    };
+    let backends = split.map(|split| split.backends.as_slice()).unwrap_or_default();
+    let is_lost = |backend: &SplitBackend| matches!(backend.target, BackendTarget::Invalid(_));
+    backends.iter().map(|backend| is_lost(backend).then_some(answer)).collect()
 }
 
 /// Rules that can be read, with their place in the manifest; a condition tells about the others.
@@ -228,6 +269,7 @@ struct About<'a> {
     settings: Vec<String>,
     sessions: Vec<Session>,
     dropped: Option<&'static str>,
+    answered: Vec<Option<&'static str>>,
 }
 
 fn rule_report<F>(
@@ -246,15 +288,17 @@ fn rule_report<F>(
         .collect();
     let own = counters.own(route, &name);
     let all = counted.iter().map(|count| count.requests).sum::<u64>() + own.failed;
-    let backends = backends.iter().zip(counted).map(|(backend, count)| Backend {
+    let answered = about.answered.iter().copied().chain(repeat(None));
+    let backends = backends.iter().zip(counted).zip(answered).map(|((backend, count), answered)| Backend {
         id: id(backend, &route.reference.name.namespace),
         weight: weight(backend),
         share: percent(weight(backend), weights).unwrap_or(0.0),
+        answered,
         requests: count.requests,
         got: percent(count.requests, all),
         failed: count.failed,
     });
-    let backends = backends.collect();
+    let backends: Vec<Backend> = backends.collect();
     let own = Own { requests: own.requests, got: percent(own.failed, all), failed: own.failed };
     let About { matches, settings, sessions, dropped, .. } = about;
     Rule { named: about.name.is_some(), name, dropped, matches, settings, sessions, backends, own }

@@ -65,6 +65,8 @@ pub(crate) struct Route {
     pub(crate) missed: Vec<String>,
     /// Backends that nobody answers for, and why, a line each. Nothing where endpoints aren't known.
     pub(crate) silent: Vec<String>,
+    /// Backends with pods that have no sidecar, without anybody having said that they need none, a line each. As above.
+    pub(crate) bare: Vec<String>,
     /// Its rules in the order of the manifest.
     pub(crate) rules: Vec<Rule>,
     /// Requests for its Services that no rule matched, or that none may match: sidecars answered them 404 or 400.
@@ -166,6 +168,8 @@ pub(crate) struct Backend {
     pub(crate) weight: u64,
     /// As set, in percent of the rule's weights.
     pub(crate) share: f64,
+    /// What its share is answered, if it leads nowhere: `500`, and connections `reset`.
+    pub(crate) answered: Option<&'static str>,
     /// Requests and connections that it really got, from all sidecars that run now.
     pub(crate) requests: u64,
     /// The same in percent of the rule's; `None` without any.

@@ -81,6 +81,9 @@ fn block(route: &Route, wide: bool, page: &mut Page) {
     for silent in &route.silent {
         page.say(format!("    {silent}"), Tone::Bad);
     }
+    for bare in &route.bare {
+        page.say(format!("    {bare}"), Tone::Doubtful);
+    }
     let heading = ["RULE", "MATCHES", "BACKEND", "WEIGHT", "SET", "GOT", "REQUESTS", "FAILED"];
     let mut rows: Vec<Vec<Cell>> = route.rules.iter().flat_map(|rule| rows(rule, route)).collect();
     if route.unmatched > 0 {
@@ -182,9 +185,12 @@ fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
             vec![
                 Cell::from(short(&backend.id, &route.namespace)),
                 Cell::from(backend.weight),
-                match is_in_force {
-                    true => Cell::from(percent(Some(backend.share))),
-                    false => Cell::new(instead(rule, route), Tone::Bad),
+                match (is_in_force, backend.answered) {
+                    (true, None) => Cell::from(percent(Some(backend.share))),
+                    (true, Some(answer)) => {
+                        Cell::new(format!("{}: {answer}", percent(Some(backend.share))), Tone::Bad)
+                    }
+                    (false, _) => Cell::new(instead(rule, route), Tone::Bad),
                 },
                 Cell::from(percent(backend.got.filter(|_| is_in_force))),
                 Cell::from(backend.requests),
@@ -262,7 +268,7 @@ mod tests {
     }
 
     fn backend(id: &str, weight: u64, share: f64, requests: u64, got: Option<f64>, failed: u64) -> Backend {
-        Backend { id: id.to_owned(), weight, share, requests, got, failed }
+        Backend { id: id.to_owned(), weight, share, answered: None, requests, got, failed }
     }
 
     fn canary() -> Route {
@@ -272,6 +278,7 @@ mod tests {
             name: "web".to_owned(),
             missed: Vec::new(),
             silent: Vec::new(),
+            bare: Vec::new(),
             unmatched: 0,
             parents: vec![Parent {
                 reference: "Service shop/web".to_owned(),
@@ -361,6 +368,8 @@ mod tests {
             "in force on port 80 for clients of all namespaces; spec.hostnames doesn't restrict anything"
                 .to_owned();
         broken.silent = vec!["web-v1:80: no ready endpoint: selector app=v1 matches no pod".to_owned()];
+        broken.bare = vec!["web-v2:80: no sidecar at 1 of 2 pods: they are sent plaintext".to_owned()];
+        broken.rules[1].backends[1].answered = Some("500");
         broken.unmatched = 30;
         broken.rules[0].dropped = Some("500");
         broken.rules[1].named = false;

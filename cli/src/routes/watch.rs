@@ -276,6 +276,7 @@ mod tests {
             id: format!("service/shop/{id}:80"),
             weight,
             share: weight as f64,
+            answered: None,
             requests,
             got: None,
             failed,
@@ -297,6 +298,7 @@ mod tests {
             parents: Vec::new(),
             missed: Vec::new(),
             silent: Vec::new(),
+            bare: Vec::new(),
             unmatched: 0,
             rules: vec![rule],
         };

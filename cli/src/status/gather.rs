@@ -36,6 +36,7 @@ pub(crate) fn of(mesh: Mesh, shown: impl Fn(&str) -> bool) -> Report {
         components: mesh.components,
         pods: pods.into_iter().map(|pod| self::pod(pod, &subscribers)).collect(),
         problems: mesh.problems.into_iter().chain(mesh.unasked).collect(),
+        warnings: mesh.warnings,
         waiting_for: mesh.waiting_for,
     }
 }
@@ -106,6 +107,7 @@ fn known(status: ProxyStatus, subscriber: Option<&SubscriberStatus>) -> KnownSid
     let ejected = ejected(status.endpoints, Timestamp::now());
     KnownSidecar {
         identity: status.identity,
+        mtls: status.mtls,
         certificate: status.certificate.and_then(|certificate| self::certificate(&certificate)),
         renewal_error: status.certificate_problem,
         tables,

@@ -5,6 +5,7 @@ mod page;
 
 use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode};
 
+use gamut_proxy::admin::MtlsStatus;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use crate::{
 
 pub(crate) use self::{
     gather::{certificate, of},
-    page::certificate as certificate_cell,
+    page::{certificate as certificate_cell, mtls as mtls_cell},
 };
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,8 @@ pub(crate) struct Report {
     pub(crate) sessions: Vec<Sessions>,
     /// What can't be done, a line each.
     pub(crate) problems: Vec<String>,
+    /// What is written in the manifests of a `gamut up` and does nothing, a line each. Of a cluster `gamut check` says it.
+    pub(crate) warnings: Vec<String>,
     /// What isn't ready yet, a line each.
     pub(crate) waiting_for: Vec<String>,
 }
@@ -87,6 +90,8 @@ pub(crate) enum Sidecar {
 pub(crate) struct KnownSidecar {
     /// Its SPIFFE id.
     pub(crate) identity: String,
+    /// Who may call its app; `None` before it has heard.
+    pub(crate) mtls: Option<MtlsStatus>,
     /// Its certificate; `None` before the first.
     pub(crate) certificate: Option<Certificate>,
     /// Why the last renewal failed, if it did.

@@ -1,10 +1,16 @@
 //! The report as a page.
 
-use gamut_proxy::telemetry::SessionOutcome;
+use std::collections::BTreeMap;
+
+use gamut_injector::INJECT;
+use gamut_proxy::{admin::MtlsStatus, telemetry::SessionOutcome};
 use jiff::Timestamp;
 
 use super::{Certificate, Ejected, KnownSidecar, Pod, Report, Sidecar};
-use crate::output::{Age, Cell, Page, Tone};
+use crate::{
+    output::{Age, Cell, Page, Tone},
+    world::{Place, SYSTEM_NAMESPACE},
+};
 
 /// `now` is what ages are counted from.
 pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
@@ -15,8 +21,9 @@ pub(super) fn page(report: &Report, now: Timestamp, wide: bool) -> Page {
         components(report, &mut page);
         page.gap();
     }
-    let heading = ["NAMESPACE", "POD", "READY", "RESTARTS", "IDENTITY", "CERTIFICATE", "TABLES", "ADDRESSES"];
-    let columns = if wide { heading.len() } else { heading.len() - 1 };
+    let heading =
+        ["NAMESPACE", "POD", "READY", "RESTARTS", "IDENTITY", "CERTIFICATE", "TABLES", "MTLS", "ADDRESSES"];
+    let columns = if wide { heading.len() } else { heading.len() - 2 };
     let rows = report.pods.iter().map(|pod| {
         let mut row = row(pod, now);
         row.truncate(columns);
@@ -63,13 +70,16 @@ fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
         restarts(pod.restarts),
     ];
     match &pod.sidecar {
-        _ if has_ended(pod) => row.extend(["".into(), "".into(), "".into()]),
-        None => row.extend([Cell::new("not in the mesh", Tone::Faint), "".into(), "".into()]),
-        Some(Sidecar::Silent(_)) => row.extend([Cell::new("unknown", Tone::Bad), "".into(), "".into()]),
+        _ if has_ended(pod) => row.extend(["", "", "", ""].map(Cell::from)),
+        None => row.extend([Cell::new("not in the mesh", Tone::Faint), "".into(), "".into(), "".into()]),
+        Some(Sidecar::Silent(_)) => {
+            row.extend([Cell::new("unknown", Tone::Bad), "".into(), "".into(), "".into()])
+        }
         Some(Sidecar::Known(sidecar)) => row.extend([
             Cell::from(&sidecar.identity),
             certificate(sidecar.certificate.as_ref(), now),
             tables(sidecar),
+            mtls(sidecar.mtls.as_ref()),
         ]),
     }
     row.push(Cell::from(pod.ips.join(",")));
@@ -91,6 +101,16 @@ fn sessions(report: &Report, page: &mut Page) {
     });
     page.gap();
     page.table(0, &heading, rows);
+}
+
+/// Who may call a pod: `strict` is mesh peers alone, `strict but 9090` everybody else on that port as well.
+pub(crate) fn mtls(status: Option<&MtlsStatus>) -> Cell {
+    let Some(MtlsStatus { mode, except }) = status else { return Cell::from("-") };
+    let ports: Vec<String> = except.iter().map(ToString::to_string).collect();
+    match ports.is_empty() {
+        true => Cell::from(mode),
+        false => Cell::from(format!("{mode} but {}", ports.join(","))),
+    }
 }
 
 /// How long a certificate is still good.
@@ -155,6 +175,8 @@ fn lists(report: &Report, now: Timestamp, page: &mut Page) {
         }
     }
     lines.extend(report.problems.iter().map(|problem| (problem.clone(), Tone::Bad)));
+    lines.extend(report.warnings.iter().map(|warning| (warning.clone(), Tone::Doubtful)));
+    lines.extend(without_sidecars(report).into_iter().map(|line| (line, Tone::Doubtful)));
     lines.extend(report.waiting_for.iter().map(|what| (format!("waiting for {what}"), Tone::Doubtful)));
     for (i, (line, tone)) in lines.into_iter().enumerate() {
         if i == 0 {
@@ -162,6 +184,28 @@ fn lists(report: &Report, now: Timestamp, page: &mut Page) {
         }
         page.say(line, tone);
     }
+}
+
+/// Namespaces of a `gamut up` none of whose pods has a sidecar: there a label was forgotten. A cluster has many that are meant
+/// to be without.
+fn without_sidecars(report: &Report) -> Vec<String> {
+    if !matches!(report.world, Place::Instance { .. }) {
+        return Vec::new();
+    }
+    let mut namespaces: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let theirs = |pod: &&Pod| pod.namespace != SYSTEM_NAMESPACE && !has_ended(pod);
+    for pod in report.pods.iter().filter(theirs) {
+        let (pods, meshed) = namespaces.entry(&pod.namespace).or_default();
+        *pods += 1;
+        *meshed += usize::from(pod.sidecar.is_some());
+    }
+    let line = |(namespace, (pods, _)): (&str, (usize, usize))| {
+        let none = if pods == 1 { "its pod has no sidecar" } else { "none of its pods has a sidecar" };
+        format!(
+            "namespace {namespace}: {none}; if that isn't meant, give the Namespace the label {INJECT}: enabled"
+        )
+    };
+    namespaces.into_iter().filter(|(_, (_, meshed))| *meshed == 0).map(line).collect()
 }
 
 /// `web-1 (10.244.0.5:8080) of shop/web:80 gets nothing for 12s: requests to it failed`.
@@ -185,7 +229,10 @@ fn verdict(report: &Report, now: Timestamp, page: &mut Page) {
     let (good, behind): (Vec<&Sidecar>, Vec<&Sidecar>) = sidecars.partition(|sidecar| newest(sidecar));
     let expired = good.iter().filter(|sidecar| has_expired(sidecar, now)).count();
     match (good.len(), behind.len()) {
-        (0, 0) => page.say("no sidecars", Tone::Doubtful),
+        (0, 0) => page.say(
+            format!("no sidecars: pods get theirs when they are made, in namespaces with the label {INJECT}=enabled"),
+            Tone::Doubtful,
+        ),
         (good, 0) if expired > 0 => page.say(
             format!("the certificates of {expired} of {good} sidecars have expired; `gamut check --proxy` says what to do"),
             Tone::Bad,
@@ -216,189 +263,4 @@ fn restarts(count: u32) -> Cell {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        status::{Sessions, Tables},
-        world::{Component, Place},
-    };
-
-    fn now() -> Timestamp {
-        "2026-01-31T12:00:00Z".parse().unwrap()
-    }
-
-    fn pod(name: &str, sidecar: Option<Sidecar>) -> Pod {
-        Pod {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-            ips: vec!["10.244.0.7".to_owned(), "fd00:244::7".to_owned()],
-            phase: "Running".to_owned(),
-            ready: true,
-            restarts: 0,
-            sidecar,
-        }
-    }
-
-    fn sidecar(certificate: Option<(&str, &str)>, tables: Tables) -> Option<Sidecar> {
-        Some(Sidecar::Known(KnownSidecar {
-            identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
-            certificate: certificate.map(|(from, to)| Certificate {
-                issued: from.parse().unwrap(),
-                expires: to.parse().unwrap(),
-            }),
-            renewal_error: None,
-            tables,
-            ejected: Vec::new(),
-        }))
-    }
-
-    fn report(pods: Vec<Pod>) -> Report {
-        let component = |name: &str| Component {
-            name: name.to_owned(),
-            pod: None,
-            ready: true,
-            restarts: 0,
-            died_of: None,
-            trouble: None,
-            runs: true,
-        };
-        Report {
-            world: Place::Instance {
-                name: "default".to_owned(),
-                started: "2026-01-31T11:47:10Z".parse().unwrap(),
-                paths: vec!["examples/canary".to_owned()],
-            },
-            components: vec![component("ca"), component("controller")],
-            pods,
-            sessions: Vec::new(),
-            problems: Vec::new(),
-            waiting_for: Vec::new(),
-        }
-    }
-
-    const GOOD: Option<(&str, &str)> = Some(("2026-01-31T11:48:00Z", "2026-02-01T11:48:00Z"));
-    const EXPIRED: Option<(&str, &str)> = Some(("2026-01-30T10:00:00Z", "2026-01-31T10:00:00Z"));
-
-    #[test]
-    fn a_healthy_mesh_is_a_table_and_one_good_line() {
-        let newest = Tables { subscribed: 9, ..Tables::default() };
-        let report = report(vec![
-            pod("web-1", sidecar(GOOD, newest.clone())),
-            pod("web-2", sidecar(GOOD, newest)),
-            pod("legacy", None),
-        ]);
-        insta::assert_snapshot!(page(&report, now(), false).render(false));
-        insta::assert_snapshot!("wide", page(&report, now(), true).render(false));
-    }
-
-    #[test]
-    fn a_clusters_components_are_shown_with_their_pods() {
-        let newest = Tables { subscribed: 9, ..Tables::default() };
-        let mut report = report(vec![pod("web-1", sidecar(GOOD, newest))]);
-        report.world = Place::Cluster {
-            context: "kind".to_owned(),
-            server: "https://10.0.0.10:6443".to_owned(),
-            version: "v1.34.4".to_owned(),
-        };
-        for component in &mut report.components {
-            component.pod = Some(format!("gamut-{}-5d4f-x", component.name));
-        }
-        insta::assert_snapshot!(page(&report, now(), false).render(false));
-    }
-
-    #[test]
-    fn pods_that_are_over_are_shown_as_such_and_not_waited_for() {
-        let newest = Tables { subscribed: 9, ..Tables::default() };
-        let mut done = pod("job-1", Some(Sidecar::Silent("its sidecar hasn't started yet".to_owned())));
-        done.phase = "Succeeded".to_owned();
-        let mut going =
-            pod("web-0", Some(Sidecar::Silent("its sidecar can't be asked: pod not found".to_owned())));
-        going.phase = "Terminating".to_owned();
-        let pods = vec![pod("web-1", sidecar(GOOD, newest)), done, going];
-        let text = page(&report(pods), now(), false).render(false);
-        assert!(text.contains("job-1  Completed"), "{text}");
-        assert!(text.contains("all 1 sidecars have the newest tables"), "{text}");
-        assert!(!text.contains("hasn't started") && !text.contains("not found"), "{text}");
-    }
-
-    #[test]
-    fn sidecars_with_the_newest_tables_and_an_old_certificate_are_not_said_to_be_well() {
-        let newest = Tables { subscribed: 9, ..Tables::default() };
-        let pods = vec![pod("web-1", sidecar(GOOD, newest.clone())), pod("web-2", sidecar(EXPIRED, newest))];
-        let text = page(&report(pods), now(), false).render(false);
-        assert!(text.contains("the certificates of 1 of 2 sidecars have expired"), "{text}");
-        assert!(!text.contains("all 2 sidecars"), "{text}");
-    }
-
-    #[test]
-    fn whatever_is_wrong_has_its_line() {
-        let behind = Tables {
-            subscribed: 9,
-            behind: vec!["RouteTable shop/web:80 for shop".to_owned()],
-            refused: vec!["RouteTable shop/api:80 for shop: rule 3 has no backend".to_owned()],
-            controller_away: None,
-        };
-        let away = Tables {
-            subscribed: 9,
-            controller_away: Some("the controller is away for 4s".to_owned()),
-            ..Tables::default()
-        };
-        let expired = Some(("2026-01-30T10:00:00Z", "2026-01-31T10:00:00Z"));
-        let mut report = report(vec![
-            pod("behind", sidecar(GOOD, behind)),
-            pod("away", sidecar(expired, away)),
-            pod("new", sidecar(None, Tables::default())),
-            pod("silent", Some(Sidecar::Silent("its sidecar doesn't answer".to_owned()))),
-        ]);
-        report.pods[2].ready = false;
-        report.pods[3].phase = "Pending".to_owned();
-        report.components[1].ready = false;
-        report.components[1].restarts = 2;
-        report.problems =
-            vec!["web.yaml:3: Deployment shop/web: spec.replicas: \"two\" is no number".to_owned()];
-        report.waiting_for = vec!["pod shop/new".to_owned()];
-        insta::assert_snapshot!(page(&report, now(), false).render(false));
-    }
-
-    #[test]
-    fn endpoints_that_get_nothing_are_told_with_whose_they_are_and_for_how_long() {
-        let mut calling = sidecar(GOOD, Tables { subscribed: 9, ..Tables::default() });
-        let Some(Sidecar::Known(known)) = &mut calling else { panic!("a sidecar") };
-        let ejected = |pod: Option<&str>, seconds: i64| Ejected {
-            backend: "shop/web:80".to_owned(),
-            address: "10.244.0.5:8080".parse().unwrap(),
-            pod: pod.map(str::to_owned),
-            until: now() + jiff::SignedDuration::from_secs(seconds),
-        };
-        known.ejected = vec![ejected(Some("web-1"), 12), ejected(None, 180)];
-        let text = page(&report(vec![pod("client", calling)]), now(), false).render(false);
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains("gets nothing")).collect();
-        assert_eq!(
-            lines,
-            [
-                "shop/client: web-1 (10.244.0.5:8080) of shop/web:80 gets nothing for 12s: requests to it failed",
-                "shop/client: 10.244.0.5:8080 of shop/web:80 gets nothing for 3m: requests to it failed",
-            ]
-        );
-    }
-
-    #[test]
-    fn sessions_have_a_table_of_their_own_where_there_were_any() {
-        let mut report = report(Vec::new());
-        let outcomes = [("kept", 1890), ("started", 12), ("moved", 3), ("foreign", 1)];
-        report.sessions = vec![Sessions {
-            of: "httproute/shop/web, rule split".to_owned(),
-            outcomes: outcomes.map(|(name, count)| (name.to_owned(), count)).into(),
-        }];
-        let page = page(&report, now(), false).render(false);
-        let lines: Vec<&str> =
-            page.lines().filter(|line| line.contains("MOVED") || line.contains("split")).collect();
-        assert_eq!(
-            lines,
-            [
-                "SESSIONS OF                     KEPT  STARTED  MOVED  EXPIRED  MALFORMED  FOREIGN",
-                "httproute/shop/web, rule split  1890  12       3      0        0          1",
-            ]
-        );
-    }
-}
+mod tests;

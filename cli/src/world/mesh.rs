@@ -26,6 +26,8 @@ pub(crate) struct Mesh {
     pub(crate) unasked: Vec<String>,
     /// What can't be done, a line each.
     pub(crate) problems: Vec<String>,
+    /// What is written in the manifests of a `gamut up` and does nothing, a line each.
+    pub(crate) warnings: Vec<String>,
     /// What isn't ready yet, a line each.
     pub(crate) waiting_for: Vec<String>,
 }
@@ -88,6 +90,7 @@ impl Mesh {
             controllers: controller.into_iter().collect(),
             unasked: Vec::new(),
             problems,
+            warnings: status.warnings,
             waiting_for: status.waiting_for,
         }
     }
@@ -142,7 +145,8 @@ impl Mesh {
         ask::sidecars(cluster, &mut pods).await;
         let ours_or_meshed = |pod: &&PodReport| pod.meshed || pod.namespace == SYSTEM_NAMESPACE;
         let waiting_for = pods.iter().filter(ours_or_meshed).filter_map(pod::waiting_for).collect();
-        Self { world, components, pods, controllers, unasked, problems, waiting_for }
+        let warnings = Vec::new();
+        Self { world, components, pods, controllers, unasked, problems, warnings, waiting_for }
     }
 }
 

@@ -35,7 +35,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     ask::Line,
-    endpoints::silence,
+    endpoints::{silence, without_sidecar},
     mesh::{COMPONENTS, Component, Mesh, OwnStatus, components},
     objects::Objects,
     place::Place,

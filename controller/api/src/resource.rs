@@ -194,6 +194,16 @@ pub enum MtlsMode {
     Permissive,
 }
 
+/// As annotations and settings have it.
+impl std::fmt::Display for MtlsMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Permissive => "permissive",
+        })
+    }
+}
+
 /// The roots that certificates must lead to: a set, so that roots can be rotated with overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustBundle {

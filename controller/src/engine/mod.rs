@@ -20,6 +20,10 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -130,6 +134,8 @@ pub struct Engine {
     /// True from shutting down on: nobody is added any more.
     ending: bool,
     writes: mpsc::UnboundedSender<Write>,
+    /// How many of them aren't carried out yet.
+    unwritten: Arc<AtomicUsize>,
     writing: JoinHandle<()>,
     write_again: Option<Instant>,
 }
@@ -140,7 +146,9 @@ impl Engine {
         let (command, commands) = mpsc::channel(COMMANDS);
         let (synced, is_synced) = watch::channel(false);
         let (writes, due) = mpsc::unbounded_channel();
-        let writing = tokio::spawn(write_all(source.writer(), due, command.clone().downgrade()));
+        let unwritten = Arc::new(AtomicUsize::new(0));
+        let failed = command.clone().downgrade();
+        let writing = tokio::spawn(write_all(source.writer(), due, unwritten.clone(), failed));
         let reporter = Reporter::new(source.is_shared());
         let engine = Self {
             source,
@@ -152,6 +160,7 @@ impl Engine {
             early: Vec::new(),
             ending: false,
             writes,
+            unwritten,
             writing,
             write_again: None,
         };
@@ -236,6 +245,7 @@ impl Engine {
                     synced: self.index.synced(),
                     problems: self.problems(),
                     resource_version: self.source.resource_version(),
+                    unwritten: self.unwritten.load(Ordering::Acquire),
                 };
                 let status = ControllerStatus::new(self.index.settings(), source, self.board.status());
                 // Whoever asked may have gone.
@@ -270,6 +280,7 @@ impl Engine {
     /// Hands over what has to be written.
     fn report(&mut self) {
         for write in self.reporter.due(&mut self.index) {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
             // The writer lives as long as we do.
             let _ = self.writes.send(write);
         }
@@ -343,10 +354,15 @@ fn suggestions(index: &Index, namespace: &str) -> Vec<SocketAddr> {
 async fn write_all(
     writer: Writer,
     mut due: mpsc::UnboundedReceiver<Write>,
+    unwritten: Arc<AtomicUsize>,
     failed: mpsc::WeakSender<Command>,
 ) {
     let mut batch = Vec::new();
-    while due.recv_many(&mut batch, usize::MAX).await > 0 {
+    loop {
+        let taken = due.recv_many(&mut batch, usize::MAX).await;
+        if taken == 0 {
+            return;
+        }
         let mut newest: BTreeMap<String, Write> = BTreeMap::new();
         for write in batch.drain(..) {
             newest.insert(target(&write), write);
@@ -358,6 +374,7 @@ async fn write_all(
                 let _ = failed.send(Command::WriteFailed(Box::new(write))).await;
             }
         }
+        unwritten.fetch_sub(taken, Ordering::Release);
     }
 }
 

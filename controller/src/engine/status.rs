@@ -44,6 +44,9 @@ pub struct SourceStatus {
     /// that what the subscribers are said to hold follows from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<u64>,
+    /// Statuses, and the session keys, that follow from what was read and aren't written yet.
+    #[serde(default)]
+    pub unwritten: usize,
 }
 
 /// One sidecar.

@@ -142,7 +142,7 @@ impl Node {
                     pending.reading = if read { self.readings } else { self.readings + 1 };
                     self.waits.push(pending);
                 }
-                _ = ticks.tick() => self.cluster.problems.routes = conditions::problems(self.cluster.accepted.values()),
+                _ = ticks.tick() => self.take_conditions(),
             }
             self.follow_up();
         }
@@ -192,6 +192,11 @@ impl Node {
         }
     }
 
+    /// Takes up what the controller has written about routes.
+    fn take_conditions(&mut self) {
+        self.cluster.problems.routes = conditions::problems(self.cluster.accepted.values());
+    }
+
     /// Everything that follows from what has just happened.
     fn follow_up(&mut self) {
         let now = Instant::now();
@@ -199,6 +204,10 @@ impl Node {
         let missing_pods = self.missing_pods();
         // Tables change with every pod: as long as pods are missing, they are the answer.
         let missing = if missing_pods.is_empty() { self.missing_tables() } else { missing_pods.clone() };
+        // Whoever is told that all is ready has been told before what isn't in force as it was written.
+        if missing.is_empty() && self.progress.is_under_way() {
+            self.take_conditions();
+        }
 
         let of_pods = self.cluster.kubelet.iter().filter_map(|(_, pod)| {
             pod.state.problem.as_ref().map(|problem| format!("{}: {problem}", pod.title()))
@@ -293,6 +302,7 @@ impl Node {
             pods,
             controller: None,
             problems: self.progress.told(),
+            warnings: progress::in_order(self.notices.iter()),
             waiting_for: self.missing_pods(),
         };
         Answer::Status(Box::new(status), asked.collect())

@@ -27,6 +27,8 @@ struct SourceView {
     synced: bool,
     /// The newest `resourceVersion` that it has read.
     resource_version: Option<u64>,
+    /// Statuses that it has yet to write.
+    unwritten: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -73,7 +75,8 @@ impl ControllerView {
             )),
             Some(_) => None,
         });
-        missing.collect()
+        let verdicts = (self.source.unwritten > 0).then(|| "the controller to write its verdicts".to_owned());
+        missing.chain(verdicts).collect()
     }
 }
 
@@ -135,6 +138,17 @@ mod tests {
         ]});
         assert_eq!(missing(stale), ["the controller to read the newest objects"]);
         assert_eq!(missing(json!({"subscribers": []})), ["the controller to read the newest objects"]);
+    }
+
+    #[test]
+    fn what_the_controller_thinks_of_routes_must_be_written() {
+        let unwritten = |count: u64| {
+            let mut status = with_subscriber(json!({"uid": "u-1", "inSync": true}));
+            status["source"]["unwritten"] = count.into();
+            missing(status)
+        };
+        assert_eq!(unwritten(2), ["the controller to write its verdicts"]);
+        assert_eq!(unwritten(0), [""; 0]);
     }
 
     #[test]

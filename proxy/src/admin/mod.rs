@@ -23,8 +23,8 @@ use gamut_identity::Identity;
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
 pub use self::status::{
-    BackendStatus, CertificateStatus, ConnectionsStatus, EjectedStatus, EndpointsStatus, ProxyStatus,
-    Readiness, RootStatus, SessionStatus, readiness,
+    BackendStatus, CertificateStatus, ConnectionsStatus, EjectedStatus, EndpointsStatus, MtlsStatus,
+    ProxyStatus, Readiness, RootStatus, SessionStatus, readiness,
 };
 use crate::{drain::Notice, record::tap::Taps, tables::Tables, telemetry::Telemetry};
 

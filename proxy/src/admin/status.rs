@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use gamut_controller_api::{InboundPolicy, MtlsMode};
 use gamut_identity::Identity;
 use gamut_route::BackendId;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct ProxyStatus {
     pub roots: Vec<RootStatus>,
     /// Whether it takes traffic.
     pub ready: Readiness,
+    /// Who may call its app, by the policy that is in force; none before it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MtlsStatus>,
     /// How it stands with the controller; none while it is shutting down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<SubscriptionState>,
@@ -64,6 +68,16 @@ pub struct ConnectionsStatus {
     pub opened: u64,
     /// Those that are open now.
     pub open: u64,
+}
+
+/// Who may call an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MtlsStatus {
+    /// The mode of every port but those below.
+    pub mode: MtlsMode,
+    /// Ports of the other mode.
+    pub except: Vec<u16>,
 }
 
 /// A certificate's life.
@@ -184,6 +198,7 @@ impl ProxyStatus {
             certificate_problem: identity.status().borrow().problem.as_ref().map(ToString::to_string),
             roots: roots(identity),
             ready: readiness(identity, tables),
+            mtls: tables.policy().map(|policy| mtls(&policy)),
             controller,
             tables: held,
             backends: backends(telemetry),
@@ -211,6 +226,11 @@ pub fn readiness(identity: &Identity, tables: &Tables) -> Readiness {
     let waiting_for: Vec<String> =
         wanted.into_iter().filter(|(is_there, _)| !is_there).map(|(_, what)| what.to_owned()).collect();
     Readiness { ready: waiting_for.is_empty(), waiting_for }
+}
+
+fn mtls(policy: &InboundPolicy) -> MtlsStatus {
+    let others = policy.ports.iter().filter(|(_, port)| port.mode != policy.mode);
+    MtlsStatus { mode: policy.mode, except: others.map(|(number, _)| *number).collect() }
 }
 
 fn certificate(identity: &Identity) -> Option<CertificateStatus> {

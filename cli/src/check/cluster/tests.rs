@@ -296,7 +296,7 @@ fn mesh(pods: Vec<PodReport>, proxy_version: &str) -> world::Mesh {
         mtls: MtlsMode::Permissive,
         require_reference_grant: false,
     };
-    let source = SourceStatus { synced: true, problems: Vec::new(), resource_version: None };
+    let source = SourceStatus { synced: true, problems: Vec::new(), resource_version: None, unwritten: 0 };
     let controller =
         ControllerStatus { version: "0.1.0".to_owned(), settings, source, subscribers: vec![subscriber] };
     world::Mesh {
@@ -306,6 +306,7 @@ fn mesh(pods: Vec<PodReport>, proxy_version: &str) -> world::Mesh {
         controllers: vec![controller],
         unasked: Vec::new(),
         problems: Vec::new(),
+        warnings: Vec::new(),
         waiting_for: Vec::new(),
     }
 }

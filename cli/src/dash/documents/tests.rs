@@ -16,7 +16,7 @@ const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&\u{202e}</script>";
 
 fn backend(name: &str, weight: u64) -> Backend {
     let (id, share) = (format!("service/shop/{name}:80"), weight as f64);
-    Backend { id, weight, share, requests: 0, got: None, failed: 0 }
+    Backend { id, weight, share, answered: None, requests: 0, got: None, failed: 0 }
 }
 
 fn web(backends: Vec<Backend>) -> Route {
@@ -42,6 +42,7 @@ fn web(backends: Vec<Backend>) -> Route {
         }],
         missed: vec![],
         silent: vec![],
+        bare: vec![],
         unmatched: 0,
         rules: vec![split],
     }
@@ -58,6 +59,7 @@ fn answers(routes: Vec<Route>, services: &[&str]) -> Answers {
             pods: vec![],
             sessions: vec![],
             problems: vec![HOSTILE.to_owned()],
+            warnings: vec![],
             waiting_for: vec![],
         },
         pods: vec![],

@@ -414,6 +414,15 @@ mod engine {
         let delivery = subscribed.deliveries.recv().await.unwrap();
         assert_eq!(keys(&delivery), ["EndpointSet service/shop/web-v1:80"]);
 
+        let written = async || handle.status().await.unwrap().source.unwritten == 0;
+        while !written().await {
+            tokio::task::yield_now().await;
+        }
+        let accepted = || {
+            let status = statuses.path().join("HTTPRoute/shop.web.json");
+            std::fs::read_to_string(status).is_ok_and(|status| status.contains("\"Accepted\""))
+        };
+        assert!(accepted(), "nothing is unwritten, so it is there");
         let status = handle.status().await.unwrap();
         assert!(status.source.synced && status.source.problems.is_empty(), "{status:?}");
         assert_eq!(status.subscribers.len(), 1);
@@ -422,8 +431,5 @@ mod engine {
         assert_eq!(subscribed.cut_off.await, Ok(CutOff::ShuttingDown));
         drop(handle);
         running.await.unwrap();
-        let status = statuses.path().join("HTTPRoute/shop.web.json");
-        let status = std::fs::read_to_string(&status).unwrap();
-        assert!(status.contains("\"Accepted\""), "{status}");
     }
 }
