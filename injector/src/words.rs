@@ -1,8 +1,9 @@
 //! Labels and annotations of ours that do nothing, or not what they say: names that nobody knows, names in the wrong place,
 //! values that nobody understands.
 //!
-//! Whoever writes `gamut.mesh/mtsl: strict` believes to be safe, so it is said of every object that people write: by `gamut up`, and
-//! of all but routes by `gamut check` and by an Event. All that is wrong with an object is told, not the first alone.
+//! Whoever writes `gamut.mesh/mtsl: strict` believes to be safe, so it is said of every object that people write: by `gamut up`, by
+//! `gamut check` and by an Event. All that is wrong with an object is told, not the first alone. What a route's values should be, its
+//! conditions say: the compiler reads them.
 
 use std::{collections::BTreeMap, fmt};
 

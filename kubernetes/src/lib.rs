@@ -30,7 +30,7 @@ pub use self::{
     forward::{AskError, FORWARD_PERMISSION, Forwarded},
     lease::{Campaign, Leadership, LeaseName},
     logs::{LogSelection, Logs},
-    resource::{Resource, Selection, core},
+    resource::{Resource, Selection, core, routes},
     watch::{Event, Key, Watch},
 };
 

@@ -141,6 +141,39 @@ pub mod core {
     }
 }
 
+/// Routes of the Gateway API, each kind in the versions that clusters may serve it in, the preferred one first.
+pub mod routes {
+    use super::Resource;
+
+    /// The group of the Gateway API.
+    const GROUP: &str = "gateway.networking.k8s.io";
+
+    /// HTTPRoutes.
+    pub const HTTP: [Resource; 2] = [http("v1"), http("v1beta1")];
+    /// GRPCRoutes.
+    pub const GRPC: [Resource; 2] = [grpc("v1"), grpc("v1alpha2")];
+    /// TLSRoutes.
+    pub const TLS: [Resource; 3] = [tls("v1"), tls("v1alpha3"), tls("v1alpha2")];
+    /// TCPRoutes.
+    pub const TCP: [Resource; 2] = [tcp("v1"), tcp("v1alpha2")];
+
+    const fn http(version: &'static str) -> Resource {
+        Resource::namespaced(GROUP, version, "HTTPRoute", "httproutes")
+    }
+
+    const fn grpc(version: &'static str) -> Resource {
+        Resource::namespaced(GROUP, version, "GRPCRoute", "grpcroutes")
+    }
+
+    const fn tls(version: &'static str) -> Resource {
+        Resource::namespaced(GROUP, version, "TLSRoute", "tlsroutes")
+    }
+
+    const fn tcp(version: &'static str) -> Resource {
+        Resource::namespaced(GROUP, version, "TCPRoute", "tcproutes")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

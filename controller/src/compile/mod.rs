@@ -48,7 +48,7 @@ pub use report::{InvalidRule, Problem, Reason, Report};
 pub use route::{CompiledRoute, CompiledRules, compile_route};
 pub use rule::CompiledRule;
 pub use service::{Frontend, Port, Service, Target};
-pub use session::{SCOPE_ANNOTATION, SESSION_ANNOTATION};
+pub use session::{SCOPE_ANNOTATION, SESSION_ANNOTATION, annotation_problems};
 pub use table::compile_table;
 pub use world::{Dependency, World};
 

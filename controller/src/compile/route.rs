@@ -134,11 +134,8 @@ fn refusals(route: &Route) -> Vec<Problem> {
             refuse("spec.rules is empty; write a rule with backendRefs".to_owned())
         }
         Rules::Stream(_) => {
-            if let Some(name) = [session::SESSION_ANNOTATION, session::SCOPE_ANNOTATION]
-                .iter()
-                .find(|name| route.annotations.contains_key(**name))
-            {
-                refuse(format!("annotation {name}: sessions need HTTP; remove it or use an HTTPRoute"));
+            if let Some(message) = session::of_connections(route) {
+                refuse(message);
             }
         }
         Rules::Http(_) | Rules::Grpc(_) => {}
@@ -169,11 +166,7 @@ fn request_rules(lookup: &Lookup<'_>, route: &Route, report: &mut Report) -> Vec
     // The CRD's default: an HTTPRoute without rules has one that matches everything and leads nowhere.
     // GRPCRoute has no such default.
     let without_rules = [Lenient { value: Ok(HttpRule::default()), unknown: Vec::new(), about: None }];
-    let names: Vec<Option<&str>> = match &route.rules {
-        Rules::Http(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
-        Rules::Grpc(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
-        Rules::Stream(_) | Rules::Unreadable => Vec::new(),
-    };
+    let names = route.rules.names();
     let known: Vec<&str> = names.iter().copied().flatten().collect();
     let settings = RouteSettings::read(&route.annotations, &known).unwrap_or_else(|problem| {
         report.refusals.push(problem);

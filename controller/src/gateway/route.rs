@@ -54,6 +54,17 @@ pub enum Rules {
     Unreadable,
 }
 
+impl Rules {
+    /// The names of rules for requests, in their order; `None` for one without a name, or that can't be read.
+    pub fn names(&self) -> Vec<Option<&str>> {
+        match self {
+            Self::Http(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
+            Self::Grpc(rules) => rules.iter().map(|rule| rule.ok()?.name.as_deref()).collect(),
+            Self::Stream(_) | Self::Unreadable => Vec::new(),
+        }
+    }
+}
+
 /// `spec.parentRefs[]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

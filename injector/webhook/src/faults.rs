@@ -1,8 +1,8 @@
-//! Labels and annotations of ours that do nothing, or that nobody understands, on Namespaces, Services and workloads, and
+//! Labels and annotations of ours that do nothing, or that nobody understands, on Namespaces, Services, routes and workloads, and
 //! namespaces that ask for sidecars and forbid them: an Event on each such object.
 //!
 //! ```text
-//! Namespaces, Services (metadata), workloads ─Watch─► gamut_injector::faults ─► Faulty, by kind and key ─► Event
+//! Namespaces, Services, routes (metadata), workloads ─Watch─► gamut_injector::faults ─► Faulty, by kind and key ─► Event
 //! ```
 //! Who creates a pod by hand reads our answer as an admission warning. Most pods are created by the controllers of Kubernetes, which
 //! nobody listens to; and of other objects we aren't asked. Every replica does this, as the search for pods without a sidecar.
@@ -15,7 +15,7 @@ use std::{
 };
 
 use gamut_injector::faults;
-use gamut_kubernetes::{ApiError, Cluster, Event, Key, Resource, Selection, Watch, core};
+use gamut_kubernetes::{ApiError, Cluster, Event, Key, Resource, Selection, Watch, core, routes};
 use serde_json::Value;
 use tokio::{
     sync::watch,
@@ -39,15 +39,19 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// How soon an Event is written again, if nothing has changed: the API server forgets them after an hour.
 const TELL_AGAIN: Duration = Duration::from_secs(65 * 60);
 
-/// What is watched, whether its metadata are enough, and what happens while it can't be.
-const WATCHED: [(Resource, bool, &str); 7] = [
-    (core::NAMESPACE, true, "misspelt annotations of Namespaces aren't told in Events meanwhile"),
-    (core::SERVICE, true, "misspelt annotations of Services aren't told in Events meanwhile"),
-    (core::DEPLOYMENT, false, "misspelt annotations of Deployments aren't told in Events meanwhile"),
-    (core::STATEFUL_SET, false, "misspelt annotations of StatefulSets aren't told in Events meanwhile"),
-    (core::DAEMON_SET, false, "misspelt annotations of DaemonSets aren't told in Events meanwhile"),
-    (core::JOB, false, "misspelt annotations of Jobs aren't told in Events meanwhile"),
-    (core::CRON_JOB, false, "misspelt annotations of CronJobs aren't told in Events meanwhile"),
+/// What is watched, in the versions that it may be served in, whether its metadata are enough, and what happens while it can't be.
+const WATCHED: [(&[Resource], bool, &str); 11] = [
+    (&[core::NAMESPACE], true, "misspelt annotations of Namespaces aren't told in Events meanwhile"),
+    (&[core::SERVICE], true, "misspelt annotations of Services aren't told in Events meanwhile"),
+    (&routes::HTTP, true, "misspelt annotations of HTTPRoutes aren't told in Events meanwhile"),
+    (&routes::GRPC, true, "misspelt annotations of GRPCRoutes aren't told in Events meanwhile"),
+    (&routes::TLS, true, "misspelt annotations of TLSRoutes aren't told in Events meanwhile"),
+    (&routes::TCP, true, "misspelt annotations of TCPRoutes aren't told in Events meanwhile"),
+    (&[core::DEPLOYMENT], false, "misspelt annotations of Deployments aren't told in Events meanwhile"),
+    (&[core::STATEFUL_SET], false, "misspelt annotations of StatefulSets aren't told in Events meanwhile"),
+    (&[core::DAEMON_SET], false, "misspelt annotations of DaemonSets aren't told in Events meanwhile"),
+    (&[core::JOB], false, "misspelt annotations of Jobs aren't told in Events meanwhile"),
+    (&[core::CRON_JOB], false, "misspelt annotations of CronJobs aren't told in Events meanwhile"),
 ];
 
 /// The reason of Events about labels and annotations.
@@ -71,13 +75,14 @@ struct Told {
 /// Begins to look, and to tell.
 pub(crate) fn start(cluster: &Cluster, replica: String, problems: &Problems, tasks: &mut JoinSet<()>) {
     let (tell, faulty) = watch::channel(Faulty::default());
-    for (resource, metadata_only, meanwhile) in WATCHED {
+    for (versions, metadata_only, meanwhile) in WATCHED {
+        let Some(Resource { kind, .. }) = versions.first() else { continue };
         let selection = Selection { metadata_only, ..Selection::default() };
-        let watch = Watch::new(cluster.clone(), resource, selection);
+        let watch = Watch::of_versions(cluster.clone(), versions.to_vec(), selection);
         let (tell, problems) = (tell.clone(), problems.clone());
         tasks.spawn(async move {
             let hear = |events| {
-                tell.send_if_modified(|faulty| faulty.hear(&resource, events));
+                tell.send_if_modified(|faulty| faulty.hear(kind, events));
             };
             match follow(watch, meanwhile, &problems, hear).await {}
         });
@@ -141,17 +146,17 @@ async fn write(cluster: &Cluster, replica: &str, told: &Told) -> Result<(), ApiE
 
 impl Faulty {
     /// Whether anything that is told has changed.
-    fn hear(&mut self, resource: &Resource, events: Vec<Event>) -> bool {
+    fn hear(&mut self, kind: &'static str, events: Vec<Event>) -> bool {
         let mut changed = false;
         for event in events {
             match event {
                 Event::Applied(object) => {
-                    let Some(about) = about(resource, &object) else { continue };
+                    let Some(about) = about(kind, &object) else { continue };
                     let key = key(&object, &about);
                     for (reason, message) in
                         [(ANNOTATION, misspelt(&object)), (POD_SECURITY, forbidden(&object))]
                     {
-                        let key = (resource.kind, key.clone(), reason);
+                        let key = (kind, key.clone(), reason);
                         changed |= match message {
                             Some(message) => {
                                 let told = Told { about: about.clone(), reason, message };
@@ -163,10 +168,10 @@ impl Faulty {
                 }
                 Event::Deleted(key) => {
                     for reason in [ANNOTATION, POD_SECURITY] {
-                        changed |= self.0.remove(&(resource.kind, key.clone(), reason)).is_some();
+                        changed |= self.0.remove(&(kind, key.clone(), reason)).is_some();
                     }
                 }
-                // There is no API server without these.
+                // Of a kind that isn't served any more each object is told to be gone.
                 Event::Complete | Event::NotServed => {}
             }
         }
@@ -214,12 +219,12 @@ fn is_going(object: &Value) -> bool {
     object.pointer("/metadata/deletionTimestamp").is_some()
 }
 
-fn about(resource: &Resource, object: &Value) -> Option<About> {
+fn about(kind: &'static str, object: &Value) -> Option<About> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(Box::from);
     let name: Box<str> = text("/metadata/name")?;
     Some(About {
-        api_version: resource.api_version(),
-        kind: resource.kind,
+        api_version: object.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        kind,
         namespace: text("/metadata/namespace").unwrap_or_else(|| name.clone()),
         uid: text("/metadata/uid").unwrap_or_default(),
         name,
@@ -258,14 +263,14 @@ mod tests {
             deployment("web", bad.clone()),
             deployment("api", bad.clone()),
         ];
-        assert!(faulty.hear(&core::DEPLOYMENT, events));
+        assert!(faulty.hear("Deployment", events));
         let said = told(&faulty);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[1].contains("web: spec.template.metadata: annotation gamut.mesh/mtsl"), "{said:?}");
-        assert!(!faulty.hear(&core::DEPLOYMENT, vec![deployment("web", bad)]), "that isn't news");
+        assert!(!faulty.hear("Deployment", vec![deployment("web", bad)]), "that isn't news");
 
         let gone = Event::Deleted(Key { namespace: Some("shop".into()), name: "api".into() });
-        assert!(faulty.hear(&core::DEPLOYMENT, vec![deployment("web", good), gone]));
+        assert!(faulty.hear("Deployment", vec![deployment("web", good), gone]));
         assert!(told(&faulty).is_empty());
     }
 
@@ -273,11 +278,26 @@ mod tests {
     fn all_that_is_wrong_with_an_object_is_in_one_message() {
         let mut faulty = Faulty::default();
         let both = json!({"gamut.mesh/mtsl": "strict", "gamut.mesh/drain-time": "30"});
-        faulty.hear(&core::DEPLOYMENT, vec![deployment("web", both)]);
+        faulty.hear("Deployment", vec![deployment("web", both)]);
         let said = told(&faulty).concat();
         assert!(
             said.contains("gamut.mesh/mtsl is unknown") && said.contains("\"30\" is not a duration"),
             "{said}"
+        );
+    }
+
+    #[test]
+    fn a_route_is_told_about_in_the_version_that_the_cluster_serves() {
+        let mut faulty = Faulty::default();
+        let metadata = json!({"namespace": "shop", "name": "web", "annotations": {"gamut.mesh/sesion-scope": "backend"}});
+        let route = json!({"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "HTTPRoute", "metadata": metadata});
+        assert!(faulty.hear("HTTPRoute", vec![Event::Applied(route)]));
+        let told = faulty.0.values().next().unwrap();
+        assert_eq!(told.about.api_version, "gateway.networking.k8s.io/v1beta1");
+        assert!(
+            told.message.contains("write gamut.mesh/session-scope, if that was meant"),
+            "{}",
+            told.message
         );
     }
 
@@ -301,19 +321,19 @@ mod tests {
         };
         let mut faulty = Faulty::default();
         let restricted = "pod-security.kubernetes.io/enforce";
-        assert!(!faulty.hear(&core::NAMESPACE, vec![namespace(json!({restricted: "restricted"}))]));
+        assert!(!faulty.hear("Namespace", vec![namespace(json!({restricted: "restricted"}))]));
         let asking = namespace(json!({restricted: "restricted", "gamut.mesh/inject": "enabled"}));
-        assert!(faulty.hear(&core::NAMESPACE, vec![asking]));
+        assert!(faulty.hear("Namespace", vec![asking]));
         let said = told(&faulty).concat();
         assert!(said.contains("gamut-init") && said.contains("enforce=privileged"), "{said}");
         let key = Key { namespace: None, name: "shop".into() };
-        assert!(faulty.hear(&core::NAMESPACE, vec![Event::Deleted(key)]) && faulty.0.is_empty());
+        assert!(faulty.hear("Namespace", vec![Event::Deleted(key)]) && faulty.0.is_empty());
     }
 
     #[test]
     fn another_fault_is_another_event_and_the_same_one_is_the_same_for_every_replica() {
         let told = |message: &str| {
-            let about = about(&core::NAMESPACE, &json!({"metadata": {"name": "shop", "uid": "1"}})).unwrap();
+            let about = about("Namespace", &json!({"metadata": {"name": "shop", "uid": "1"}})).unwrap();
             Told { about, reason: ANNOTATION, message: message.to_owned() }
         };
         assert_eq!(told("a").suffix(), told("a").suffix());

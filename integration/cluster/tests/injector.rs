@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use crate::harness::{Cluster, Process, finding, json_of, until};
+use crate::harness::{Cluster, Process, json_of, until};
 
 /// What the chart makes beside the webhook configuration, but for pods: here the injector is a process beside the API server, at the node's address.
 const OBJECTS: &str = "
@@ -236,11 +236,20 @@ apiVersion: v1
 kind: Service
 metadata: {name: misspelt, namespace: lab, annotations: {gamut.mesh/opaque-port: '5432'}}
 spec: {ports: [{port: 5432}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: misspelt
+  namespace: lab
+  annotations: {gamut.mesh/sesion-scope: backend, gamut.mesh/session-persistence: '{type: Cokie}'}
+spec: {parentRefs: [{group: '', kind: Service, name: misspelt}]}
 ";
 
 #[test]
 fn misspelt_annotations_are_told_where_they_are_by_events_and_by_check() {
     let Some(cluster) = Cluster::take() else { return };
+    cluster.install_gateway_api();
     let running = start(&cluster);
     cluster.apply(MISSPELT);
     cluster.kubectl(&["annotate", "namespace", "lab", "gamut.mesh/mtsl=strict", "--overwrite"]);
@@ -249,6 +258,7 @@ fn misspelt_annotations_are_told_where_they_are_by_events_and_by_check() {
     for (object, words) in [
         ("deployment/misspelt", &[meant, unread][..]),
         ("service/misspelt", &["write gamut.mesh/opaque-ports, if that was meant"]),
+        ("httproute/misspelt", &["write gamut.mesh/session-scope, if that was meant"]),
     ] {
         until("it is described with what is wrong", || {
             let described = cluster.kubectl(&["describe", object, "-n", "lab"]);
@@ -264,15 +274,22 @@ fn misspelt_annotations_are_told_where_they_are_by_events_and_by_check() {
     });
 
     let report = json_of(&cluster.gamut(&["check", "-o", "json"]));
-    let (result, detail) = finding(&report, "annotations");
-    assert!(
-        result == "failed" && detail.contains("Deployment lab/misspelt") && detail.contains(unread),
-        "{detail}"
-    );
+    let findings = report["findings"].as_array().unwrap();
+    let is_told = |finding: &Value| {
+        let detail = finding["detail"].as_str().unwrap();
+        finding["result"] == "failed" && detail.contains("Deployment lab/misspelt") && detail.contains(unread)
+    };
+    assert!(findings.iter().any(is_told), "{report:#}");
     let page = report.to_string();
     assert!(page.contains("Namespace lab: annotation gamut.mesh/mtsl") && page.contains(meant), "{page}");
+    for said in
+        ["annotation gamut.mesh/sesion-scope is unknown", "annotation gamut.mesh/session-persistence: type"]
+    {
+        assert!(page.contains(&format!("HTTPRoute lab/misspelt: {said}")), "{page}");
+    }
 
-    cluster.kubectl(&["delete", "-n", "lab", "deployment/misspelt", "service/misspelt"]);
+    let all = ["deployment/misspelt", "service/misspelt", "httproute/misspelt"];
+    cluster.kubectl(&[&["delete", "-n", "lab"], all.as_slice()].concat());
     cluster.kubectl(&["annotate", "namespace", "lab", "gamut.mesh/mtsl-"]);
     assert_eq!(cluster.check("annotations").0, "ok");
     running.injector.terminate();

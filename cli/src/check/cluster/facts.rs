@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use gamut_controller::source;
 use gamut_injector::ROOTS_CONFIG_MAP;
 use gamut_kubernetes::{ApiError, Cluster, Resource, Selection, core};
+use gamut_manifest::Object;
+use gamut_route::RouteKind;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -29,8 +32,10 @@ pub(super) struct Facts {
     pub(super) definitions: Read<Vec<Value>>,
     /// MutatingWebhookConfigurations.
     pub(super) webhooks: Read<Vec<Value>>,
-    /// Services (their metadata) and workloads of all namespaces: what carries our annotations, beside namespaces and pods.
+    /// Services (their metadata) and workloads of all namespaces: what carries our annotations, beside namespaces, pods and routes.
     pub(super) carriers: Read<Vec<Value>>,
+    /// Routes of all kinds.
+    pub(super) routes: Read<Vec<(RouteKind, Object)>>,
     /// ValidatingAdmissionPolicies; `None` if the cluster doesn't know them.
     pub(super) policies: Read<Option<Vec<Value>>>,
     /// Their bindings; `None` if the cluster doesn't know them.
@@ -98,6 +103,7 @@ impl Facts {
             definitions: definitions(cluster).await,
             webhooks: list(core::MUTATING_WEBHOOK_CONFIGURATION, Selection::default()).await,
             carriers: carriers(cluster).await,
+            routes: routes(cluster).await,
             policies: cluster.list(&POLICY, &Selection::default()).await.map_err(said),
             bindings: cluster.list(&BINDING, &Selection::default()).await.map_err(said),
             services: list(core::SERVICE, own()).await,
@@ -124,6 +130,15 @@ async fn carriers(cluster: &Cluster) -> Read<Vec<Value>> {
         carriers.extend(listed.unwrap_or_default());
     }
     Ok(carriers)
+}
+
+async fn routes(cluster: &Cluster) -> Read<Vec<(RouteKind, Object)>> {
+    let mut routes = Vec::new();
+    for kind in [RouteKind::Http, RouteKind::Grpc, RouteKind::Tls, RouteKind::Tcp] {
+        let listed = source::read(cluster, kind.as_str()).await.map_err(said)?;
+        routes.extend(listed.unwrap_or_default().into_iter().map(|object| (kind, object)));
+    }
+    Ok(routes)
 }
 
 async fn definitions(cluster: &Cluster) -> Read<Vec<Value>> {

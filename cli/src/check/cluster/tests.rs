@@ -539,9 +539,13 @@ async fn every_misspelt_annotation_is_a_line_that_names_who_has_it_and_what_is_m
     let nightly = deployment("shop", "nightly", json!({"jobTemplate": {"spec": {"template": template}}}));
     let mut of_it = deployment("shop", "nightly-1", json!({"template": template}));
     of_it["metadata"]["ownerReferences"] = json!([{"kind": "CronJob", "name": "nightly"}]);
+    let annotations =
+        json!({"gamut.mesh/sesion-scope": "backend", "gamut.mesh/session-persistence": "{type: Cokie}"});
+    let route = json!({"metadata": {"namespace": "shop", "name": "web", "uid": "1", "annotations": annotations}, "spec": {}});
     let documents = vec![
         ("/api/v1/namespaces", list(&[shop])),
         ("/api/v1/services", list(&[service])),
+        ("/apis/gateway.networking.k8s.io/v1/httproutes", list(&[route])),
         (DEPLOYMENTS, list(&[web("web"), web("api")])),
         ("/apis/batch/v1/cronjobs", list(&[nightly])),
         ("/apis/batch/v1/jobs", list(&[of_it])),

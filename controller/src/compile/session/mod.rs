@@ -28,13 +28,38 @@ use super::{
     report::{Problem, Reason},
     rule::{RuleBackend, RuleScope},
 };
-use crate::gateway::SessionPersistence;
+use crate::gateway::{Route, Rules, SessionPersistence};
 
 /// Session settings without an API: the v1.7.0 struct as YAML, or a list of such, each with `rule: NAME`.
 pub const SESSION_ANNOTATION: &str = "gamut.mesh/session-persistence";
 
 /// `route` (default) or `backend`.
 pub const SCOPE_ANNOTATION: &str = "gamut.mesh/session-scope";
+
+/// What can't be read of what a route's annotations say of sessions, as its conditions tell it.
+pub fn annotation_problems(route: &Route) -> Vec<String> {
+    if let Rules::Stream(_) = route.rules {
+        return of_connections(route).into_iter().collect();
+    }
+    let rules: Vec<&str> = route.rules.names().into_iter().flatten().collect();
+    match RouteSettings::read(&route.annotations, &rules) {
+        Err(problem) => vec![problem.message],
+        Ok(settings) => {
+            settings.all().filter_map(|one| check(one).err()).flatten().map(of_annotation).collect()
+        }
+    }
+}
+
+/// That sessions are asked for where there are no requests.
+pub(super) fn of_connections(route: &Route) -> Option<String> {
+    let mut names = [SESSION_ANNOTATION, SCOPE_ANNOTATION].into_iter();
+    let name = names.find(|name| route.annotations.contains_key(*name))?;
+    Some(format!("annotation {name}: sessions need HTTP; remove it or use an HTTPRoute"))
+}
+
+fn of_annotation(what: String) -> String {
+    format!("annotation {SESSION_ANNOTATION}: {what}")
+}
 
 /// The session of an XBackend, if it has one.
 pub(super) fn of_xbackend(
@@ -113,7 +138,7 @@ fn settings_of_rule(
         return None;
     }
     let place = |scope: &RuleScope<'_, '_>, what: String| match from_annotation {
-        true => format!("annotation {SESSION_ANNOTATION}: {what}"),
+        true => of_annotation(what),
         false => format!("{}: {what}", scope.field("sessionPersistence")),
     };
     match check(settings) {
@@ -218,4 +243,42 @@ fn json(value: &impl Serialize) -> String {
 fn short_hash(bytes: &[u8]) -> String {
     let hash = digest::digest(&digest::SHA256, bytes);
     hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use gamut_manifest::{Object, Origin};
+    use gamut_route::RouteKind;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn problems(kind: RouteKind, annotations: Value) -> Vec<String> {
+        let object = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind.as_str(),
+            "metadata": {"name": "web", "namespace": "shop", "annotations": annotations},
+            "spec": {"rules": [{"name": "all"}]},
+        });
+        let origin = Origin { file: Arc::new(PathBuf::from("web.yaml")), document: 0, line: 1 };
+        annotation_problems(&Route::read(kind, &Object::from_value(object, &origin).unwrap()))
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_routes_annotations_is_told_without_compiling_it() {
+        let sessions = |text: &str| problems(RouteKind::Http, json!({SESSION_ANNOTATION: text}));
+        assert!(sessions("{rule: all, type: Cookie}").is_empty());
+        for (text, said) in [
+            ("{type: Cookie", "annotation gamut.mesh/session-persistence: not valid YAML: "),
+            ("{rule: al}", "annotation gamut.mesh/session-persistence: the route has no rule named \"al\""),
+            ("{type: Cokie}", "annotation gamut.mesh/session-persistence: type \"Cokie\" isn't known"),
+        ] {
+            let problems = sessions(text);
+            assert!(problems.len() == 1 && problems[0].starts_with(said), "{problems:?}");
+        }
+        let scope = json!({SCOPE_ANNOTATION: "bakend"});
+        assert!(problems(RouteKind::Grpc, scope.clone())[0].contains("use route or backend"));
+        assert!(problems(RouteKind::Tcp, scope)[0].contains("sessions need HTTP"));
+    }
 }

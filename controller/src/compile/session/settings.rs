@@ -120,6 +120,11 @@ impl RouteSettings {
         Ok(settings)
     }
 
+    /// The settings, whomever they are for.
+    pub(super) fn all(&self) -> impl Iterator<Item = &SessionPersistence> {
+        self.for_all.iter().chain(self.by_rule.values())
+    }
+
     pub(super) fn of_rule(&self, name: Option<&str>) -> Option<&SessionPersistence> {
         name.and_then(|name| self.by_rule.get(name)).or(self.for_all.as_ref())
     }

@@ -1,6 +1,6 @@
 //! What is watched, and how much of each object is kept.
 
-use gamut_kubernetes::{Resource, Selection, core};
+use gamut_kubernetes::{Resource, Selection, core, routes};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -22,7 +22,8 @@ const OUR_ANNOTATIONS: &str = "gamut.mesh/";
 
 /// Every kind that the index reads. The Gateway API's may be there or not, and come later.
 pub(super) fn watched(system_namespace: &str) -> Vec<Kind> {
-    let all = |resource: Resource| Kind { versions: vec![resource], selection: Selection::default() };
+    let any = |versions: &[Resource]| Kind { versions: versions.to_vec(), selection: Selection::default() };
+    let all = |resource: Resource| any(&[resource]);
     let one = |resource: Resource, name: &str| Kind {
         versions: vec![resource],
         selection: Selection::named(Some(system_namespace), name),
@@ -38,10 +39,10 @@ pub(super) fn watched(system_namespace: &str) -> Vec<Kind> {
         all(core::ENDPOINT_SLICE),
         one(core::CONFIG_MAP, TRUST_BUNDLE),
         one(core::SECRET, SESSION_KEYS),
-        gateway(GROUP, "HTTPRoute", "httproutes", &["v1", "v1beta1"]),
-        gateway(GROUP, "GRPCRoute", "grpcroutes", &["v1", "v1alpha2"]),
-        gateway(GROUP, "TLSRoute", "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
-        gateway(GROUP, "TCPRoute", "tcproutes", &["v1", "v1alpha2"]),
+        any(&routes::HTTP),
+        any(&routes::GRPC),
+        any(&routes::TLS),
+        any(&routes::TCP),
         gateway(GROUP, "ReferenceGrant", "referencegrants", &["v1", "v1beta1"]),
         gateway(EXPERIMENTAL_GROUP, "XBackend", "xbackends", &["v1alpha1"]),
         gateway(EXPERIMENTAL_GROUP, "XBackendTrafficPolicy", "xbackendtrafficpolicies", &["v1alpha1"]),
