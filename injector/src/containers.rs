@@ -25,6 +25,8 @@ use crate::{
 
 /// The executable, found by its name in an image and by `gamut up` alike.
 const EXECUTABLE: &str = "gamut";
+/// What a container of ours prints last before it dies is in its pod's status then, where `kubectl describe pod` and `gamut check` show it.
+const LAST_WORDS: &str = "FallbackToLogsOnError";
 /// How often the sidecar may fail to be ready, a second apart, before the kubelet starts it again.
 const STARTUP_TRIES: i32 = 120;
 
@@ -40,6 +42,7 @@ pub(crate) fn init_container(settings: &Settings, config: &Config) -> Container 
         image_pull_policy: config.image_pull_policy.clone(),
         command: Some(command("init")),
         env: Some(env),
+        termination_message_policy: Some(LAST_WORDS.to_owned()),
         resources: Some(resources(&settings.resources)),
         security_context: Some(SecurityContext {
             capabilities: Some(Capabilities {
@@ -113,6 +116,7 @@ pub(crate) fn proxy_container(settings: &Settings, originals: &Originals, config
             }),
             ..Lifecycle::default()
         }),
+        termination_message_policy: Some(LAST_WORDS.to_owned()),
         resources: Some(resources(&settings.resources)),
         security_context: Some(SecurityContext {
             capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),

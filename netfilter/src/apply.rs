@@ -45,6 +45,27 @@ pub enum Error {
     },
 }
 
+/// What is missing where rules aren't taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Root, or the capability NET_ADMIN.
+    Privilege,
+    /// nf_tables, or a module of it.
+    Module,
+}
+
+impl Error {
+    /// What is missing, if the system's answer tells.
+    pub fn lack(&self) -> Option<Lack> {
+        let (Self::Netlink { cause, .. } | Self::Refused { cause, .. }) = self else { return None };
+        match cause.raw_os_error()? {
+            libc::EPERM | libc::EACCES => Some(Lack::Privilege),
+            libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::ENOENT => Some(Lack::Module),
+            _ => None,
+        }
+    }
+}
+
 /// Replaces the table of this name by this ruleset: both happen in one transaction.
 ///
 /// Needs `CAP_NET_ADMIN` in the user namespace that owns the network namespace.

@@ -21,5 +21,5 @@ mod encode;
 mod rule;
 pub mod vip;
 
-pub use apply::{Error, apply, delete};
+pub use apply::{Error, Lack, apply, delete};
 pub use rule::{Base, Chain, Hook, Kind, Match, Protocol, Rule, Ruleset, Verdict};

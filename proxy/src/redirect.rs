@@ -16,8 +16,9 @@ use std::{
     ops::RangeInclusive,
 };
 
-use gamut_netfilter::{Chain, Hook, Kind, Match, Protocol, Rule, Ruleset, Verdict};
+use gamut_netfilter::{Chain, Error, Hook, Kind, Lack, Match, Protocol, Rule, Ruleset, Verdict};
 use ipnet::IpNet;
+use thiserror::Error;
 
 use crate::config::{Ports, ports};
 
@@ -38,8 +39,8 @@ pub struct InitArgs {
     pub proxy_uid: Option<u32>,
 }
 
-/// Why there are no redirect rules.
-#[derive(Debug, thiserror::Error)]
+/// Why there are no redirect rules, so that the pod doesn't start. In Kubernetes this is the container's termination message.
+#[derive(Debug, Error)]
 pub enum InitError {
     /// Nobody says whose traffic is to be left alone: this is no init container, and may be somebody's own machine.
     #[error(
@@ -48,8 +49,8 @@ pub enum InitError {
     )]
     NotInPod,
     /// As [`gamut_netfilter::apply`]: without `NET_ADMIN`, or if the kernel lacks something.
-    #[error(transparent)]
-    Rules(#[from] gamut_netfilter::Error),
+    #[error("the pod's traffic can't be led through its sidecar: {0}{}", remedy(.0))]
+    Rules(#[from] Error),
 }
 
 /// Writes the rules into the network namespace of the calling thread. Doing it again replaces them.
@@ -68,6 +69,23 @@ pub fn run(args: InitArgs) -> Result<(), InitError> {
     );
     tracing::debug!("\n{ruleset}");
     Ok(())
+}
+
+/// What the owner of a pod can do, who has written neither this container nor the node.
+fn remedy(cause: &Error) -> &'static str {
+    match cause.lack() {
+        Some(Lack::Privilege) => {
+            "; container gamut-init asks for NET_ADMIN, and something has taken it away: see its securityContext (kubectl get pod -o yaml). \
+             If NET_ADMIN isn't there, a policy or webhook that changes pods must leave gamut-init alone; if it is, the container runtime \
+             withholds it (a sandbox, a user namespace): choose another runtimeClassName. Or label the pod gamut.mesh/inject: disabled, \
+             which leaves it out of the mesh"
+        }
+        Some(Lack::Module) => {
+            "; on the pod's node: modprobe -a nf_tables nft_chain_nat nft_redir nft_fib_inet, and the same names in /etc/modules-load.d \
+             for its next start; or keep meshed pods off nodes with such a kernel"
+        }
+        None => "",
+    }
 }
 
 /// The rules that [`run`] writes. `proxy_uid`: the user whose traffic is the sidecar's own.
@@ -117,4 +135,27 @@ fn pass_port(ports: RangeInclusive<u16>) -> Rule {
 
 fn redirect(to: u16) -> Rule {
     Rule::new([Match::Protocol(Protocol::Tcp)], Verdict::Redirect(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_cannot_start_says_what_its_owner_can_do() {
+        let said = |errno: nix::errno::Errno| {
+            let cause = io::Error::from_raw_os_error(errno as i32);
+            InitError::from(Error::Netlink { doing: "sending the rules", cause }).to_string()
+        };
+        let forbidden = said(nix::errno::Errno::EPERM);
+        for word in ["sending the rules", "NET_ADMIN", "policy or webhook", "gamut.mesh/inject: disabled"] {
+            assert!(forbidden.contains(word), "{word}: {forbidden}");
+        }
+        let old = said(nix::errno::Errno::EOPNOTSUPP);
+        assert!(old.contains("modprobe -a nf_tables") && !old.contains("policy"), "{old}");
+        // Kubernetes keeps so much of what a container printed last.
+        assert!(forbidden.len().max(old.len()) < 2048);
+    }
 }

@@ -143,8 +143,13 @@ impl Mesh {
             objects.iter().map(pod::report).filter(|pod| !pod::is_over(pod)).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         ask::sidecars(cluster, &mut pods).await;
-        let ours_or_meshed = |pod: &&PodReport| pod.meshed || pod.namespace == SYSTEM_NAMESPACE;
-        let waiting_for = pods.iter().filter(ours_or_meshed).filter_map(pod::waiting_for).collect();
+        let waits = |object: &Value| {
+            let pod = pod::report(object);
+            let is_looked_at = pod.meshed || pod.namespace == SYSTEM_NAMESPACE;
+            pod::waiting_for(&pod, object).filter(|_| is_looked_at)
+        };
+        let mut waiting_for: Vec<String> = objects.iter().filter_map(waits).collect();
+        waiting_for.sort();
         let warnings = Vec::new();
         Self { world, components, pods, controllers, unasked, problems, warnings, waiting_for }
     }

@@ -43,22 +43,27 @@ pub(super) fn sidecar_runs(pod: &PodReport) -> bool {
     pod.containers.iter().any(|container| container.name == PROXY_CONTAINER && container.state == "running")
 }
 
-/// What a pod that should be ready waits for, in one line.
-pub(super) fn waiting_for(pod: &PodReport) -> Option<String> {
+/// What a pod that should be ready waits for, in one line; `object`: the same pod, as the API server has it.
+pub(super) fn waiting_for(pod: &PodReport, object: &Value) -> Option<String> {
     if pod.ready || pod.terminating || is_over(pod) {
         return None;
     }
     let name = format!("pod {}/{}", pod.namespace, pod.name);
     // All that come after a container that waits or runs say `PodInitializing`, which is nobody's fault.
-    let at_fault = |container: &&ContainerReport| match container.state.strip_prefix("waiting: ") {
-        Some(reason) => reason != "PodInitializing",
-        None => container.role != "init" && !container.ready,
+    let at_fault = |container: &&ContainerReport| match container.state.split_once(": ") {
+        Some(("waiting", reason)) => reason != "PodInitializing",
+        // Between two tries.
+        Some((_, reason)) if container.role == "init" => reason != "Completed",
+        _ => container.role != "init" && !container.ready,
     };
     match pod.containers.iter().find(at_fault) {
         Some(container) if container.state == "running" => {
             Some(format!("{name}: container {} isn't ready", container.name))
         }
-        Some(container) => Some(format!("{name}: container {}: {}", container.name, container.state)),
+        Some(ContainerReport { name: container, state, .. }) => {
+            let words = words_of(object, container).map(|words| format!("; its last words: {words}"));
+            Some(format!("{name}: container {container}: {state}{}", words.unwrap_or_default()))
+        }
         None => Some(format!("{name}: starting")),
     }
 }
@@ -97,14 +102,22 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a container printed last before it ended and was started again, on one line. Kubernetes keeps that of containers with
-/// `terminationMessagePolicy: FallbackToLogsOnError`.
+/// What one of a pod's containers printed last before it ended and was started again, on one line. Kubernetes keeps that of
+/// containers with `terminationMessagePolicy: FallbackToLogsOnError`.
 pub(super) fn last_words(pod: &Value) -> Option<String> {
-    let died = |status: &Value| {
-        let now = text(status, "/state/terminated/message");
-        now.or_else(|| text(status, "/lastState/terminated/message")).map(str::to_owned)
-    };
-    let words = list(pod, "/status/containerStatuses").find_map(died)?;
+    list(pod, "/status/containerStatuses").find_map(words)
+}
+
+/// The same of the container of this name, which may be an init container.
+fn words_of(pod: &Value, container: &str) -> Option<String> {
+    let lists = ["/status/initContainerStatuses", "/status/containerStatuses"];
+    let mut statuses = lists.into_iter().flat_map(|statuses| list(pod, statuses));
+    statuses.find(|status| text(status, "/name") == Some(container)).and_then(words)
+}
+
+fn words(status: &Value) -> Option<String> {
+    let now = text(status, "/state/terminated/message");
+    let words = now.or_else(|| text(status, "/lastState/terminated/message"))?;
     words.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned)
 }
 
@@ -219,7 +232,8 @@ mod tests {
             (json!({"running": {}}), waiting("PodInitializing"), "starting"),
         ];
         for (sidecar, app, expected) in cases {
-            let line = waiting_for(&report(&pod(sidecar, app))).unwrap();
+            let pod = pod(sidecar, app);
+            let line = waiting_for(&report(&pod), &pod).unwrap();
             assert_eq!(line, format!("pod shop/web-5d4f-x: {expected}"));
         }
     }
@@ -250,12 +264,36 @@ mod tests {
     }
 
     #[test]
+    fn an_init_container_that_dies_is_at_fault_between_its_tries_too_and_has_its_last_words() {
+        let not_yet = || json!({"waiting": {"reason": "PodInitializing"}});
+        let mut pod = pod(not_yet(), not_yet());
+        let died = json!({"reason": "Error", "message": "INFO starting\ngamut: no NET_ADMIN\n"});
+        for (now, last, said) in [
+            (json!({"terminated": died}), json!({}), "exited: Error"),
+            (
+                json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+                json!({"terminated": died}),
+                "waiting: CrashLoopBackOff",
+            ),
+        ] {
+            pod["status"]["initContainerStatuses"][0] =
+                json!({"name": "gamut-init", "state": now, "lastState": last});
+            assert_eq!(
+                waiting_for(&report(&pod), &pod).unwrap(),
+                format!(
+                    "pod shop/web-5d4f-x: container gamut-init: {said}; its last words: gamut: no NET_ADMIN"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn a_pod_that_is_over_or_going_waits_for_nothing() {
         let mut over = report(&pod(json!({}), json!({})));
         over.phase = "Succeeded".to_owned();
-        assert_eq!(waiting_for(&over), None);
+        assert_eq!(waiting_for(&over, &Value::Null), None);
         let mut going = report(&pod(json!({}), json!({})));
         going.terminating = true;
-        assert_eq!(waiting_for(&going), None);
+        assert_eq!(waiting_for(&going, &Value::Null), None);
     }
 }
