@@ -45,6 +45,18 @@ pub(super) struct Finding {
     /// What to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<String>,
+    /// What does it, a line of a shell each, where that can be said to the letter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) commands: Vec<String>,
+}
+
+/// What to do about a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remedy {
+    /// For people.
+    pub(super) words: String,
+    /// For a shell.
+    pub(super) commands: Vec<String>,
 }
 
 /// How a test ended.
@@ -63,24 +75,34 @@ pub(super) enum Outcome {
 
 impl Finding {
     pub(super) fn ok(what: &'static str, detail: impl ToString) -> Self {
-        Self { what, result: Outcome::Ok, detail: detail.to_string(), remedy: None }
+        Self { what, result: Outcome::Ok, detail: detail.to_string(), remedy: None, commands: Vec::new() }
     }
 
-    pub(super) fn warning(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
-        Self { what, result: Outcome::Warning, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    pub(super) fn warning(what: &'static str, detail: impl ToString, remedy: impl Into<Remedy>) -> Self {
+        Self::ok(what, detail).but(Outcome::Warning, remedy.into())
     }
 
-    pub(super) fn unknown(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
-        Self { what, result: Outcome::Unknown, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    pub(super) fn unknown(what: &'static str, detail: impl ToString, remedy: impl Into<Remedy>) -> Self {
+        Self::ok(what, detail).but(Outcome::Unknown, remedy.into())
     }
 
-    pub(super) fn failed(what: &'static str, detail: impl ToString, remedy: impl Into<String>) -> Self {
-        Self { what, result: Outcome::Failed, detail: detail.to_string(), remedy: Some(remedy.into()) }
+    pub(super) fn failed(what: &'static str, detail: impl ToString, remedy: impl Into<Remedy>) -> Self {
+        Self::ok(what, detail).but(Outcome::Failed, remedy.into())
+    }
+
+    fn but(self, result: Outcome, Remedy { words, commands }: Remedy) -> Self {
+        Self { result, remedy: Some(words), commands, ..self }
     }
 
     /// The same with who says it.
     pub(super) fn said_by(self, who: &str) -> Self {
         Self { detail: format!("{who}: {}", self.detail), ..self }
+    }
+}
+
+impl<T: Into<String>> From<T> for Remedy {
+    fn from(words: T) -> Self {
+        Self { words: words.into(), commands: Vec::new() }
     }
 }
 
@@ -105,11 +127,15 @@ impl Report {
             vec![finding.what.into(), result, Cell::from(&finding.detail)]
         });
         page.table(0, &["CHECK", "RESULT", "FOUND"], rows);
-        for (i, (whats, remedy)) in self.remedies().into_iter().enumerate() {
+        for (i, (whats, remedy, commands)) in self.remedies().into_iter().enumerate() {
             if i == 0 {
                 page.gap();
             }
-            page.say(format!("{}: {remedy}", whats.join(", ")), Tone::Plain);
+            let end = if commands.is_empty() { "" } else { ":" };
+            page.say(format!("{}: {remedy}{end}", whats.join(", ")), Tone::Plain);
+            for command in commands {
+                page.say(format!("  {command}"), Tone::Plain);
+            }
         }
         page.gap();
         let (verdict, tone) = self.verdict();
@@ -118,14 +144,16 @@ impl Report {
     }
 
     /// Each remedy once, with what it is for.
-    fn remedies(&self) -> Vec<(Vec<&'static str>, &str)> {
-        let mut remedies: Vec<(Vec<&str>, &str)> = Vec::new();
+    fn remedies(&self) -> Vec<(Vec<&'static str>, &str, &[String])> {
+        let mut remedies: Vec<(Vec<&str>, &str, &[String])> = Vec::new();
         for finding in &self.findings {
-            let Some(remedy) = finding.remedy.as_deref() else { continue };
-            match remedies.iter_mut().find(|(_, known)| *known == remedy) {
-                Some((whats, _)) if whats.contains(&finding.what) => {}
-                Some((whats, _)) => whats.push(finding.what),
-                None => remedies.push((vec![finding.what], remedy)),
+            let (Some(remedy), commands) = (finding.remedy.as_deref(), finding.commands.as_slice()) else {
+                continue;
+            };
+            match remedies.iter_mut().find(|(_, known, lines)| (*known, *lines) == (remedy, commands)) {
+                Some((whats, ..)) if whats.contains(&finding.what) => {}
+                Some((whats, ..)) => whats.push(finding.what),
+                None => remedies.push((vec![finding.what], remedy, commands)),
             }
         }
         remedies

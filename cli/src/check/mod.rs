@@ -12,6 +12,7 @@
 mod cluster;
 mod finding;
 mod machine;
+mod restarts;
 mod routes;
 mod sessions;
 mod sidecars;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gamut_injector::{INIT_CONTAINER, PROXY_CONTAINER};
 use gamut_kubernetes::FORWARD_PERMISSION;
-use gamut_local::control::PodReport;
 use gamut_proxy::{
     admin::{ProxyStatus, RootStatus},
     tables::is_of_other_roots,
@@ -12,7 +11,8 @@ use gamut_proxy::{
 use jiff::Timestamp;
 
 use super::{
-    finding::Finding,
+    finding::{Finding, Remedy},
+    restarts::{self, Old},
     words::{count, few},
 };
 use crate::{
@@ -79,7 +79,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         _ => "gamut logs -n gamut-system deploy/gamut-ca",
     };
     let mut findings = Vec::new();
-    let workloads = workloads(&mesh);
+    let restarts = Restarts::of(&mesh);
     let no_ca = !mesh.components.is_empty() && !mesh.components.iter().any(|it| it.name == "ca" && it.ready);
     let report = status::of(mesh, |_| true);
     let sidecars: Vec<(String, &Sidecar)> = report
@@ -88,7 +88,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         .filter_map(|pod: &Pod| Some((format!("{}/{}", pod.namespace, pod.name), pod.sidecar.as_ref()?)))
         .collect();
     if !stuck.is_empty() {
-        let remedy = "kubectl -n NAMESPACE describe pod NAME; gamut logs -n NAMESPACE NAME -c gamut-proxy";
+        let remedy = where_to_look(&stuck);
         findings.push(Finding::failed(WHAT, few(&stuck), remedy));
     }
     let silent: Vec<String> = sidecars
@@ -116,7 +116,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
             Sidecar::Silent(_) => None,
         })
     };
-    let mut lines = |what, failed: bool, lines: Vec<String>, remedy: &str| match (lines.is_empty(), failed) {
+    let mut lines = |what, failed, lines: Vec<String>, remedy: Remedy| match (lines.is_empty(), failed) {
         (true, _) => {}
         (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
         (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
@@ -125,34 +125,28 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     let away = known().filter(|(_, known)| known.certificate.is_some());
     let away = away.filter_map(|(pod, known)| Some((pod, known.tables.controller_away.as_ref()?)));
     let (of_other_roots, away): (Vec<_>, Vec<_>) = away.partition(|(_, reason)| is_of_other_roots(reason));
-    let restarts: BTreeSet<String> =
-        of_other_roots.iter().filter_map(|(pod, _)| workloads.get(*pod).cloned()).collect();
-    let said = |(pod, reason): (&String, &String)| format!("{pod}: {reason}");
-    lines(
-        WHAT,
-        true,
-        of_other_roots.into_iter().map(said).collect(),
-        &format!(
-            "restart these pods: {}. They were made by an earlier installation, whose roots nobody else has any more",
-            few(&restarts.into_iter().collect::<Vec<_>>())
-        ),
+    let remedy = restarts.remedy(
+        "an earlier installation made these pods, and nobody else has its roots any more; restart them",
+        of_other_roots.iter().map(|(pod, _)| *pod),
     );
+    let said = |(pod, reason): (&String, &String)| format!("{pod}: {reason}");
+    lines(WHAT, true, of_other_roots.into_iter().map(said).collect(), remedy);
     lines(
         WHAT,
         true,
         away.into_iter().map(said).collect(),
-        "they go on with what they have; new workloads wait: see controller",
+        "they go on with what they have; new workloads wait: see controller".into(),
+    );
+    let refusing = known().filter(|(_, known)| !known.tables.refused.is_empty()).map(|(pod, _)| pod);
+    let remedy = restarts.remedy(
+        "the table before stays in force; a sidecar of the controller's version would take it; restart them",
+        refusing,
     );
     let refused =
         known().flat_map(|(pod, known)| known.tables.refused.iter().map(move |key| format!("{pod}: {key}")));
-    lines(
-        WHAT,
-        true,
-        refused.collect(),
-        "the table before stays in force; a sidecar of the controller's version would take it: restart the workload",
-    );
+    lines(WHAT, true, refused.collect(), remedy);
     let behind = known().flat_map(|(pod, known)| known.tables.behind.iter().map(move |table| (table, pod)));
-    lines(WHAT, false, waiting(behind), "if it lasts: `gamut status` has it pod by pod");
+    lines(WHAT, false, waiting(behind), "if it lasts: `gamut status` has it pod by pod".into());
 
     let why =
         |known: &KnownSidecar| known.renewal_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -165,7 +159,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         true => format!("no CA is ready, which issues them; {log_of_ca} says why"),
         false => format!("{log_of_ca}, and gamut logs {} -c gamut-proxy, say why", first_pod(&ended)),
     };
-    lines(CERTIFICATES, true, ended, &format!("nothing new connects to or from these pods: {look}"));
+    lines(CERTIFICATES, true, ended, format!("nothing new connects to or from these pods: {look}").into());
     let still_good = |known: &KnownSidecar| known.certificate.as_ref().is_some_and(|it| it.expires > now);
     let failing = known().filter(|(_, known)| still_good(known));
     let failing =
@@ -174,9 +168,8 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         CERTIFICATES,
         false,
         failing.collect(),
-        &format!(
-            "the certificate they have stays good until it ends; {log_of_ca} says why there is no other"
-        ),
+        format!("the certificate they have stays good until it ends; {log_of_ca} says why there is no other")
+            .into(),
     );
     let early = known().filter_map(|(pod, known)| {
         let ahead = known.certificate.as_ref()?.issued.as_second() - now.as_second();
@@ -186,25 +179,32 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
         CERTIFICATES,
         false,
         early.collect(),
-        "the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
+        "the clock of the CA's node is ahead, or this machine's behind: set them by NTP".into(),
     );
     (findings, sidecars.len())
 }
 
-/// How the workload of each pod is restarted, by the pod.
-fn workloads(mesh: &Mesh) -> BTreeMap<String, String> {
-    let restart = |pod: &PodReport| {
-        let (namespace, name) = (&pod.namespace, &pod.name);
-        let workload = pod.workload.as_deref().and_then(|workload| workload.split_once(' '));
-        let restart = match workload {
-            Some((kind @ ("Deployment" | "StatefulSet" | "DaemonSet"), name)) => {
-                format!("kubectl -n {namespace} rollout restart {}/{name}", kind.to_lowercase())
-            }
-            _ => format!("kubectl -n {namespace} delete pod {name}, and make it anew"),
-        };
-        (format!("{namespace}/{name}"), restart)
-    };
-    mesh.pods.iter().map(restart).collect()
+/// How the pods of a mesh are made anew, by their names; in a `gamut up` by its next start alone, which has no line.
+struct Restarts(BTreeMap<String, Old>);
+
+impl Restarts {
+    fn of(mesh: &Mesh) -> Self {
+        let pods = mesh.pods.iter().filter(|_| !matches!(mesh.world, Place::Instance { .. }));
+        Self(pods.map(|pod| (format!("{}/{}", pod.namespace, pod.name), Old::from(pod))).collect())
+    }
+
+    fn remedy<'a>(&self, words: &str, pods: impl Iterator<Item = &'a String>) -> Remedy {
+        restarts::remedy(words, pods.filter_map(|pod| self.0.get(pod)))
+    }
+}
+
+/// What to ask about the first of these containers, whose lines begin with `pod NAMESPACE/NAME: container CONTAINER`.
+fn where_to_look(stuck: &[String]) -> String {
+    let first = stuck.first().and_then(|line| line.strip_prefix("pod ")?.split_once(": container "));
+    let (pod, rest) = first.unwrap_or(("NAMESPACE/NAME", PROXY_CONTAINER));
+    let (namespace, name) = pod.split_once('/').unwrap_or(("NAMESPACE", pod));
+    let container = rest.split([':', ' ']).next().unwrap_or(PROXY_CONTAINER);
+    format!("kubectl -n {namespace} describe pod {name}; gamut logs -n {namespace} {name} -c {container}")
 }
 
 /// How the first pod of a list is named to other commands: its lines begin with `NAMESPACE/NAME`.
@@ -226,28 +226,26 @@ fn waiting<'a>(behind: impl Iterator<Item = (&'a String, &'a String)>) -> Vec<St
     by_table.into_iter().map(line).collect()
 }
 
-/// Sidecars of another version than their controller.
+/// Sidecars of another version than their controller, among the pods that are asked about.
 fn versions(mesh: &Mesh) -> Vec<Finding> {
     let Some(version) = mesh.controllers.iter().map(|status| status.version.as_str()).max() else {
         return Vec::new();
     };
-    let others: Vec<String> = mesh
-        .controllers
-        .iter()
-        .flat_map(|status| &status.subscribers)
-        .filter(|subscriber| subscriber.proxy_version != version)
-        .map(|subscriber| {
-            format!("{}/{} ({})", subscriber.namespace, subscriber.pod, subscriber.proxy_version)
-        })
-        .collect();
-    match others.is_empty() {
-        true => Vec::new(),
-        false => vec![Finding::warning(
-            "sidecar versions",
-            format!("other than the controller's {version}: {}", few(&others)),
-            "kubectl -n NAMESPACE rollout restart deployment/NAME gives them the new one",
-        )],
+    let restarts = Restarts::of(mesh);
+    let subscribers = mesh.controllers.iter().flat_map(|status| &status.subscribers);
+    let others = subscribers.filter(|subscriber| subscriber.proxy_version != version).map(|subscriber| {
+        (format!("{}/{}", subscriber.namespace, subscriber.pod), subscriber.proxy_version.as_str())
+    });
+    let others: BTreeMap<String, &str> = others.filter(|(pod, _)| restarts.0.contains_key(pod)).collect();
+    if others.is_empty() {
+        return Vec::new();
     }
+    let said: Vec<String> = others.iter().map(|(pod, version)| format!("{pod} ({version})")).collect();
+    vec![Finding::warning(
+        "sidecar versions",
+        format!("other than the controller's {version}: {}", few(&said)),
+        restarts.remedy("a restart gives them the new one", others.keys()),
+    )]
 }
 
 /// Whether all trust the same roots, and for how long these are good: a rotation that got stuck is an outage to come.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Facts, Finding, Read, count,
+    Facts, Finding, Read, Remedy, count,
     facts::{items, name, namespace, text},
     few, unknown, unread,
 };
@@ -135,9 +135,14 @@ fn without_pods(facts: &Facts, name: &'static str) -> Finding {
         Ok(Some(object)) if object.pointer("/spec/replicas") == Some(&Value::from(0)) => Finding::failed(
             name,
             format!("no pod: Deployment {deployment} is scaled to 0"),
-            format!(
-                "kubectl -n {SYSTEM_NAMESPACE} scale deployment/{deployment} --replicas=1, or helm upgrade"
-            ),
+            Remedy {
+                words:
+                    "somebody did that; helm upgrade with the values of the installation takes it back, or"
+                        .to_owned(),
+                commands: vec![format!(
+                    "kubectl scale -n {SYSTEM_NAMESPACE} deployment/{deployment} --replicas=1"
+                )],
+            },
         ),
         Ok(Some(object)) => {
             let failure = items(object, "/status/conditions")

@@ -27,8 +27,8 @@ use gamut_kubernetes::{Cluster, Context};
 
 use self::facts::{Facts, Read};
 use super::{
-    finding::{Finding, Purpose, Report},
-    routes, sidecars,
+    finding::{Finding, Purpose, Remedy, Report},
+    restarts, routes, sidecars,
     words::{count, few},
 };
 use crate::world::{self, Place, World};

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::{
     Facts, Finding, count,
     facts::{labels, name, namespace},
-    few, unread,
+    few,
+    restarts::{self, Old},
+    unread,
 };
 use crate::world::{self, SYSTEM_NAMESPACE};
 
@@ -110,7 +112,7 @@ pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
     const WHAT: &str = "pods without sidecar";
     let Ok(pods) = &facts.pods else { return unread(WHAT, &facts.pods).into_iter().collect() };
     let mut missing: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut impossible, mut refused) = (Vec::new(), Vec::new());
+    let (mut old, mut impossible, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for pod in pods {
         let report = world::pod_report(pod);
         let ours = [SYSTEM_NAMESPACE, "kube-system"].contains(&namespace(pod));
@@ -120,6 +122,7 @@ pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
         let view = NamespaceView { name: namespace(pod).to_owned(), labels: facts.labels(namespace(pod)) };
         match gamut_injector::inject(pod, &view, &Config::default()) {
             Ok(Injection::Injected(_)) => {
+                old.push(Old::from(&report));
                 let workload = report.workload.unwrap_or_else(|| format!("Pod {}", report.name));
                 *missing.entry(format!("{workload} in {}", view.name)).or_default() += 1;
             }
@@ -142,8 +145,10 @@ pub(super) fn without_sidecar(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::failed(
             WHAT,
             format!("{} that should have one: {}", count(pods, "pod"), few(&workloads)),
-            "they were made before their namespace had its label, or without the injector: \
-             kubectl -n NAMESPACE rollout restart deployment/NAME",
+            restarts::remedy(
+                "they were made before their namespace had its label, or without the injector; restart them",
+                &old,
+            ),
         ));
     }
     if !refused.is_empty() {
