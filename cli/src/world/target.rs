@@ -251,6 +251,8 @@ mod tests {
             names("web").await.unwrap_err(),
             "there is no pod web in namespace shop; there is Deployment web: write deploy/web"
         );
+        let nobody = names("nobody").await.unwrap_err();
+        assert_eq!(nobody, "there is no pod nobody in namespace shop; -n NAMESPACE names another");
     }
 
     #[test]
