@@ -49,8 +49,12 @@ pub enum InitError {
     )]
     NotInPod,
     /// As [`gamut_netfilter::apply`]: without `NET_ADMIN`, or if the kernel lacks something.
-    #[error("the pod's traffic can't be led through its sidecar: {0}{}", remedy(.0))]
-    Rules(#[from] Error),
+    #[error("the pod's traffic can't be led through its sidecar: {cause}{}", remedy(cause))]
+    Rules {
+        /// What was wrong.
+        #[from]
+        cause: Error,
+    },
 }
 
 /// Writes the rules into the network namespace of the calling thread. Doing it again replaces them.
