@@ -17,12 +17,13 @@ fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
     let mut run = Scenario::begin("controller killed, hung, back", &shop(web(3), RETRIED), &[], EVERYBODY);
     run.repeat(|run| {
         run.mesh.signal("KILL", run.mesh.component("controller"));
+        // Connections that stand know where they lead; new ones must too.
+        call_anew(run);
         run.mix.answered(100);
         run.mesh.settle();
         let hung = run.mesh.component("controller");
         run.mesh.signal("STOP", hung);
         run.mix.go_on(Duration::from_secs(2));
-        // Connections that stand know where they lead; new ones must too.
         call_anew(run);
         run.mesh.signal("CONT", hung);
         run.mesh.settle();
@@ -58,18 +59,18 @@ fn certificates_are_renewed_without_anybodys_notice() {
 
 #[test]
 fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
-    // Renewed between 15 and 21 s, so that 5 s without a CA leave room.
+    // Renewed between 15 and 21 s, so that 4 s without a CA leave room.
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "30s")];
     let mut run = Scenario::begin("CA away within the margin", &shop(web(3), RETRIED), &leaves, EVERYBODY);
     let first = serial(&run.mesh);
-    // Five of seven seconds have no CA, and so the first renewal, most of the time.
+    // Four of five seconds have no CA, whenever the first renewal is due.
     while serial(&run.mesh) == first || !run.is_enough() {
         let hung = run.mesh.component("ca");
         run.mesh.signal("STOP", hung);
-        run.mix.go_on(Duration::from_secs(5));
+        run.mix.go_on(Duration::from_secs(4));
         call_anew(&run);
         run.mesh.signal("CONT", hung);
-        run.mix.go_on(Duration::from_secs(2));
+        run.mix.go_on(Duration::from_secs(1));
     }
     run.end(&NOTHING);
 }

@@ -195,6 +195,7 @@ fn a_controller_that_is_away_for_long_costs_nothing_and_changes_arrive_when_it_i
     run.mix.go_on(away);
     call_anew(&run);
     run.mesh.signal("KILL", hung);
+    call_anew(&run);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let before = sent_to(&run.mesh, "shop/web2:80");
