@@ -138,7 +138,7 @@ fn entries_of_other_controllers_stay_as_they_are_while_both_write() {
             }
             cluster.apply(SERVICE);
         });
-        (0..40).filter(|turn| write_foreign_entry(&cluster, *turn)).last()
+        (0..40).fold(None, |last, turn| if write_foreign_entry(&cluster, turn) { Some(turn) } else { last })
     });
     cluster.wait("shop", "httproute/shared", ACCEPTED, "True");
     let foreign = r#".status.parents[?(@.controllerName=="example.com/other")].conditions[0].message"#;
