@@ -72,7 +72,7 @@ fn tip(of: &str, unexpected: &str, words: &[String]) -> Option<String> {
                 .to_owned(),
         ),
         "logs" if matches!(unexpected, "--since" | "--since-time" | "--timestamps") => {
-            Some("use --tail LINES: no times are kept with what a container prints".to_owned())
+            Some("gamut logs has no times: use --tail LINES, or on a cluster kubectl logs --since".to_owned())
         }
         "logs" if matches!(unexpected, "--all-containers" | "--prefix") => {
             Some("name one with -c: the sidecar is -c gamut-proxy".to_owned())

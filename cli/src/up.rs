@@ -14,11 +14,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{
-    live::Live,
-    screen::{Screen, count},
+use self::{live::Live, screen::Screen};
+use crate::{
+    dash::Page,
+    failure,
+    output::{Colour, count},
 };
-use crate::{dash::Page, failure, output::Colour};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -111,8 +111,7 @@ class Bench:
         self.arguments = arguments
         self.scratch = arguments.inside
         self.tools = {"gamut-load": arguments.load}
-        pairs_up = [*arguments.proxies, works.LOGGED] if "gamut" in arguments.proxies else arguments.proxies
-        self.sides = {name: kernel.proxy_pids(name) for name in pairs_up}
+        self.sides = {name: kernel.proxy_pids(name) for name in works.pairs_of(arguments.proxies)}
         for name, sides in self.sides.items():
             if not all(sides.values()):
                 sys.exit(f"bench: the two proxies of {name} aren't running (found {sides})")

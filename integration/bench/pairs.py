@@ -31,7 +31,7 @@ def write(
 ) -> None:
     """Writes the manifests of all pairs."""
     certificates = make_certificates(directory.parent / "tls")
-    for name in [*proxies, works.LOGGED] if "gamut" in proxies else proxies:
+    for name in works.pairs_of(proxies):
         app = (MANIFESTS / "app.conf.yaml.in").read_text()
         app = app.replace("@NAMESPACE@", f"bench-{name}").replace("@FILES@", str(files))
         (directory / f"{name}-app.yaml").write_text(app)

@@ -86,6 +86,11 @@ end
 """
 
 
+def pairs_of(proxies: list[str]) -> list[str]:
+    """The pairs that are brought up to measure these proxies."""
+    return [*proxies, LOGGED] if "gamut" in proxies else proxies
+
+
 def scripts() -> dict[str, str]:
     """wrk's scripts by file name."""
     upload = 'wrk.method = "POST"\nwrk.body = string.rep("x", {})'

@@ -63,8 +63,10 @@ fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "30s")];
     let mut run = Scenario::begin("CA away within the margin", &shop(web(3), RETRIED), &leaves, EVERYBODY);
     let first = serial(&run.mesh);
+    let deadline = Instant::now() + 2 * PATIENCE;
     // Four of five seconds have no CA, whenever the first renewal is due.
     while serial(&run.mesh) == first || !run.is_enough() {
+        assert!(Instant::now() < deadline || run.is_enough(), "the certificate isn't renewed");
         let hung = run.mesh.component("ca");
         run.mesh.signal("STOP", hung);
         run.mix.go_on(Duration::from_secs(4));

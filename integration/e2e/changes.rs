@@ -20,7 +20,7 @@ fn shop(rule: &str) -> Vec<String> {
 }
 
 #[test]
-fn saved_weights_are_in_effect_within_a_second_and_no_request_is_lost() {
+fn saved_weights_are_in_effect_soon_and_no_request_is_lost() {
     let mesh = Mesh::up(&shop(SPLIT));
     let mut load = mesh.load("shop/deploy/client", &["http://one/", "--users=2"]);
     let before = load.more(100);
@@ -32,7 +32,7 @@ fn saved_weights_are_in_effect_within_a_second_and_no_request_is_lost() {
         &SPLIT.replace("weight: 1", "weight: 2").replace("weight: 0", "weight: 1"),
     );
     let first = load.until("an answer from two", |answer| answer.version == "two");
-    // A fraction of a second, as it prints; of a machine that is busy with other tests, not more than this.
+    // A fraction of a second (integration/bench/scale measures it), unless other tests keep the machine busy.
     assert!(first.at - saved < Duration::from_secs(5), "it took {:?}", first.at - saved);
     assert_no_failure(&load.finish());
 }

@@ -334,6 +334,15 @@ pub enum Order {
     Stop,
 }
 
+impl Target {
+    /// How a workload's pods are asked for, as `deploy/web`; `None` for kinds that have no word.
+    pub fn written(kind: &str, name: &str) -> Option<String> {
+        let kind = kind.to_lowercase().replace("deployment", "deploy");
+        let written = format!("{kind}/{name}");
+        written.parse::<Self>().is_ok().then_some(written)
+    }
+}
+
 impl FromStr for Target {
     type Err = InvalidTarget;
 
@@ -348,6 +357,7 @@ impl FromStr for Target {
             "" | "pod" | "pods" | "po" => Ok(Self::Pod(name.to_owned())),
             "deploy" | "deployment" | "deployments" => workload("Deployment"),
             "sts" | "statefulset" | "statefulsets" => workload("StatefulSet"),
+            "ds" | "daemonset" | "daemonsets" => workload("DaemonSet"),
             "job" | "jobs" => workload("Job"),
             "svc" | "service" | "services" => Ok(Self::Service(name.to_owned())),
             _ => Err(InvalidTarget(text.to_owned())),

@@ -268,10 +268,11 @@ pub fn expect_answers(stream: &TcpStream) {
     );
 }
 
-/// From here on more is sent than the other kernel may take at once, so that the app behind it may pause: [`USER_TIMEOUT`] in place of
-/// [`ANSWER_TIMEOUT`].
+/// From here on more is sent than the other kernel may take at once, so that the app behind it may pause: what connections between pods
+/// have otherwise, in place of [`expect_answers`].
 pub fn allow_pauses(stream: &TcpStream) {
     if SockRef::from(stream).tcp_user_timeout().is_ok_and(|limit| limit == Some(ANSWER_TIMEOUT)) {
+        settle(stream);
         expect_progress(stream);
     }
 }

@@ -107,6 +107,16 @@ impl<T: Into<String>> From<T> for Remedy {
 }
 
 impl Report {
+    /// The same with commands for the cluster that was asked: `kubectl` with its flags.
+    pub(super) fn typed_as(mut self, kubectl: &str) -> Self {
+        for command in self.findings.iter_mut().flat_map(|finding| &mut finding.commands) {
+            if let Some(rest) = command.strip_prefix("kubectl ") {
+                *command = format!("{kubectl} {rest}");
+            }
+        }
+        self
+    }
+
     /// Whether something is missing.
     pub(super) fn has_failed(&self) -> bool {
         self.findings.iter().any(|finding| finding.result == Outcome::Failed)

@@ -16,7 +16,6 @@ mod restarts;
 mod routes;
 mod sessions;
 mod sidecars;
-mod words;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -55,7 +54,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let report = world::ask(report(args))?;
+    let report = world::ask(report(args))?.typed_as(&args.choice.kubectl());
     output::print(&report, args.output, colour, |report, _| report.page(Timestamp::now()))?;
     Ok(if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gamut_local::control::PodReport;
 
-use super::{
-    finding::Remedy,
-    words::{count, few},
-};
+use super::finding::Remedy;
+use crate::output::{count, few};
 
 /// How many namespaces get their lines at once.
 const NAMESPACES: usize = 8;

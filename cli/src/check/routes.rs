@@ -11,11 +11,9 @@ use gamut_manifest::Object;
 use gamut_route::{NamespacedName, RouteKind};
 use serde_json::Value;
 
-use super::{
-    finding::Finding,
-    words::{count, few},
-};
+use super::finding::Finding;
 use crate::{
+    output::{count, few},
     routes,
     world::{Objects, Place, World},
 };

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use super::{
     finding::{Finding, Remedy},
     restarts::{self, Old},
-    words::{count, few},
 };
 use crate::{
+    output::{count, few},
     status::{self, KnownSidecar, Pod, Sidecar},
     world::{Mesh, Place},
 };
@@ -236,7 +236,9 @@ fn versions(mesh: &Mesh) -> Vec<Finding> {
     let others = subscribers.filter(|subscriber| subscriber.proxy_version != version).map(|subscriber| {
         (format!("{}/{}", subscriber.namespace, subscriber.pod), subscriber.proxy_version.as_str())
     });
-    let others: BTreeMap<String, &str> = others.filter(|(pod, _)| restarts.0.contains_key(pod)).collect();
+    let asked: BTreeSet<String> =
+        mesh.pods.iter().map(|pod| format!("{}/{}", pod.namespace, pod.name)).collect();
+    let others: BTreeMap<String, &str> = others.filter(|(pod, _)| asked.contains(pod)).collect();
     if others.is_empty() {
         return Vec::new();
     }

@@ -135,7 +135,7 @@ pub(super) fn strays(
     let is_near = |route: &CompiledRoute| {
         [table.parent.service.namespace.as_str(), client_namespace].contains(&route.namespace())
     };
-    let near = index.statuses().filter(|(route, _)| is_near(route) && would_take(route, table, asked));
+    let near = index.statuses().filter(|(route, _)| is_near(route));
     let stray = |(route, parents): (&CompiledRoute, Vec<ParentConditions>)| {
         let missing = |condition: &&Condition| condition.reason == Reason::NoMatchingParent;
         // What is wrong with the Service as its parent has been said.
@@ -145,7 +145,7 @@ pub(super) fn strays(
         // One that is attached to something is meant for that.
         let each: Option<Vec<&Condition>> =
             parents.iter().map(|parent| parent.conditions.iter().find(missing)).collect();
-        let condition = each?.into_iter().next()?;
+        let condition = each?.into_iter().next().filter(|_| would_take(route, table, asked))?;
         Some(Remark::of_route(route, UNATTACHED, condition.reason.as_str(), &condition.message))
     };
     near.filter_map(stray).collect()

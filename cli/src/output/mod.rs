@@ -5,6 +5,7 @@
 mod age;
 mod page;
 mod reader;
+mod words;
 
 use std::{
     fmt,
@@ -17,6 +18,7 @@ use serde::Serialize;
 pub(crate) use age::Age;
 pub(crate) use page::{Cell, Page, Tone};
 pub(crate) use reader::gone;
+pub(crate) use words::{count, few};
 
 use crate::printable::{is_obeyed, printable};
 

@@ -186,10 +186,10 @@ fn rows(rule: &Rule, route: &Route) -> Vec<Vec<Cell>> {
                 Cell::from(short(&backend.id, &route.namespace)),
                 Cell::from(backend.weight),
                 match (is_in_force, backend.answered) {
-                    (true, None) => Cell::from(percent(Some(backend.share))),
-                    (true, Some(answer)) => {
+                    (true, Some(answer)) if backend.share > 0.0 => {
                         Cell::new(format!("{}: {answer}", percent(Some(backend.share))), Tone::Bad)
                     }
+                    (true, _) => Cell::from(percent(Some(backend.share))),
                     (false, _) => Cell::new(instead(rule, route), Tone::Bad),
                 },
                 Cell::from(percent(backend.got.filter(|_| is_in_force))),

@@ -10,7 +10,7 @@ use gamut_local::{
     control::{Event, Summary},
 };
 
-use crate::output::{Colour, Tone};
+use crate::output::{Colour, Tone, count};
 
 /// Standard error: lines that stay, and on a terminal one at the bottom that says what is waited for.
 pub(super) struct Screen {
@@ -184,10 +184,6 @@ impl Screen {
     fn dim(&self, text: &str) -> String {
         self.toned(text, Tone::Faint)
     }
-}
-
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn headline(summary: &Summary) -> String {

@@ -139,17 +139,17 @@ impl Mesh {
             problems.extend(told.map(|problem| format!("controller {pod}: {problem}")));
         }
         let controllers = controllers.into_iter().map(|(_, status)| status).collect();
+        let reported: Vec<(PodReport, &Value)> =
+            objects.iter().map(|object| (pod::report(object), object)).collect();
+        let is_looked_at = |pod: &PodReport| pod.meshed || pod.namespace == SYSTEM_NAMESPACE;
+        let looked_at = reported.iter().filter(|(pod, _)| is_looked_at(pod));
+        let mut waiting_for: Vec<String> =
+            looked_at.filter_map(|(pod, object)| pod::waiting_for(pod, object)).collect();
+        waiting_for.sort();
         let mut pods: Vec<PodReport> =
-            objects.iter().map(pod::report).filter(|pod| !pod::is_over(pod)).collect();
+            reported.into_iter().map(|(pod, _)| pod).filter(|pod| !pod::is_over(pod)).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         ask::sidecars(cluster, &mut pods).await;
-        let waits = |object: &Value| {
-            let pod = pod::report(object);
-            let is_looked_at = pod.meshed || pod.namespace == SYSTEM_NAMESPACE;
-            pod::waiting_for(&pod, object).filter(|_| is_looked_at)
-        };
-        let mut waiting_for: Vec<String> = objects.iter().filter_map(waits).collect();
-        waiting_for.sort();
         let warnings = Vec::new();
         Self { world, components, pods, controllers, unasked, problems, warnings, waiting_for }
     }

@@ -20,7 +20,7 @@ mod pod;
 pub(crate) mod scripted;
 mod target;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, iter, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Arg;
@@ -88,6 +88,22 @@ pub(crate) enum World {
 }
 
 impl Choice {
+    /// `kubectl` with the flags that name the same cluster, for a shell.
+    pub(crate) fn kubectl(&self) -> String {
+        let quoted = |text: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+            if text.chars().all(is_plain) {
+                text.to_owned()
+            } else {
+                format!("'{}'", text.replace('\'', r"'\''"))
+            }
+        };
+        let context = self.context.iter().map(|context| format!(" --context {}", quoted(context)));
+        let file =
+            self.kubeconfig.iter().map(|file| format!(" --kubeconfig {}", quoted(&file.to_string_lossy())));
+        iter::once("kubectl".to_owned()).chain(context).chain(file).collect()
+    }
+
     /// Whether a flag names a cluster.
     pub(crate) fn names_cluster(&self) -> bool {
         self.context.is_some() || self.kubeconfig.is_some()
@@ -348,6 +364,13 @@ mod tests {
         assert_eq!(named.as_str(), "demo");
         assert_eq!(choice(&["--context", "kind"]).instance().unwrap(), None);
         assert_eq!(choice(&["--kubeconfig", "x"]).instance().unwrap(), None);
+    }
+
+    #[test]
+    fn kubectl_is_typed_with_the_flags_that_name_the_same_cluster() {
+        assert_eq!(choice(&[]).kubectl(), "kubectl");
+        let both = choice(&["--kubeconfig", "/home/me/it's mine", "--context", "admin@prod"]);
+        assert_eq!(both.kubectl(), r"kubectl --context admin@prod --kubeconfig '/home/me/it'\''s mine'");
     }
 
     #[tokio::test]

@@ -74,8 +74,8 @@ impl World {
         let of_workload = |(pod, _): &Labelled| {
             let Target::Pod(name) = target else { return None };
             let (kind, of) = pod.workload.as_deref()?.split_once(' ')?;
-            let short = kind.to_lowercase().replace("deployment", "deploy");
-            (of == name).then(|| format!("there is {kind} {name}: write {short}/{name}"))
+            let written = control::Target::written(kind, name).filter(|_| of == name)?;
+            Some(format!("there is {kind} {name}: write {written}"))
         };
         let workload = all.iter().find_map(of_workload);
         // Who may not look everywhere gets the same answer without the hint.
@@ -135,12 +135,6 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(("ds" | "daemonset" | "daemonsets", name)) = text.split_once('/')
-            && !name.is_empty()
-            && !name.contains('/')
-        {
-            return Ok(Self::Workload { kind: "DaemonSet".to_owned(), name: name.to_owned() });
-        }
         match text.parse() {
             Ok(control::Target::Pod(name)) => Ok(Self::Pod(name)),
             Ok(control::Target::Workload { kind, name }) => Ok(Self::Workload { kind, name }),

@@ -51,7 +51,8 @@ fn told_by(cluster: &Cluster, more: &[&str], what: &str, words: &[&str]) -> Valu
 /// Waits until there is nothing to complain of.
 fn is_well(cluster: &Cluster, what: &str) {
     until(&format!("{what} is in order"), || {
-        findings(cluster, what, &[]).iter().all(|finding| finding["result"] == "ok")
+        let said = findings(cluster, what, &[]);
+        !said.is_empty() && said.iter().all(|finding| finding["result"] == "ok")
     });
 }
 

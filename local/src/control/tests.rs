@@ -17,6 +17,13 @@ fn targets_are_read_as_kubectl_reads_them() {
 }
 
 #[test]
+fn a_workload_is_written_as_it_is_read_or_not_at_all() {
+    assert_eq!(Target::written("Deployment", "web").unwrap(), "deploy/web");
+    assert_eq!(Target::written("DaemonSet", "agent").unwrap(), "daemonset/agent");
+    assert_eq!(Target::written("ReplicaSet", "web-5d89f6c7"), None);
+}
+
+#[test]
 fn requests_and_replies_are_single_lines_that_read_back_the_same() {
     let request = Request::Namespaces {
         target: "deploy/web".parse().unwrap(),

@@ -320,12 +320,8 @@ fn find<'a>(cluster: &'a Cluster, target: &Target, namespace: &str) -> Result<&'
             let workload = cluster.workloads.iter().map(|workload| &workload.id).find(|id| {
                 id.kind != "Pod" && id.name == *name && id.namespace.as_deref() == Some(namespace)
             })?;
-            let kind = workload.kind.to_lowercase();
-            Some(format!(
-                "; there is {} {name}: write {}/{name}",
-                workload.kind,
-                kind.replace("deployment", "deploy")
-            ))
+            let written = Target::written(&workload.kind, name)?;
+            Some(format!("; there is {} {name}: write {written}", workload.kind))
         };
         let hint = elsewhere.or_else(of_workload).unwrap_or_default();
         match target {

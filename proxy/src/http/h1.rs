@@ -36,7 +36,7 @@ pub struct Driven {
     home: Weak<Pool>,
 }
 
-/// The body of a request that any kernel takes at once, whether or not its app reads.
+/// The body of a request that kernels take at once as they are usually set, whether or not the app reads.
 const SHORT_BYTES: u64 = 16 * 1024;
 
 /// Sends a request (origin-form URI, `Host` header) and waits for the answer's head. The connection goes back to `home`
@@ -96,6 +96,8 @@ impl Driven {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use socket2::SockRef;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt, duplex},
@@ -138,8 +140,8 @@ mod tests {
         assert_eq!(request.uri(), "/");
     }
 
-    /// Sends a request to a server that answers so, and says what the connection's limit is then.
-    async fn limit_after(request: Request<Body>, answer: &str) -> Option<std::time::Duration> {
+    /// Sends a request to a server that answers so, and says what the connection's limit is then, and after how long a silence it is asked.
+    async fn limits_after(request: Request<Body>, answer: &str) -> (Option<Duration>, Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         expect_answers(&stream);
@@ -153,7 +155,7 @@ mod tests {
         let pool = Pool::new(PoolLimits::APP);
         let (answered, _server) = tokio::join!(send(H1::new(Io::Tcp(stream)), request, &pool), answering);
         assert!(answered.is_ok());
-        socket.tcp_user_timeout().unwrap()
+        (socket.tcp_user_timeout().unwrap(), socket.tcp_keepalive_time().unwrap())
     }
 
     #[tokio::test]
@@ -173,7 +175,8 @@ mod tests {
                 USER_TIMEOUT,
             ),
         ] {
-            assert_eq!(limit_after(request, answer).await, Some(limit), "{answer}");
+            let silence = Duration::from_secs(if limit == USER_TIMEOUT { 60 } else { 5 });
+            assert_eq!(limits_after(request, answer).await, (Some(limit), silence), "{answer}");
         }
     }
 }

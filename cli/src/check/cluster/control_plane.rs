@@ -139,8 +139,10 @@ fn without_pods(facts: &Facts, name: &'static str) -> Finding {
                 words:
                     "somebody did that; helm upgrade with the values of the installation takes it back, or"
                         .to_owned(),
+                // As many as the chart makes where nobody says otherwise.
                 commands: vec![format!(
-                    "kubectl scale -n {SYSTEM_NAMESPACE} deployment/{deployment} --replicas=1"
+                    "kubectl scale -n {SYSTEM_NAMESPACE} deployment/{deployment} --replicas={}",
+                    if name == "ca" { 1 } else { 2 }
                 )],
             },
         ),

@@ -29,9 +29,11 @@ use self::facts::{Facts, Read};
 use super::{
     finding::{Finding, Purpose, Remedy, Report},
     restarts, routes, sidecars,
-    words::{count, few},
 };
-use crate::world::{self, Place, World};
+use crate::{
+    output::{count, few},
+    world::{self, Place, World},
+};
 
 /// Whether Gamut can be installed.
 ///

@@ -415,9 +415,14 @@ mod engine {
         assert_eq!(keys(&delivery), ["EndpointSet service/shop/web-v1:80"]);
 
         let written = async || handle.status().await.unwrap().source.unwritten == 0;
-        while !written().await {
-            tokio::task::yield_now().await;
-        }
+        let all_written = async {
+            while !written().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), all_written)
+            .await
+            .expect("statuses are written");
         let accepted = || {
             let status = statuses.path().join("HTTPRoute/shop.web.json");
             std::fs::read_to_string(status).is_ok_and(|status| status.contains("\"Accepted\""))

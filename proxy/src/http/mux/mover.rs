@@ -49,7 +49,7 @@ pub(super) struct Mover<IO> {
     frame: Option<(Header, BytesMut)>,
     writing: Out,
     unflushed: bool,
-    /// The peer had not taken enough for more to be written.
+    /// See [`Mover::is_held_up`].
     is_held_up: bool,
     /// The peer has given a sign of life.
     has_heard: bool,
@@ -98,6 +98,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Mover<IO> {
     /// Whether the peer has said anything since this was asked last, or taken what it was sent.
     pub(super) fn has_heard(&mut self) -> bool {
         mem::take(&mut self.has_heard)
+    }
+
+    /// Whether the peer has not taken enough for more to be written.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_held_up
     }
 
     /// Writes what is left, and says that nothing follows.
