@@ -45,7 +45,7 @@ Exit codes:
   1  it failed, and standard error says why; `check`: something is missing
   2  the command line can't be understood
 `exec` and `up -- CMD` exit with what the program did: 126 and 127 if it can't be run, 128 + N after signal N.
-After a CMD that succeeds `up` exits with 1 if it had anything to say against routes, unless --keep-going is there.";
+After a CMD that succeeds `up` exits with 1 if it had complaints of routes, unless --keep-going is there.";
 
 /// A service mesh whose routing language is the Kubernetes Gateway API
 #[derive(Debug, Parser)]

@@ -71,9 +71,9 @@ fn tip(of: &str, unexpected: &str, words: &[String]) -> Option<String> {
             "name who has the label: gamut logs deploy/NAME, or svc/NAME; it takes one pod of them"
                 .to_owned(),
         ),
-        "logs" if matches!(unexpected, "--since" | "--since-time" | "--timestamps") => {
-            Some("gamut logs has no times: use --tail LINES, or on a cluster kubectl logs --since".to_owned())
-        }
+        "logs" if matches!(unexpected, "--since" | "--since-time" | "--timestamps") => Some(
+            "use --tail LINES: gamut logs has no times (on a cluster kubectl logs --since has)".to_owned(),
+        ),
         "logs" if matches!(unexpected, "--all-containers" | "--prefix") => {
             Some("name one with -c: the sidecar is -c gamut-proxy".to_owned())
         }
