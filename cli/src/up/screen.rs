@@ -10,7 +10,7 @@ use gamut_local::{
     control::{Event, Summary},
 };
 
-use crate::output::{Colour, Tone, count};
+use crate::output::{Colour, Tone, count, few};
 
 /// Standard error: lines that stay, and on a terminal one at the bottom that says what is waited for.
 pub(super) struct Screen {
@@ -61,11 +61,11 @@ impl Screen {
                         self.changes.push(change);
                     }
                 }
-                self.transient(&format!("reloading: {}", self.changes.join(", ")));
+                self.transient(&format!("reloading: {}", few(&self.changes)));
             }
             Event::Settled { milliseconds } => {
                 self.waiting.clear();
-                let changes = std::mem::take(&mut self.changes).join(", ");
+                let changes = few(&std::mem::take(&mut self.changes));
                 self.say(&format!("reloaded: {changes}; in effect everywhere after {milliseconds} ms"));
             }
             Event::Notice { text } => self.warn(&text),
