@@ -129,6 +129,9 @@ fn pods_get_their_sidecars_by_the_label_of_namespace_or_pod_and_wrong_ones_their
 
     cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce=baseline"]);
     let message = refusal(&cluster, &pod("shop", "forbidden", ""));
+    let (result, detail) = cluster.check("Pod Security");
+    assert_eq!(result, "failed", "{detail}");
+    assert!(detail.contains("is forbidden in shop (baseline)"), "{detail}");
     cluster.kubectl(&["label", "namespace", "shop", "pod-security.kubernetes.io/enforce-"]);
     assert!(
         message.contains(

@@ -60,6 +60,13 @@ fn trust(cluster: &Cluster, count: usize) {
     });
 }
 
+const NEWCOMER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: newcomer, namespace: shop}
+spec: {containers: [{name: echo, image: gamut.mesh/echo}]}
+";
+
 /// Waits until every sidecar has a certificate that was issued from now on.
 fn renewed(cluster: &Cluster) {
     let now = Timestamp::now();
@@ -96,6 +103,11 @@ fn a_root_is_replaced_and_put_back_under_load_without_a_restart_and_no_request_f
     let goes_on = || {
         kept.more(50);
         new_connections.more(50);
+        // And the API server knows the injector, whose certificate is renewed when its own time comes.
+        let dry = ["--dry-run=server", "-o=jsonpath={.spec.initContainers[*].name}"];
+        until("a pod could be created", || {
+            cluster.try_apply(NEWCOMER, &dry).stdout == b"gamut-init gamut-proxy"
+        });
     };
     goes_on();
     let [key, chain, roots] = ["tls.key", "tls.crt", "ca.crt"].map(|name| entry(&cluster, "gamut-ca", name));

@@ -358,18 +358,38 @@ pub(super) fn lease(facts: &Facts) -> Option<Finding> {
 
 /// Whether this machine's clock is the API server's: ages are counted by it.
 pub(super) fn local_clock(facts: &Facts) -> Option<Finding> {
-    const WHAT: &str = "clock";
     let server_time = facts.server_time.as_ref().ok().copied().flatten()?;
-    let ahead = facts.time.as_second() - server_time.as_second();
-    Some(match ahead.abs() {
-        0..=LOCAL_SKEW => Finding::ok(WHAT, "this machine's agrees with the API server's"),
-        _ => {
-            let direction = if ahead > 0 { "ahead of" } else { "behind" };
-            Finding::warning(
-                WHAT,
-                format!("this machine's is {} s {direction} the API server's", ahead.abs()),
-                "one of them is wrong: set both by NTP. Certificates allow for an hour of difference, and no more",
-            )
+    Some(clocks(facts.time.as_second() - server_time.as_second()))
+}
+
+/// `ahead`: by how many seconds this machine's clock is ahead of the API server's.
+fn clocks(ahead: i64) -> Finding {
+    const WHAT: &str = "clock";
+    if ahead.abs() <= LOCAL_SKEW {
+        return Finding::ok(WHAT, "this machine's agrees with the API server's");
+    }
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    Finding::warning(
+        WHAT,
+        format!("this machine's is {} s {direction} the API server's", ahead.abs()),
+        "one of them is wrong: set both by NTP. Certificates allow for an hour of difference, and no more",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::finding::Outcome;
+
+    #[test]
+    fn a_clock_that_is_an_hour_off_is_told_and_which_way() {
+        assert_eq!(clocks(LOCAL_SKEW).result, Outcome::Ok);
+        for (ahead, said) in [
+            (3600, "this machine's is 3600 s ahead of the API server's"),
+            (-3600, "this machine's is 3600 s behind the API server's"),
+        ] {
+            let finding = clocks(ahead);
+            assert_eq!((finding.result, finding.detail.as_str()), (Outcome::Warning, said));
         }
-    })
+    }
 }

@@ -467,6 +467,28 @@ async fn a_component_that_died_is_shown_with_its_last_words() {
     assert!(page.contains(&format!("0 of 1 pod ready; its last words: {words}")), "{page}");
 }
 
+#[tokio::test]
+async fn definitions_that_are_too_old_or_lack_a_kind_are_told_with_what_that_costs() {
+    let with = async |definitions: Vec<Value>| {
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        checked(but(healthy(), vec![(path, list(&definitions))])).await
+    };
+    let mut old = definitions("standard");
+    for definition in &mut old {
+        definition["metadata"]["annotations"]["gateway.networking.k8s.io/bundle-version"] = json!("v1.0.0");
+    }
+    let page = with(old).await;
+    assert!(
+        page.contains("v1.0.0, standard channel: too old for routes whose parents are Services"),
+        "{page}"
+    );
+    assert!(page.contains("1.1 is the oldest"), "{page}");
+    let mut lacking = definitions("standard");
+    lacking.retain(|definition| definition["spec"]["names"]["kind"] != "GRPCRoute");
+    let page = with(lacking).await;
+    assert!(page.contains("v1.7.0, standard channel; GRPCRoute is missing"), "{page}");
+}
+
 /// A workload as the API server lists it.
 fn deployment(namespace: &str, name: &str, spec: Value) -> Value {
     json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec})
