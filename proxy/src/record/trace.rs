@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// <https://www.w3.org/TR/trace-context/>, version 00.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Which traces that begin here are exported: a share of 0 to 1. What the caller has decided is kept to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,12 +72,16 @@ impl Trace {
                 parent: Some(parent.span_id),
                 sampled: parent.sampled,
             },
-            None => Self {
-                trace_id: rand::random::<u128>().max(1),
-                span_id,
-                parent: None,
-                sampled: rand::random::<f64>() < sampling.0,
-            },
+            None => {
+                // What others keep of a trace belongs to that one (W3C Trace Context, 3.3 and 4.2).
+                headers.remove(TRACESTATE);
+                Self {
+                    trace_id: rand::random::<u128>().max(1),
+                    span_id,
+                    parent: None,
+                    sampled: rand::random::<f64>() < sampling.0,
+                }
+            }
         };
         let text = format!("00-{:032x}-{span_id:016x}-{:02x}", span.trace_id, u8::from(span.sampled));
         // Hexadecimal digits and hyphens are always a header's value.
@@ -115,6 +120,16 @@ mod tests {
         assert_eq!((first.parent, first.is_sampled()), (Some(0x00f0_67aa_0ba9_02b7), true));
         let second = Trace::begin(&mut headers, &Sampling(0.0));
         assert_eq!((second.trace_id, second.parent), (first.trace_id, Some(first.span_id)));
+    }
+
+    #[test]
+    fn what_others_keep_of_a_trace_goes_on_with_it_and_ends_where_another_begins() {
+        for (parent, kept) in [(GOOD, true), ("unreadable", false)] {
+            let mut headers = headers(&[parent]);
+            headers.insert(TRACESTATE, HeaderValue::from_static("vendor=1"));
+            Trace::begin(&mut headers, &Sampling(1.0));
+            assert_eq!(headers.contains_key(TRACESTATE), kept, "{parent}");
+        }
     }
 
     #[test]
