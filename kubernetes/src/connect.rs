@@ -196,13 +196,10 @@ users:
 ";
 
     async fn chosen(kubeconfig: &str, context: Option<&str>) -> Result<Context, String> {
-        let directory = std::env::temp_dir().join(format!("gamut-connect-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let path = directory.join(format!("{:x}", rand::random::<u64>()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config");
         fs::write(&path, kubeconfig).unwrap();
         let chosen = Cluster::of_context(Some(&path), context).await;
-        fs::remove_file(&path).unwrap();
-        let _ = fs::remove_dir(&directory);
         chosen.map(|(_, context)| context).map_err(|error| error.to_string())
     }
 
