@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[path = "../../integration/secrets.rs"]
+mod secrets;
 
 use std::{
     fs, io,
@@ -44,6 +46,8 @@ async fn every_certificate_has_its_line_in_the_audit_log_and_no_secret_does() {
     for part in [certificate.serial(), web().as_str(), "shop/web-0", POD, "127.0.0.1:"] {
         assert!(line.contains(part), "{part} is missing in {line}");
     }
-    assert!(!log.contains(&token), "the token is in the log");
+    secrets::assert_absent("the token", secrets::signature(&token), &log);
+    let key = fs::read_to_string(town.path("store").join("tls.key")).unwrap();
+    secrets::assert_absent("the CA's key", &secrets::private_part(&key), &log);
     assert!(!log.contains("PRIVATE"));
 }

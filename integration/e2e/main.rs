@@ -16,5 +16,7 @@ mod pages;
 mod prometheus;
 mod protocols;
 mod routing;
+#[path = "../secrets.rs"]
+mod secrets;
 mod sessions;
 mod up;

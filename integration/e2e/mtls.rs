@@ -2,7 +2,13 @@
 
 use std::process::Stdio;
 
-use crate::harness::{GAMUT_IN_PODS, Lines, Mesh, app, fields, namespace, service, statuses, text_of};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
+
+use crate::{
+    harness::{GAMUT_IN_PODS, Lines, Mesh, app, fields, namespace, route, service, statuses, text_of},
+    secrets,
+};
 
 /// A client, a web server in the given mTLS mode, and an outsider without a sidecar.
 fn shop(mode: &str) -> Mesh {
@@ -150,5 +156,57 @@ fn no_key_is_in_a_core_an_environment_or_a_command_line_and_the_sidecars_own_use
         let read = mesh.gamut(&own_user).output().unwrap();
         let problem = String::from_utf8_lossy(&read.stderr).into_owned();
         assert!(!read.status.success() && problem.contains("Permission denied"), "{file}: {problem}");
+    }
+}
+
+#[test]
+fn no_key_and_no_token_is_in_a_log_of_the_control_plane_or_of_a_sidecar() {
+    let sessions = "backendRefs: [{name: web, port: 80}]\nsessionPersistence: {type: Cookie}";
+    let mesh = Mesh::up_with(
+        &[
+            namespace("shop", "strict"),
+            app("client").in_namespace("shop").replacen(
+                "    metadata:\n      labels:\n",
+                "    metadata:\n      annotations: {gamut.mesh/log-level: trace}\n      labels:\n",
+                1,
+            ),
+            app("web").in_namespace("shop"),
+            service("shop", "web"),
+            route("shop", "web", "name: web, port: 80", &[sessions]),
+        ],
+        &[("GAMUT_LOG", "trace")],
+    );
+    let node = |command: &[&str]| text_of(mesh.exec("node", command));
+    assert_eq!(statuses(&mesh.ask("shop/deploy/client", &["http://web/"])), [200]);
+    // They read and fetch what they have once more.
+    mesh.signal("KILL", mesh.component("controller").into_iter().chain(mesh.component("ca")));
+    mesh.settle();
+
+    let key = node(&["cat", "/run/gamut/components/ca/tls.key"]);
+    let session_keys = node(&["cat", "/run/gamut/cluster/Secret/gamut-system.gamut-session-keys.json"]);
+    let session_keys: Value = serde_json::from_str(&session_keys).unwrap();
+    let session_key = STANDARD.decode(session_keys["data"]["key-1"].as_str().unwrap()).unwrap();
+    let token = "/var/run/secrets/gamut.mesh/token/token";
+    let in_sidecar = ["exec", "-n", "shop", "-c", "gamut-proxy", "deploy/client", "--", "cat", token];
+    let secrets = [
+        ("the CA's key", secrets::private_part(&key)),
+        ("the session key", session_key),
+        ("a sidecar's token", secrets::signature(&mesh.run(&in_sidecar)).to_vec()),
+        (
+            "the controller's token",
+            secrets::signature(&node(&["cat", "/run/gamut/components/controller-token"])).to_vec(),
+        ),
+    ];
+    for (name, file) in [
+        ("the CA", "ca.log"),
+        ("the controller", "controller.log"),
+        ("a sidecar", "shop_client-*/gamut-proxy.log"),
+    ] {
+        let log = node(&["sh", "-c", &format!("cat /run/gamut/logs/{file}*")]);
+        assert!(log.contains("TRACE") && log.lines().count() > 20, "{name} says all that it can: {log}");
+        assert!(!log.contains("PRIVATE KEY"), "{name}");
+        for (secret, bytes) in &secrets {
+            secrets::assert_absent(&format!("{secret}, of {name},"), bytes, &log);
+        }
     }
 }

@@ -87,7 +87,12 @@ impl Town {
 
     /// The roots that are published, PEM.
     pub(crate) fn roots(&self) -> String {
-        fs::read_to_string(self.directory.path().join("root.pem")).unwrap()
+        self.file("root.pem")
+    }
+
+    /// A file of the CA's or the injector's.
+    pub(crate) fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).unwrap()
     }
 
     /// Publishes roots, PEM, as the CA does on a cluster.
