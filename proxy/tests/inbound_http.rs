@@ -7,6 +7,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use gamut_controller_api::MtlsMode;
+use gamut_metrics::Page;
 use gamut_proxy::{
     http::{Body, Carrier},
     inbound::MeshProtocol,
@@ -16,10 +17,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Incoming, server, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh::{Pod, listen, nobody, read_head, read_rest, say};
+use mesh::{PATIENCE, Pod, listen, nobody, read_head, read_rest, say};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
     net::TcpStream,
+    time::timeout,
 };
 
 async fn strict() -> Pod {
@@ -321,4 +323,22 @@ async fn draining_asks_for_no_more_requests_and_lets_open_ones_end() {
     assert_eq!(body.to_bytes(), "one two");
     // The connection ends by itself once its one stream has.
     assert!(stopping.await.unwrap(), "nothing was cut off");
+}
+
+#[tokio::test]
+async fn a_sidecar_that_does_not_keep_to_the_protocol_loses_its_connection_which_is_counted() {
+    let (pod, address) = (strict().await, nobody());
+    for (protocol, count) in [(MeshProtocol::MuxH1, 1), (MeshProtocol::MuxH2, 2)] {
+        let mut peer = pod.dial_mesh(address, protocol).await;
+        // A frame of a kind that there is none of.
+        peer.write_all(&[0x7f, 0, 0, 0, 0, 0, 0, 1]).await.unwrap();
+        peer.flush().await.unwrap();
+        // Whatever it says before it hangs up.
+        let _ = timeout(PATIENCE, peer.read_to_end(&mut Vec::new())).await.expect("the connection's end");
+        let mut page = Page::default();
+        pod.telemetry.render(&mut page);
+        let page = page.finish();
+        let sample = "gamut_http2_closed_total{code=\"protocol-error\",direction=\"inbound\"}";
+        assert!(page.contains(&format!("{sample} {count}\n")), "{protocol:?}: {page}");
+    }
 }

@@ -241,7 +241,7 @@ pub(crate) fn nobody() -> SocketAddr {
 }
 
 /// How long anything may take before a test fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads a message's head, up to and with its empty line.
 pub(crate) async fn read_head(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
