@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::{
     harness::{Mesh, PATIENCE, app, namespace, service, statuses},
-    scenario::{EVERYBODY, Oracle, RETRIED, Scenario, shop, web},
+    scenario::{EVERYBODY, Oracle, RETRIED, Scenario, metrics, shop, web},
     trust::call_anew,
 };
+
+/// How long a sidecar waits for the controller's word about an address (docs/reference/control-plane.md).
+const RESET_AFTER: Duration = Duration::from_secs(5);
 
 /// Nothing is to be noticed.
 const NOTHING: Oracle =
@@ -33,7 +36,7 @@ fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
 }
 
 /// The serial number of the client's certificate.
-fn serial(mesh: &Mesh) -> Option<String> {
+pub(crate) fn serial(mesh: &Mesh) -> Option<String> {
     let status = mesh.pods("client").remove(0).proxy?;
     Some(status["certificate"]["serial"].as_str()?.to_owned())
 }
@@ -124,11 +127,23 @@ fn a_new_destination_fails_closed_without_the_controller_and_is_reached_when_it_
     ]);
     let mut run = Scenario::begin("a new destination without a controller", &manifests, &[], EVERYBODY);
     let ask =
-        |run: &Scenario| run.mesh.try_to_ask("shop/deploy/client", &["http://safe.bank/", "--timeout=8s"]);
+        |run: &Scenario| run.mesh.try_to_ask("shop/deploy/client", &["http://safe.bank/", "--timeout=20s"]);
     let hung = run.mesh.component("controller");
     run.mesh.signal("STOP", hung);
+    let begin = Instant::now();
     let refused = ask(&run);
-    assert!(!refused.status.success(), "nobody knows where it leads: {refused:?}");
+    let after = begin.elapsed();
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && why.contains("reset by peer"),
+        "nobody knows where it leads: {refused:?}"
+    );
+    assert!((RESET_AFTER..2 * RESET_AFTER).contains(&after), "it was reset after {after:?}");
+    let metrics = metrics(&run.mesh);
+    let counted = r#"gamut_own_answers_total{direction="outbound",reason="no-table"} 1"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    let log = run.mesh.run(&["logs", "-n", "shop", "-c", "gamut-proxy", "deploy/client"]);
+    assert!(log.contains("the app's connection is reset: "), "{log}");
     run.mix.answered(100);
     run.mesh.signal("CONT", hung);
     let begin = Instant::now();

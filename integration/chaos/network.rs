@@ -5,11 +5,10 @@ use std::{process::Stdio, time::Duration};
 use crate::{
     harness::Lines,
     pods::nft,
-    scenario::{EVERYBODY, Oracle, Scenario, in_node, shop, web},
+    scenario::{EVERYBODY, Oracle, PLAIN, Scenario, in_node, shop, web},
 };
 
-/// Without a retry stanza: what TCP repairs needs none.
-const PLAIN: &str = "backendRefs: [{name: web, port: 80}]";
+// What TCP repairs needs no retry stanza.
 
 #[test]
 fn lost_packets_cost_time_and_nothing_else() {

@@ -6,7 +6,7 @@ use gamut_local::control::PodReport;
 
 use crate::{
     harness::{App, Mesh, PATIENCE, fields},
-    scenario::{EVERYBODY, Oracle, RETRIED, STREAMS, Scenario, in_node, shop, web},
+    scenario::{EVERYBODY, Oracle, PLAIN, RETRIED, STREAMS, Scenario, in_node, shop, web},
     trust::call_anew,
 };
 
@@ -21,6 +21,10 @@ const MOVED: Oracle = Oracle {
         "no request fails, POST included, and no new TCP connection; streams end with their pods, with an error",
     )
 };
+
+/// Everybody, and new TCP connections all the time.
+const NEWCOMERS: &[&str] =
+    &["h1=4", "h2=2", "post=4", "slow=2", "grpc=1", "websocket=1", "tcp=1", "connect=2"];
 
 pub(crate) fn container(pod: &PodReport, role: &str) -> Option<i32> {
     pod.containers.iter().find(|container| container.role == role).and_then(|container| container.pid)
@@ -42,7 +46,7 @@ pub(crate) fn until_replaced(mesh: &Mesh, pod: &str, role: &str, pid: Option<i32
 
 #[test]
 fn a_rolling_restart_costs_no_request() {
-    let mut run = Scenario::begin("rolling restart", &shop(web(3), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("rolling restart", &shop(web(3), PLAIN), &[], NEWCOMERS);
     let mut versions = ["web", "web2", "web3", "web4"].into_iter().cycle();
     let mut version = versions.next().unwrap();
     run.repeat(|run| {
@@ -57,7 +61,7 @@ fn a_rolling_restart_costs_no_request() {
 
 #[test]
 fn scaling_up_and_down_costs_no_request() {
-    let mut run = Scenario::begin("scale 1 -> 5 -> 1", &shop(web(1), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("scale 1 -> 5 -> 1", &shop(web(1), PLAIN), &[], NEWCOMERS);
     run.repeat(|run| {
         for (from, to) in [(1, 5), (5, 1)] {
             let replicas =
@@ -193,19 +197,19 @@ fn unplugged(name: &'static str, backends: App, clients: &[&str]) {
 
 #[test]
 fn requests_to_a_sidecar_whose_network_is_gone_are_taken_elsewhere_in_ten_seconds() {
-    unplugged("one of two backends unplugged", web(2), &["h1=1", "h2=1", "post=1"]);
+    unplugged("one of two backends unplugged", web(2), &["h1=1", "h2=1", "post=4"]);
 }
 
 #[test]
 fn requests_to_an_app_without_a_sidecar_whose_network_is_gone_are_taken_elsewhere_in_ten_seconds() {
-    unplugged("one of two backends without sidecars unplugged", web(2).unmeshed(), &["h1=1", "post=1"]);
+    unplugged("one of two backends without sidecars unplugged", web(2).unmeshed(), &["h1=1", "post=4"]);
 }
 
 /// As pods that are deleted by force while nobody can tell: their processes are killed, and nobody answers at their addresses
 /// any more.
 #[test]
 fn pods_that_vanish_while_the_controller_is_away_cost_a_moment_each() {
-    let clients = &["h1=1", "h2=1", "post=1", "tcp=1"];
+    let clients = &["h1=1", "h2=1", "post=4", "tcp=1"];
     let name = "two of three backends vanish, and the controller hangs";
     let mut run = Scenario::begin(name, &shop(web(3), RETRIED), &[], clients);
     run.repeat(|run| {
@@ -249,7 +253,7 @@ fn a_backend_that_is_cut_off_is_found_and_left_aside_and_comes_back() {
         "one of three backends cut off",
         &shop(web(3), rule),
         &[],
-        &["h1=8", "h2=2", "post=1"],
+        &["h1=8", "h2=2", "post=4"],
     );
     run.repeat(|run| {
         let victim = run.mesh.pods("web").remove(0).name;

@@ -8,8 +8,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    harness::{Mesh, PATIENCE, app, service_with},
-    scenario::{EVERYBODY, Oracle, Scenario, in_node, is_long, shop, web},
+    harness::{Mesh, PATIENCE, service_with},
+    scenario::{EVERYBODY, Oracle, Scenario, called, in_node, is_long, shop, web},
     trust::call_anew,
 };
 
@@ -18,8 +18,7 @@ const BOTH: &str = "backendRefs: [{name: web, port: 80, weight: 10}, {name: web2
 
 fn two_backends() -> Vec<String> {
     let ports = "[{name: http, port: 80, targetPort: 8080}]";
-    let web2 =
-        [app("web2").replicas(3).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")];
+    let web2 = [called("web2", 3).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")];
     [shop(web(2), BOTH), web2.to_vec()].concat()
 }
 
@@ -95,8 +94,8 @@ fn replicas_of_the_controller_that_disagree_cost_nothing() {
         mesh.edit("all.yaml", "weight: 10}", "weight: 60}");
         mesh.edit(
             "all.yaml",
-            &app("web2").replicas(3).in_namespace("shop"),
-            &app("web2").replicas(2).in_namespace("shop"),
+            &called("web2", 3).in_namespace("shop"),
+            &called("web2", 2).in_namespace("shop"),
         );
         mesh.edit("all.yaml", &web(2).in_namespace("shop"), &web(3).in_namespace("shop"));
         mesh.settle();

@@ -1,10 +1,10 @@
 //! What people and controllers change while traffic flows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{app, service_with},
-    scenario::{EVERYBODY, Oracle, Scenario, shop, web},
+    harness::{assert_no_failure, service_with},
+    scenario::{EVERYBODY, Oracle, Scenario, called, shop, web},
 };
 
 /// Without a `retry` stanza: nothing of this may need one.
@@ -14,8 +14,11 @@ const NOTHING: Oracle = Oracle::nothing("nothing fails and nothing breaks, witho
 
 fn web2() -> Vec<String> {
     let ports = "[{name: http, port: 80, targetPort: 8080}]";
-    vec![app("web2").replicas(2).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")]
+    vec![called("web2", 2).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")]
 }
+
+/// How often weights change.
+const FLIP: Duration = Duration::from_millis(200);
 
 #[test]
 fn weights_that_change_five_times_a_second_cost_nothing() {
@@ -24,22 +27,34 @@ fn weights_that_change_five_times_a_second_cost_nothing() {
     let weights = |web: u32| {
         format!("[{{name: web, port: 80, weight: {web}}}, {{name: web2, port: 80, weight: {}}}]", 100 - web)
     };
-    let mut from = 50;
-    let mut flips = 0;
+    // All or nothing: that another backend answers than did before says that weights have come into force.
+    run.mesh.edit("all.yaml", &weights(50), &weights(0));
+    run.mesh.settle();
+    let mut witness = run.mesh.load("shop/deploy/client", &["http://web/"]);
+    let (mut from, mut flips) = (0, 0_u32);
+    let begin = Instant::now();
     while flips < 25 || !run.is_enough() {
-        let to = [0, 100, 10, 90][flips % 4];
+        let to = 100 - from;
         run.mesh.edit("all.yaml", &weights(from), &weights(to));
         from = to;
         flips += 1;
-        run.mix.go_on(Duration::from_millis(200));
+        run.mix.go_on_until(begin + FLIP * flips);
     }
+    run.mesh.settle();
+    let last = if from == 100 { "web" } else { "web2" };
+    assert!(witness.more(50).iter().all(|answer| answer.version == last), "the last change isn't in force");
+    let answers = witness.finish();
+    assert_no_failure(&answers);
+    let in_force = answers.windows(2).filter(|two| two[0].version != two[1].version).count() as u32;
+    println!("{in_force} of {flips} changes were seen");
+    assert!(in_force <= flips && in_force * 2 > flips, "{in_force} of {flips} changes came into force");
     run.end(&NOTHING);
 }
 
 #[test]
 fn a_service_that_is_made_and_shifted_to_at_once_costs_nothing() {
     let to = |service: &str| format!("backendRefs: [{{name: {service}, port: 80}}]");
-    let manifests = [shop(web(2), &to("web")), vec![app("web2").replicas(2).in_namespace("shop")]].concat();
+    let manifests = [shop(web(2), &to("web")), vec![called("web2", 2).in_namespace("shop")]].concat();
     let mut run = Scenario::begin("a Service added and shifted to at once", &manifests, &[], EVERYBODY);
     let mut current = "web".to_owned();
     let mut number = 0;

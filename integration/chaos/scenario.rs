@@ -1,7 +1,7 @@
 //! A scenario: a mesh, clients that go on calling, what is done to them, and what may come of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{
-    App, GAMUT_IN_PODS, Lines, Mesh, PATIENCE, app, namespace, route, service_with, text_of,
+    App, GAMUT_IN_PODS, Lines, Mesh, PATIENCE, app, gamut, namespace, route, service_with, text_of,
 };
 
 /// One scenario at a time: the gaps that it measures shall be the mesh's.
@@ -21,7 +21,7 @@ static TURN: Mutex<()> = Mutex::new(());
 /// How many requests a scenario is at least, unless `GAMUT_CHAOS_REQUESTS` says otherwise.
 const REQUESTS: u64 = 2000;
 
-/// What the clients of a scenario may see. Corrupt answers nobody may ever see.
+/// What the clients of a scenario may see. Corrupt answers nobody may ever see, and no app the same POST twice.
 pub(crate) struct Oracle {
     /// In words.
     pub(crate) says: &'static str,
@@ -42,7 +42,10 @@ const SHOWN: usize = 40;
 pub(crate) const STREAMS: &[&str] = &["grpc", "websocket", "tcp", "slow"];
 
 /// Every kind of client.
-pub(crate) const EVERYBODY: &[&str] = &["h1=4", "h2=2", "post=1", "slow=2", "grpc=1", "websocket=1", "tcp=1"];
+pub(crate) const EVERYBODY: &[&str] = &["h1=4", "h2=2", "post=4", "slow=2", "grpc=1", "websocket=1", "tcp=1"];
+
+/// Those whose requests must not come to an app twice, and are answered once each.
+const POSTS: [&str; 2] = ["post", "early"];
 
 /// Kinds whose requests may be sent again without harm.
 const IDEMPOTENT: [&str; 3] = ["h1", "h2", "slow"];
@@ -117,8 +120,22 @@ pub(crate) fn shop_of(annotation: &str, web: App, rule: &str) -> Vec<String> {
 
 /// The app that the clients call: it gives its streams a second to end when it is told to stop.
 pub(crate) fn web(replicas: usize) -> App {
-    app("web").replicas(replicas).argument("--tcp=9000").argument("--grace=1s")
+    called("web", replicas).argument("--tcp=9000").argument("--grace=1s")
 }
+
+/// An app that writes down which POSTs come to it, where all do.
+pub(crate) fn called(name: &str, replicas: usize) -> App {
+    let journal = "/run/journal";
+    app(name).replicas(replicas).argument(&format!("--journal={journal}")).file(self::journal(), journal)
+}
+
+/// A file of this machine, so that what is in it outlives every pod, and a full disk of the node's.
+fn journal() -> PathBuf {
+    gamut().with_file_name("journal")
+}
+
+/// A rule without a `retry` stanza.
+pub(crate) const PLAIN: &str = "backendRefs: [{name: web, port: 80}]";
 
 /// A rule whose idempotent requests are tried again also where nobody knows what became of them.
 pub(crate) const RETRIED: &str = "backendRefs: [{name: web, port: 80}]\nretry: {attempts: 3, backoff: 10ms}";
@@ -150,6 +167,7 @@ impl Scenario {
         prepare: impl FnOnce(&Mesh) -> Vec<String>,
     ) -> Self {
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::write(journal(), "").unwrap();
         let goal = std::env::var("GAMUT_CHAOS_REQUESTS").map_or(REQUESTS, |text| text.parse().unwrap());
         let mesh = Mesh::up_with(manifests, environment);
         let prepared = prepare(&mesh);
@@ -184,7 +202,7 @@ impl Scenario {
         let of = |kinds: &[&str], which: fn(&Counts) -> u64| -> u64 {
             mix.counts.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())).map(|(_, c)| which(c)).sum()
         };
-        let mut wrong = Vec::new();
+        let mut wrong = seen_by_apps(&mix.counts);
         for (kind, counts) in &mix.counts {
             let may = |kinds: &[&str]| kinds.contains(&kind.as_str());
             let closed = oracle.fails_closed.is_some_and(|reason| {
@@ -230,14 +248,39 @@ impl Scenario {
     }
 }
 
+/// What is wrong with the POSTs that came to apps: those that came twice, and, so that nobody believes an empty journal, answers to some that
+/// came to none.
+fn seen_by_apps(counts: &BTreeMap<String, Counts>) -> Vec<String> {
+    let journal = fs::read_to_string(journal()).unwrap();
+    let mut seen = HashSet::new();
+    let twice: Vec<&str> = journal.lines().filter(|name| !seen.insert(*name)).collect();
+    let mut wrong = Vec::new();
+    if let Some(first) = twice.first() {
+        wrong.push(format!("{} POSTs came to an app twice, {first} for one", twice.len()));
+    }
+    for kind in POSTS {
+        let came = seen.iter().filter(|name| name.starts_with(&format!("{kind}-"))).count() as u64;
+        let answered = counts.get(kind).map_or(0, |counts| counts.answered);
+        if came < answered {
+            wrong.push(format!("{answered} of {kind} were answered, and only {came} came to an app"));
+        }
+    }
+    wrong
+}
+
 impl Mix {
-    /// Starts clients, by kinds and numbers; what begins with `--` is another argument of theirs.
+    /// Starts clients of `web`, by kinds and numbers; what begins with `--` is another argument of theirs.
     pub(crate) fn start(mesh: &Mesh, clients: &[&str]) -> Self {
+        Self::start_to(mesh, "web", clients)
+    }
+
+    /// The same, who call somebody else.
+    pub(crate) fn start_to(mesh: &Mesh, host: &str, clients: &[&str]) -> Self {
         let argument = |said: &&str| {
             if said.starts_with("--") { (*said).to_owned() } else { format!("--clients={said}") }
         };
         let clients: Vec<String> = clients.iter().map(argument).collect();
-        let mut command = vec![GAMUT_IN_PODS, "echo", "mix", "web"];
+        let mut command = vec![GAMUT_IN_PODS, "echo", "mix", host];
         command.extend(clients.iter().map(String::as_str));
         let mut child = mesh.exec_command("shop/deploy/client", &command);
         let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -281,6 +324,12 @@ impl Mix {
         }
     }
 
+    /// The same up to a moment, for schedules that are kept to the millisecond: the clients speak ten times a second.
+    pub(crate) fn go_on_until(&mut self, moment: Instant) {
+        std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+        self.update();
+    }
+
     /// Takes in what has been printed meanwhile.
     fn update(&mut self) {
         for (_, line) in self.lines.arrived() {
@@ -316,6 +365,21 @@ impl Drop for Mix {
 /// What a script prints that root runs on the mesh's node, and that must succeed.
 pub(crate) fn in_node(mesh: &Mesh, script: &str) -> String {
     text_of(mesh.exec("node", &["sh", "-euc", script]))
+}
+
+/// What the client's sidecar counts, for Prometheus.
+pub(crate) fn metrics(mesh: &Mesh) -> String {
+    text_of(mesh.exec("shop/deploy/client", &["curl", "-s", "http://127.0.0.1:15020/metrics"]))
+}
+
+/// Waits until it is so again, which must be within the time that docs/reference/hardening.md states, counted from `begin`.
+pub(crate) fn recovers(what: &str, begin: Instant, within: Duration, mut is: impl FnMut() -> bool) {
+    while !is() {
+        assert!(begin.elapsed() < within, "{what}: not within {within:?}");
+    }
+    let took = begin.elapsed();
+    assert!(took < within, "{what}: after {took:?}, and not within {within:?}");
+    println!("{what}: after {took:?}");
 }
 
 /// How often the client's sidecar has tried again, all rules and backends together.

@@ -1,6 +1,6 @@
 //! Manifests for tests: the few lines in which they differ, the many that they share.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::PathBuf};
 
 /// A Deployment of the echo app, with ServiceAccount and readiness probe.
 pub(crate) struct App {
@@ -9,11 +9,13 @@ pub(crate) struct App {
     arguments: Vec<String>,
     /// More labels of its pods, as lines of YAML.
     labels: String,
+    /// A file of this machine, and where its pods have it.
+    file: Option<(PathBuf, String)>,
 }
 
 /// An app of one replica, labelled `app: <name>`, which answers its name as ServiceVersion.
 pub(crate) fn app(name: &str) -> App {
-    App { name: name.to_owned(), replicas: 1, arguments: Vec::new(), labels: String::new() }
+    App { name: name.to_owned(), replicas: 1, arguments: Vec::new(), labels: String::new(), file: None }
 }
 
 impl App {
@@ -39,9 +41,20 @@ impl App {
         self
     }
 
+    /// A file of this machine that all of its pods have, at this place.
+    #[allow(dead_code, reason = "for the scenarios of faults under load")]
+    pub(crate) fn file(mut self, file: PathBuf, place: &str) -> Self {
+        self.file = Some((file, place.to_owned()));
+        self
+    }
+
     /// The manifest, in a namespace.
     pub(crate) fn in_namespace(&self, namespace: &str) -> String {
-        let Self { name, replicas, arguments, labels } = self;
+        let Self { name, replicas, arguments, labels, file } = self;
+        let (volumes, mounts) = file.as_ref().map_or_else(Default::default, |(file, place)| {
+            let volume = format!("\n      volumes: [{{name: file, hostPath: {{path: {}}}}}]", file.display());
+            (volume, format!("\n        volumeMounts: [{{name: file, mountPath: {place}}}]"))
+        });
         format!(
             "---
 apiVersion: v1
@@ -59,12 +72,12 @@ spec:
       labels:
         app: {name}{labels}
     spec:
-      serviceAccountName: {name}
+      serviceAccountName: {name}{volumes}
       containers:
       - name: echo
         image: gamut.mesh/echo
         args: {arguments:?}
-        env: [{{name: VERSION, value: {name}}}]
+        env: [{{name: VERSION, value: {name}}}]{mounts}
         readinessProbe:
           httpGet: {{path: /healthz, port: 8080}}
           periodSeconds: 1

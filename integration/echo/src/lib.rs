@@ -66,6 +66,14 @@ pub enum EchoError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file of `--journal`.
+    #[error("{}: {source}; --journal takes a file that can be appended to", file.display())]
+    Journal {
+        /// The file.
+        file: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The URL can't be asked.
     #[error("{url:?}: {reason}; use http://, https://, ws://, grpc:// or tcp:// and a host")]
     Url {

@@ -1,6 +1,11 @@
 //! The client asks the server over loopback: both halves at once, protocol by protocol.
 
-use std::{net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    net::Ipv6Addr,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{CommandFactory, Parser};
 use tokio::{
@@ -44,6 +49,10 @@ fn the_command_line_is_consistent_and_no_subcommand_means_server() {
 
 impl Fixture {
     async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(journal: Option<File>) -> Self {
         let mut listeners = Vec::new();
         let mut ports = Vec::new();
         for protocol in [Protocol::Http, Protocol::Tcp, Protocol::ServerFirst] {
@@ -51,7 +60,7 @@ impl Fixture {
             ports.push(listener.local_addr().unwrap().port());
             listeners.push((listener, protocol));
         }
-        let server = Server::start(listeners, App::new("v7".to_owned()));
+        let server = Server::start(listeners, App::new("v7".to_owned(), journal));
         Self { server, http: ports[0], tcp: ports[1], server_first: ports[2] }
     }
 
@@ -123,6 +132,38 @@ async fn a_key_fails_as_often_as_asked_and_then_succeeds() {
         statuses.push(out.contains("StatusCode=200"));
     }
     assert_eq!(statuses, [false, false, false, true]);
+}
+
+#[tokio::test]
+async fn a_request_with_an_id_is_written_down_whatever_becomes_of_it() {
+    let journal = tempfile::NamedTempFile::new().unwrap();
+    let fixture = Fixture::with(Some(journal.reopen().unwrap())).await;
+    for (query, ends_well) in [("id=a", true), ("id=b&close=head", false), ("id=a", true), ("", true)] {
+        assert_eq!(ask(&[&fixture.url("http", &format!("/?{query}"))]).await.is_ok(), ends_well, "{query}");
+    }
+    assert_eq!(fs::read_to_string(journal.path()).unwrap(), "a\nb\na\n");
+}
+
+#[tokio::test]
+async fn an_early_answer_waits_for_no_body_and_what_follows_is_read_or_not() {
+    let fixture = Fixture::start().await;
+    for then in ["read", "close"] {
+        let mut stream = TcpStream::connect(("127.0.0.1", fixture.http)).await.unwrap();
+        let post =
+            format!("POST /?early={then}&status=413 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1");
+        stream.write_all(post.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413");
+        let mut rest = Vec::new();
+        if then == "read" {
+            let next = "2GET /?status=204 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            stream.write_all(next.as_bytes()).await.unwrap();
+        }
+        // With bytes of ours unread, the end may be a reset.
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(String::from_utf8(rest).unwrap().contains("HTTP/1.1 204"), then == "read");
+    }
 }
 
 #[tokio::test]
@@ -205,4 +246,21 @@ async fn stopping_refuses_newcomers_and_finishes_what_is_under_way() {
     assert!(rest.ends_with("12"), "{rest}");
     stop.await.unwrap();
     knock.await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_of_bytes_have_until_the_end_too() {
+    let fixture = Fixture::start().await;
+    let mut stream = TcpStream::connect(("127.0.0.1", fixture.tcp)).await.unwrap();
+    stream.write_all(b"1").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'1');
+    let stop = tokio::spawn(fixture.server.stop(Duration::from_secs(60)));
+    while TcpStream::connect(("127.0.0.1", fixture.tcp)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!stop.is_finished());
+    stream.write_all(b"2").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'2');
+    drop(stream);
+    stop.await.unwrap();
 }

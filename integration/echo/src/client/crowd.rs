@@ -34,6 +34,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_millis(200);
 /// How long the body of such a request would be.
 const SLOW_BYTES: u64 = 1_000_000;
+/// What asks for the answer that a [`Habit::Reader`] reads: 16 MiB, more than anybody on the way keeps.
+const LONG: &str = "/?size=1048576&chunks=16";
 /// How many bytes a [`Habit::Body`] writes at a time.
 const BLOCK: usize = 64 * 1024;
 /// How much of an answer's head is kept.
@@ -62,6 +64,8 @@ enum Habit {
     Idle,
     /// A request whose body is written a byte at a time, and whose answer is read as slowly.
     Slow,
+    /// A request whose answer is long, and is read as slowly.
+    Reader,
     /// A request whose head doesn't end, until that is answered.
     Head,
     /// A request with a long body, which comes back.
@@ -115,6 +119,7 @@ async fn one(target: &Target, args: &Args, crowd: &Crowd, turns: &Semaphore) {
         let _ = match args.habit {
             Habit::Idle => idle(stream, target, crowd, turn).await,
             Habit::Slow => slow(stream, target, crowd, turn).await,
+            Habit::Reader => reader(stream, target, crowd, turn).await,
             Habit::Head => endless_head(stream, target, crowd).await,
             Habit::Body => body(stream, target, args.bytes, crowd).await,
         };
@@ -131,6 +136,12 @@ async fn idle<T>(mut stream: TcpStream, target: &Target, crowd: &Crowd, turn: T)
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }
 
+async fn reader<T>(mut stream: TcpStream, target: &Target, crowd: &Crowd, turn: T) -> std::io::Result<()> {
+    stream.write_all(format!("GET {LONG} HTTP/1.1\r\nhost: {}\r\n\r\n", target.authority).as_bytes()).await?;
+    drop(turn);
+    crowd.read_slowly(&mut stream).await
+}
+
 async fn slow<T>(mut stream: TcpStream, target: &Target, crowd: &Crowd, turn: T) -> std::io::Result<()> {
     stream.write_all(post(target, SLOW_BYTES).as_bytes()).await?;
     drop(turn);
@@ -141,16 +152,9 @@ async fn slow<T>(mut stream: TcpStream, target: &Target, crowd: &Crowd, turn: T)
             sleep(SLOW).await;
         }
     };
-    let reading = async {
-        while reader.read(&mut [0]).await? > 0 {
-            crowd.bytes.update(|bytes| bytes + 1);
-            sleep(SLOW).await;
-        }
-        Ok(())
-    };
     tokio::select! {
         ended = writing => ended,
-        ended = reading => ended,
+        ended = crowd.read_slowly(&mut reader) => ended,
     }
 }
 
@@ -216,6 +220,15 @@ impl Crowd {
         let status = head.get(9..12).and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
         *self.answers.borrow_mut().entry(status.unwrap_or(0)).or_default() += 1;
         self.bytes.update(|bytes| bytes + (head.len() - end) as u64);
+        Ok(())
+    }
+
+    /// Reads to the end, a byte at a time.
+    async fn read_slowly(&self, stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+        while stream.read(&mut [0]).await? > 0 {
+            self.bytes.update(|bytes| bytes + 1);
+            sleep(SLOW).await;
+        }
         Ok(())
     }
 

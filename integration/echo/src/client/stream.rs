@@ -4,7 +4,7 @@ use std::io::Write;
 
 use http::{HeaderMap, HeaderName};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -59,7 +59,7 @@ pub(super) async fn upgrade(
     Ok((stream, head))
 }
 /// The headers of an answer's head; a line that is none is left out.
-fn headers(head: &str) -> HeaderMap {
+pub(super) fn headers(head: &str) -> HeaderMap {
     let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
     lines
         .filter_map(|(name, value)| {
@@ -69,7 +69,7 @@ fn headers(head: &str) -> HeaderMap {
 }
 
 /// The answer's head, up to and with the empty line.
-async fn read_head(stream: &mut BufReader<TcpStream>) -> Result<String, EchoError> {
+pub(super) async fn read_head(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<String, EchoError> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await? == 0 {

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use super::{
     App, Arrival,
-    knobs::{Close, Knobs},
+    knobs::{Close, Early, Knobs},
     report,
 };
 use crate::{grpc, websocket};
@@ -54,6 +54,9 @@ pub(super) async fn answer(
         Ok(knobs) => knobs,
         Err(reason) => return Ok(text(StatusCode::BAD_REQUEST, reason + "\n")),
     };
+    if let Some(id) = &knobs.id {
+        app.write_down(id);
+    }
     match request.uri.path() {
         "/healthz" => return Ok(health(&app.health, &request.method, knobs.status)),
         "/grpc.health.v1.Health/Check" => return Ok(grpc_health(&app.health)),
@@ -107,7 +110,14 @@ async fn http(
     let body = if knobs.echo_body {
         body.map_err(Broken::Request).boxed_unsync()
     } else {
-        let length = read_to_end(body).await?;
+        let length = match knobs.early {
+            None => read_to_end(body).await?,
+            Some(Early::Close) => 0,
+            Some(Early::Read) => {
+                drop(tokio::spawn(read_to_end(body)));
+                0
+            }
+        };
         let content: Bytes = match knobs.size {
             Some(size) => vec![b'.'; size].into(),
             None => report::http(app, arrival, request, length).into(),

@@ -23,6 +23,12 @@ const KNOBS: &[(&str, &str, &str)] = &[
     ("fail", "2", "so many requests with this `key` are answered 503 before one succeeds"),
     ("slow", "2", "only so many requests with this `key` wait for `delay`"),
     ("key", "a", "what `fail` and `slow` count by"),
+    (
+        "early",
+        "close",
+        "the answer before the request's body is read, and then the end of the connection; with `read` the body is read behind it",
+    ),
+    ("id", "a", "a line in the server's `--journal`"),
 ];
 
 /// What a request asks for. The default is a plain 200 with the report.
@@ -52,6 +58,19 @@ pub(super) struct Knobs {
     pub(super) slow: Option<u32>,
     /// `key=...`: what `fail` and `slow` count by.
     pub(super) key: String,
+    /// `early=close` or `early=read`: the answer before the request's body is read.
+    pub(super) early: Option<Early>,
+    /// `id=...`: by what name the request is written down in the server's journal.
+    pub(super) id: Option<String>,
+}
+
+/// What becomes of a body behind the answer that came before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    /// Nobody reads it: the connection ends.
+    Close,
+    /// It is read to its end.
+    Read,
 }
 
 /// Where the server breaks the connection.
@@ -97,6 +116,9 @@ impl Knobs {
             "fail" => self.fail = Some(number(name, value)?),
             "slow" => self.slow = Some(number(name, value)?),
             "key" => self.key = value.to_owned(),
+            "early" if value == "close" => self.early = Some(Early::Close),
+            "early" if value == "read" => self.early = Some(Early::Read),
+            "id" => self.id = Some(value.to_owned()),
             _ => {}
         }
         Ok(())

@@ -8,7 +8,8 @@ mod tls;
 
 use std::{
     collections::HashMap,
-    io,
+    fs::{File, OpenOptions},
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -27,6 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -61,9 +63,12 @@ pub(crate) struct Args {
     /// What to answer as ServiceVersion
     #[arg(long = "version", value_name = "TEXT", env = "VERSION", default_value = "")]
     service_version: String,
-    /// How long requests may take to finish after SIGTERM
+    /// How long requests and connections may take to finish after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration)]
     grace: Duration,
+    /// A file that takes a line with the id of each request that has one (`?id=a`), before anything is done about it
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 /// What all connections share.
@@ -74,6 +79,8 @@ pub(crate) struct App {
     health: AtomicU16,
     /// How many requests there were of late for each key of `fail` and `slow`.
     counts: Mutex<HashMap<String, u32>>,
+    /// Where ids of requests go.
+    journal: Option<File>,
 }
 
 /// Where a request came in.
@@ -101,7 +108,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(listeners, App::new(args.service_version));
+    let journal = args.journal.map(|file| {
+        let journal = OpenOptions::new().append(true).create(true).open(&file);
+        journal.map_err(|source| EchoError::Journal { file, source })
+    });
+    let server = Server::start(listeners, App::new(args.service_version, journal.transpose()?));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -126,13 +137,22 @@ impl Args {
 }
 
 impl App {
-    pub(crate) fn new(service_version: String) -> Self {
+    pub(crate) fn new(service_version: String, journal: Option<File>) -> Self {
         let hostname = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         Self {
             service_version,
             hostname: hostname.unwrap_or_default(),
             health: AtomicU16::new(200),
             counts: Mutex::default(),
+            journal,
+        }
+    }
+
+    /// One write for each line: whatever happens to this process next, and whoever else writes to the file, the line is whole.
+    fn write_down(&self, id: &str) {
+        let Some(mut journal) = self.journal.as_ref() else { return };
+        if let Err(error) = journal.write_all(format!("{id}\n").as_bytes()) {
+            tracing::warn!(%error, "journal");
         }
     }
 }
@@ -140,25 +160,43 @@ impl App {
 /// A running server. Dropping it stops accepting; connections that are there go on.
 pub(crate) struct Server {
     accepting: JoinSet<()>,
+    /// Dropped when no more shall be accepted.
+    open: watch::Sender<()>,
     connections: Arc<GracefulShutdown>,
+    /// Ends with the last connection of bytes.
+    bytes: mpsc::Receiver<()>,
+}
+
+/// What connections leave their traces in, so that the end waits for them.
+#[derive(Clone)]
+struct Traces {
+    connections: Arc<GracefulShutdown>,
+    /// Held by each connection of bytes.
+    bytes: mpsc::Sender<()>,
 }
 
 impl Server {
     pub(crate) fn start(listeners: Vec<(TcpListener, Protocol)>, app: App) -> Self {
         let app = Arc::new(app);
         let connections = Arc::new(GracefulShutdown::new());
+        let (open, is_open) = watch::channel(());
+        let (sender, bytes) = mpsc::channel(1);
+        let traces = Traces { connections: Arc::clone(&connections), bytes: sender };
         let accepting = listeners.into_iter().map(|(listener, protocol)| {
-            accept(listener, protocol, Arc::clone(&app), Arc::clone(&connections))
+            accept(listener, protocol, Arc::clone(&app), traces.clone(), is_open.clone())
         });
-        Self { accepting: accepting.collect(), connections }
+        Self { accepting: accepting.collect(), open, connections, bytes }
     }
 
-    /// Lets requests that are on their way finish, for as long as `grace`.
-    pub(crate) async fn stop(mut self, grace: Duration) {
+    /// Lets requests and connections that are on their way finish, for as long as `grace`.
+    pub(crate) async fn stop(self, grace: Duration) {
+        let Self { mut accepting, open, connections, mut bytes } = self;
         // Closing the listeners first makes the kernel refuse whoever comes now, which callers can safely try elsewhere.
-        self.accepting.shutdown().await;
-        if let Some(connections) = Arc::into_inner(self.connections) {
-            let _ = tokio::time::timeout(grace, connections.shutdown()).await;
+        drop(open);
+        while accepting.join_next().await.is_some() {}
+        if let Some(connections) = Arc::into_inner(connections) {
+            let all = async { tokio::join!(connections.shutdown(), bytes.recv()) };
+            let _ = tokio::time::timeout(grace, all).await;
         }
     }
 }
@@ -178,9 +216,19 @@ async fn listen(port: u16) -> Result<TcpListener, EchoError> {
     }
 }
 
-async fn accept(listener: TcpListener, protocol: Protocol, app: Arc<App>, graceful: Arc<GracefulShutdown>) {
+async fn accept(
+    listener: TcpListener,
+    protocol: Protocol,
+    app: Arc<App>,
+    traces: Traces,
+    mut is_open: watch::Receiver<()>,
+) {
     loop {
-        let (stream, from) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = is_open.changed() => break,
+        };
+        let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a caller that left before it was accepted: the next one may succeed.
@@ -189,22 +237,42 @@ async fn accept(listener: TcpListener, protocol: Protocol, app: Arc<App>, gracef
                 continue;
             }
         };
-        // What is written goes out: a trailer that waits for the client's acknowledgement comes 40 ms late.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "the caller has left already");
+        serve(stream, from, &protocol, &app, &traces);
+    }
+    // Closing resets whoever the kernel has let in and nobody has accepted yet.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, from)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            serve(stream, from, &protocol, &app, &traces);
         }
-        let port = stream.local_addr().map_or(0, |address| address.port());
-        let arrival = Arrival { from: from.ip().to_canonical(), port };
-        match &protocol {
-            Protocol::Http => {
-                drop(tokio::spawn(serve_http(stream, arrival, app.clone(), graceful.watcher())))
-            }
-            Protocol::Https(acceptor) => {
-                let (acceptor, app, watcher) = (acceptor.clone(), app.clone(), graceful.watcher());
-                drop(tokio::spawn(serve_https(stream, acceptor, arrival, app, watcher)));
-            }
-            Protocol::Tcp => drop(tokio::spawn(tcp::echo(stream))),
-            Protocol::ServerFirst => drop(tokio::spawn(tcp::greet_and_echo(stream, app.hostname.clone()))),
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn serve(stream: TcpStream, from: SocketAddr, protocol: &Protocol, app: &Arc<App>, traces: &Traces) {
+    // What is written goes out: a trailer that waits for the client's acknowledgement comes 40 ms late.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the caller has left already");
+    }
+    let port = stream.local_addr().map_or(0, |address| address.port());
+    let arrival = Arrival { from: from.ip().to_canonical(), port };
+    let watcher = || traces.connections.watcher();
+    match protocol {
+        Protocol::Http => drop(tokio::spawn(serve_http(stream, arrival, app.clone(), watcher()))),
+        Protocol::Https(acceptor) => {
+            drop(tokio::spawn(serve_https(stream, acceptor.clone(), arrival, app.clone(), watcher())));
+        }
+        Protocol::Tcp | Protocol::ServerFirst => {
+            let greeting = matches!(protocol, Protocol::ServerFirst).then(|| app.hostname.clone());
+            let trace = traces.bytes.clone();
+            tokio::spawn(async move {
+                match greeting {
+                    None => tcp::echo(stream).await,
+                    Some(hostname) => tcp::greet_and_echo(stream, hostname).await,
+                }
+                drop(trace);
+            });
         }
     }
 }

@@ -9,6 +9,7 @@
 //! Each failure goes there too, as `kind failed: why`. What the counts mean is said by [`Tally`]; what each
 //! kind does, by [`Kind`].
 
+mod early;
 mod session;
 mod tally;
 
@@ -51,8 +52,11 @@ pub(crate) struct Args {
 pub(super) enum Kind {
     /// GET on a kept HTTP/1.1 connection.
     H1,
-    /// POST on a kept HTTP/1.1 connection: not idempotent.
+    /// POST on a kept HTTP/1.1 connection: not idempotent. It is at the app for nearly all of its time, so that whoever dies does so while
+    /// one is on its way.
     Post,
+    /// POST whose answer comes before its body is whole.
+    Early,
     /// GET on an HTTP/2 connection.
     H2,
     /// GET of an answer that comes in parts over half a second.
@@ -63,6 +67,8 @@ pub(super) enum Kind {
     WebSocket,
     /// Blocks on one TCP connection, each echoed and compared.
     Tcp,
+    /// A TCP connection for each block.
+    Connect,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,19 +78,30 @@ struct Clients {
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::H1, Self::Post, Self::H2, Self::Slow, Self::Grpc, Self::WebSocket, Self::Tcp];
+    const ALL: [Self; 9] = [
+        Self::H1,
+        Self::Post,
+        Self::Early,
+        Self::H2,
+        Self::Slow,
+        Self::Grpc,
+        Self::WebSocket,
+        Self::Tcp,
+        Self::Connect,
+    ];
 
     /// As arguments and reports spell it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::H1 => "h1",
             Self::Post => "post",
+            Self::Early => "early",
             Self::H2 => "h2",
             Self::Slow => "slow",
             Self::Grpc => "grpc",
             Self::WebSocket => "websocket",
             Self::Tcp => "tcp",
+            Self::Connect => "connect",
         }
     }
 }
@@ -109,7 +126,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, EchoError> {
     let tallies = Tallies::new(args.clients.iter().map(|clients| clients.kind));
     let clients = args.clients.iter().flat_map(|clients| std::iter::repeat_n(clients.kind, clients.number));
     let clients = join_all(clients.filter_map(|kind| {
-        let target = if kind == Kind::Tcp { &tcp } else { &http };
+        let target = if matches!(kind, Kind::Tcp | Kind::Connect) { &tcp } else { &http };
         Some(client(kind, target, &args, tallies.of(kind)?))
     }));
     tokio::select! {

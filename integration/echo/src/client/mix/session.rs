@@ -1,5 +1,13 @@
 //! One client's connection and what it says on it, again and again.
 
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{
@@ -18,7 +26,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Kind;
+use super::{Kind, early};
 use crate::{
     EchoError,
     client::{Target, stream},
@@ -31,6 +39,8 @@ const BLOCK: usize = 4096;
 /// The parts of a [`Kind::Slow`] answer, their size, and what asks for them.
 const SLOW_BYTES: usize = 20 * 1000;
 const SLOW_PATH: &str = "/?size=1000&chunks=20&every=25ms";
+/// How long the app takes for a [`Kind::Post`].
+const POST_DELAY: &str = "20ms";
 
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
@@ -50,6 +60,8 @@ pub(super) struct Session<'a> {
     target: &'a Target,
     /// How many exchanges there were: each has another content.
     number: u64,
+    /// The [name](name_of) of the newest POST.
+    name: String,
     /// Whether something that would be missed has come of the stream or body that is open now.
     begun: bool,
     open: Option<Open>,
@@ -65,7 +77,7 @@ enum Open {
 
 impl<'a> Session<'a> {
     pub(super) fn new(kind: Kind, target: &'a Target) -> Self {
-        Self { kind, target, number: 0, begun: false, open: None }
+        Self { kind, target, number: 0, name: String::new(), begun: false, open: None }
     }
 
     /// Whether a failure breaks something off that had begun.
@@ -76,6 +88,9 @@ impl<'a> Session<'a> {
     /// A request and its answer, or a message and its echo.
     pub(super) async fn exchange(&mut self) -> Result<Outcome, EchoError> {
         self.number += 1;
+        if self.kind == Kind::Early {
+            return early::exchange(self.target, self.number, &name_of(self.kind)).await;
+        }
         let open = match self.kept().await {
             Some(open) => open,
             None => self.connect().await?,
@@ -115,7 +130,11 @@ impl<'a> Session<'a> {
                 (compare(echo == block, "other bytes"), Open::Tcp(stream))
             }
         };
-        self.open = Some(open);
+        if self.kind == Kind::Connect {
+            self.begun = false;
+        } else {
+            self.open = Some(open);
+        }
         Ok(outcome)
     }
 
@@ -131,7 +150,7 @@ impl<'a> Session<'a> {
 
     async fn connect(&mut self) -> Result<Open, EchoError> {
         Ok(match self.kind {
-            Kind::H1 | Kind::Post | Kind::Slow => {
+            Kind::H1 | Kind::Post | Kind::Early | Kind::Slow => {
                 let io = TokioIo::new(self.target.connect().await?);
                 let (sender, connection) = http1::handshake(io).await?;
                 tokio::spawn(connection);
@@ -149,6 +168,7 @@ impl<'a> Session<'a> {
                 *request.body_mut() = StreamBody::new(queue).boxed_unsync();
                 request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+                request.headers_mut().insert("x-echo-id", name_of(self.kind).parse().map_err(protocol)?);
                 let response = self.connect_h2().await?.send_request(request).await?;
                 refuse_trailers_only(response.headers())?;
                 Open::Grpc { messages, answers: response.into_body(), frames: Frames::default() }
@@ -157,7 +177,7 @@ impl<'a> Session<'a> {
                 let (stream, _) = stream::upgrade(self.target, &HeaderMap::new()).await?;
                 Open::WebSocket(stream)
             }
-            Kind::Tcp => Open::Tcp(self.target.connect().await?),
+            Kind::Tcp | Kind::Connect => Open::Tcp(self.target.connect().await?),
         })
     }
 
@@ -168,7 +188,7 @@ impl<'a> Session<'a> {
         Ok(sender)
     }
 
-    fn request(&self) -> Result<Request<Body>, EchoError> {
+    fn request(&mut self) -> Result<Request<Body>, EchoError> {
         let path = if self.kind == Kind::Slow { SLOW_PATH } else { &self.target.path };
         if self.kind == Kind::H2 {
             return self.absolute(path);
@@ -180,6 +200,9 @@ impl<'a> Session<'a> {
         if self.kind == Kind::Post {
             *request.method_mut() = Method::POST;
             *request.body_mut() = Full::new(Bytes::from(self.number.to_string())).boxed_unsync();
+            self.name = name_of(self.kind);
+            request.headers_mut().insert("x-echo-id", HeaderValue::try_from(&self.name).map_err(protocol)?);
+            request.headers_mut().insert("x-echo-delay", HeaderValue::from_static(POST_DELAY));
         }
         Ok(request)
     }
@@ -201,11 +224,22 @@ impl<'a> Session<'a> {
         if head.status != 200 {
             return Ok(Outcome::Refused(format!("{} {}", head.status, String::from_utf8_lossy(&body))));
         }
+        let contains = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
         Ok(match self.kind {
             Kind::Slow => compare(body.len() == SLOW_BYTES, "a shorter body that says it is whole"),
-            _ => compare(body.windows(9).any(|text| text == b"Hostname="), "an answer without its last line"),
+            Kind::Post if !contains(&self.name) => compare(false, "another request's answer"),
+            _ => compare(contains("Hostname="), "an answer without its last line"),
         })
     }
+}
+
+/// A name that no other request of any client has. An app that writes it down (`gamut echo server --journal`) shows whether the request came
+/// to one twice.
+fn name_of(kind: Kind) -> String {
+    static BEGAN: LazyLock<u128> =
+        LazyLock::new(|| SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_nanos()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{:x}-{}", kind.name(), *BEGAN, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The next message of a gRPC call.
