@@ -126,12 +126,12 @@ fn a_thousand_slow_connections_cost_little_and_nobody_waits_for_them() {
 fn a_body_of_ten_gigabytes_passes_through_a_few_megabytes() {
     let bytes = if is_long() { 10 * 1024 * MIB } else { 32 * MIB };
     let mut run = Scenario::begin("a body of 10 GB", &shop(web(1), RETRIED), &[], &["h1=2", "h2=2"]);
-    let before = ["client", "web"].map(|workload| run.mesh.memory_of_sidecar(workload));
+    let before = ["client", "web"].map(|workload| run.mesh.most_memory_of_sidecar(workload));
     let mut crowd = Crowd::start(&run.mesh, &["body", &format!("--bytes={bytes}")]);
     for eighth in 1..=8 {
         crowd.until(&mut run, "through", |seen| seen.bytes >= bytes / 8 * eighth);
         for (workload, before) in ["client", "web"].into_iter().zip(before) {
-            let grown = run.mesh.memory_of_sidecar(workload).saturating_sub(before);
+            let grown = run.mesh.most_memory_of_sidecar(workload) - before;
             assert!(grown < 24 * MIB, "{workload}: {} MiB of a body", grown / MIB);
         }
     }

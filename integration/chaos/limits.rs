@@ -119,12 +119,14 @@ fn a_sidecar_out_of_memory_is_killed_and_comes_back_and_the_others_serve() {
         let victim = run.mesh.pods("web").remove(0);
         let pid = container(&victim, "sidecar");
         cramped.take_in(&run.mesh, pid);
-        // It dies of the next page that it needs, which may take a while.
+        // It dies of the next page that it needs: for new connections it needs some.
+        let newcomers = Mix::start(&run.mesh, &["tcp=50"]);
         let deadline = Instant::now() + PATIENCE;
         while cramped.killed() == before {
             assert!(Instant::now() < deadline, "it isn't killed");
             run.mix.answered(20);
         }
+        drop(newcomers);
         let begin = Instant::now();
         until_replaced(&run.mesh, &victim.name, "sidecar", pid);
         let took = begin.elapsed();

@@ -187,11 +187,22 @@ impl Mesh {
         containers.find(|container| container.role == "sidecar").and_then(|sidecar| sidecar.pid).unwrap()
     }
 
-    /// The memory that the sidecar of a workload's first pod has, in bytes (proc_pid_status(5), VmRSS).
+    /// The memory that the sidecar of a workload's first pod has, in bytes.
     pub(crate) fn memory_of_sidecar(&self, workload: &str) -> u64 {
+        self.memory(workload, "VmRSS:")
+    }
+
+    /// The most that it has had.
+    #[allow(dead_code, reason = "for the scenarios of faults under load")]
+    pub(crate) fn most_memory_of_sidecar(&self, workload: &str) -> u64 {
+        self.memory(workload, "VmHWM:")
+    }
+
+    /// A count of memory (proc_pid_status(5)).
+    fn memory(&self, workload: &str, count: &str) -> u64 {
         let file = format!("/proc/{}/status", self.sidecar(workload));
         let status = text_of(self.exec("node", &["cat", &file]));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(count)).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 

@@ -36,6 +36,8 @@ const SLOW: Duration = Duration::from_millis(200);
 const SLOW_BYTES: u64 = 1_000_000;
 /// What asks for the answer that a [`Habit::Reader`] reads: 16 MiB, more than anybody on the way keeps.
 const LONG: &str = "/?size=1048576&chunks=16";
+/// For how long nobody has taken more of a [`Habit::Body`] when everybody on the way has what they are ready to keep.
+const FULL: Duration = Duration::from_millis(500);
 /// How many bytes a [`Habit::Body`] writes at a time.
 const BLOCK: usize = 64 * 1024;
 /// How much of an answer's head is kept.
@@ -68,7 +70,7 @@ enum Habit {
     Reader,
     /// A request whose head doesn't end, until that is answered.
     Head,
-    /// A request with a long body, which comes back.
+    /// A request with a long body, which comes back, and isn't read before nobody takes more of it.
     Body,
 }
 
@@ -176,17 +178,24 @@ async fn endless_head(mut stream: TcpStream, target: &Target, crowd: &Crowd) -> 
 async fn body(mut stream: TcpStream, target: &Target, bytes: u64, crowd: &Crowd) -> std::io::Result<()> {
     stream.write_all(post(target, bytes).as_bytes()).await?;
     let (mut reader, mut writer) = stream.split();
+    let left = Cell::new(bytes);
     let writing = async {
         let block = vec![b'.'; BLOCK];
-        let mut left = bytes;
-        while left > 0 {
-            let part = &block[..usize::try_from(left).unwrap_or(BLOCK).min(BLOCK)];
+        while left.get() > 0 {
+            let part = &block[..usize::try_from(left.get()).unwrap_or(BLOCK).min(BLOCK)];
             writer.write_all(part).await?;
-            left -= part.len() as u64;
+            left.update(|left| left - part.len() as u64);
         }
         std::io::Result::Ok(())
     };
     let reading = async {
+        loop {
+            let before = left.get();
+            sleep(FULL).await;
+            if left.get() == before {
+                break;
+            }
+        }
         crowd.answered(&mut reader).await?;
         let mut part = vec![0; BLOCK];
         while crowd.bytes.get() < bytes {
