@@ -157,14 +157,14 @@ fn who_is_answered_in_the_middle_of_a_long_body_has_the_answer_and_nobody_else_n
 fn heads_without_an_end_are_refused_and_kept_by_nobody() {
     let count = if is_long() { 20_000 } else { 1_000 };
     let mut run = Scenario::begin("a flood of endless heads", &shop(web(2), RETRIED), &[], EVERYBODY);
-    let before = run.mesh.memory_of_sidecar("client");
+    let before = run.mesh.most_memory_of_sidecar("client");
     let mut crowd = Crowd::start(&run.mesh, &["head", &format!("--count={count}")]);
     crowd.until(&mut run, "all ended", |seen| seen.ended == count);
     let statuses: Vec<u16> = crowd.seen.answers.keys().copied().collect();
     // Some lose the race between their answer and the reset behind it, and read nothing.
     assert_eq!(statuses, [431]);
     drop(crowd);
-    let grown = run.mesh.memory_of_sidecar("client").saturating_sub(before);
+    let grown = run.mesh.most_memory_of_sidecar("client") - before;
     assert!(grown < 24 * MIB, "{} MiB", grown / MIB);
     run.repeat(|run| run.mix.answered(100));
     run.end(&NOTHING);
