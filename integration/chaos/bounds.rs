@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     harness::{GAMUT_IN_PODS, Lines, Mesh, PATIENCE},
-    scenario::{EVERYBODY, Oracle, PLAIN, RETRIED, Scenario, is_long, metrics, shop, shop_of, web},
+    scenario::{EVERYBODY, Oracle, PLAIN, Scenario, is_long, metrics, shop, shop_of, web},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -84,7 +84,7 @@ fn until_memory(run: &mut Scenario, workload: &str, most: u64) {
 #[test]
 fn ten_thousand_idle_connections_cost_little_and_their_memory_comes_back() {
     let count = if is_long() { 10_000 } else { 1_500 };
-    let mut run = Scenario::begin("10,000 idle connections", &shop(web(2), RETRIED), &[], &["h1=2", "h2=2"]);
+    let mut run = Scenario::begin("10,000 idle connections", &shop(web(2), PLAIN), &[], &["h1=2", "h2=2"]);
     let before = run.mesh.memory_of_sidecar("client");
     let mut crowd = Crowd::start(&run.mesh, &["idle", &format!("--count={count}")]);
     crowd.until(&mut run, "all open", |seen| seen.answers.get(&200) == Some(&count));
@@ -101,7 +101,7 @@ fn ten_thousand_idle_connections_cost_little_and_their_memory_comes_back() {
 #[test]
 fn a_thousand_slow_connections_cost_little_and_nobody_waits_for_them() {
     let count = if is_long() { 1_000 } else { 200 };
-    let mut run = Scenario::begin("1,000 slow readers and writers", &shop(web(2), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("1,000 slow readers and writers", &shop(web(2), PLAIN), &[], EVERYBODY);
     let before = ["client", "web"].map(|workload| run.mesh.memory_of_sidecar(workload));
     let readers = count / 4;
     let mut reading = Crowd::start(&run.mesh, &["reader", &format!("--count={readers}")]);
@@ -125,7 +125,7 @@ fn a_thousand_slow_connections_cost_little_and_nobody_waits_for_them() {
 #[test]
 fn a_body_of_ten_gigabytes_passes_through_a_few_megabytes() {
     let bytes = if is_long() { 10 * 1024 * MIB } else { 32 * MIB };
-    let mut run = Scenario::begin("a body of 10 GB", &shop(web(1), RETRIED), &[], &["h1=2", "h2=2"]);
+    let mut run = Scenario::begin("a body of 10 GB", &shop(web(1), PLAIN), &[], &["h1=2", "h2=2"]);
     let before = ["client", "web"].map(|workload| run.mesh.most_memory_of_sidecar(workload));
     let mut crowd = Crowd::start(&run.mesh, &["body", &format!("--bytes={bytes}")]);
     for eighth in 1..=8 {
@@ -156,7 +156,7 @@ fn who_is_answered_in_the_middle_of_a_long_body_has_the_answer_and_nobody_else_n
 #[test]
 fn heads_without_an_end_are_refused_and_kept_by_nobody() {
     let count = if is_long() { 20_000 } else { 1_000 };
-    let mut run = Scenario::begin("a flood of endless heads", &shop(web(2), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("a flood of endless heads", &shop(web(2), PLAIN), &[], EVERYBODY);
     let before = run.mesh.most_memory_of_sidecar("client");
     let mut crowd = Crowd::start(&run.mesh, &["head", &format!("--count={count}")]);
     crowd.until(&mut run, "all ended", |seen| seen.ended == count);
@@ -172,7 +172,7 @@ fn heads_without_an_end_are_refused_and_kept_by_nobody() {
 
 #[test]
 fn an_app_with_too_many_connections_gets_no_more_and_keeps_those_that_it_has() {
-    let manifests = shop_of("gamut.mesh/max-connections: '100'", web(2), RETRIED);
+    let manifests = shop_of("gamut.mesh/max-connections: '100'", web(2), PLAIN);
     let mut run = Scenario::begin("connections beyond the limit", &manifests, &[], EVERYBODY);
     run.repeat(|run| {
         let mut crowd = Crowd::start(&run.mesh, &["idle", "--count=150"]);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     harness::{Mesh, PATIENCE, app, namespace, service, statuses},
-    scenario::{EVERYBODY, Oracle, RETRIED, Scenario, metrics, shop, web},
+    scenario::{EVERYBODY, Oracle, PLAIN, Scenario, metrics, shop, web},
     trust::call_anew,
 };
 
@@ -17,7 +17,7 @@ const NOTHING: Oracle =
 
 #[test]
 fn a_controller_that_dies_hangs_and_forgets_costs_nothing() {
-    let mut run = Scenario::begin("controller killed, hung, back", &shop(web(3), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("controller killed, hung, back", &shop(web(3), PLAIN), &[], EVERYBODY);
     run.repeat(|run| {
         run.mesh.signal("KILL", run.mesh.component("controller"));
         // Connections that stand know where they lead; new ones must too.
@@ -44,7 +44,7 @@ pub(crate) fn serial(mesh: &Mesh) -> Option<String> {
 #[test]
 fn certificates_are_renewed_without_anybodys_notice() {
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
-    let mut run = Scenario::begin("leaf renewal", &shop(web(3), RETRIED), &leaves, EVERYBODY);
+    let mut run = Scenario::begin("leaf renewal", &shop(web(3), PLAIN), &leaves, EVERYBODY);
     let mut renewals = 0;
     while renewals < 2 || !run.is_enough() {
         let before = serial(&run.mesh);
@@ -64,7 +64,7 @@ fn certificates_are_renewed_without_anybodys_notice() {
 fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
     // Renewed between 15 and 21 s, so that 4 s without a CA leave room.
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "30s")];
-    let mut run = Scenario::begin("CA away within the margin", &shop(web(3), RETRIED), &leaves, EVERYBODY);
+    let mut run = Scenario::begin("CA away within the margin", &shop(web(3), PLAIN), &leaves, EVERYBODY);
     let first = serial(&run.mesh);
     let deadline = Instant::now() + 2 * PATIENCE;
     // Four of five seconds have no CA, whenever the first renewal is due.
@@ -83,7 +83,7 @@ fn a_ca_that_is_away_for_less_than_certificates_have_left_costs_nothing() {
 #[test]
 fn without_a_certificate_new_connections_fail_closed_until_there_is_one() {
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
-    let mut manifests = shop(web(2), RETRIED);
+    let mut manifests = shop(web(2), PLAIN);
     // Somebody whom nobody has called yet: there is no connection that was made in time.
     manifests.extend([app("other").in_namespace("shop"), service("shop", "other")]);
     let mut run = Scenario::begin("CA away for too long", &manifests, &leaves, &["h1=4"]);
@@ -118,7 +118,7 @@ fn without_a_certificate_new_connections_fail_closed_until_there_is_one() {
 
 #[test]
 fn a_new_destination_fails_closed_without_the_controller_and_is_reached_when_it_is_back() {
-    let mut manifests = shop(web(2), RETRIED);
+    let mut manifests = shop(web(2), PLAIN);
     // Of another namespace: nothing of it is loaded before its first use.
     manifests.extend([
         namespace("bank", "strict"),

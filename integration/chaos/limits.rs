@@ -11,7 +11,7 @@ use crate::{
     control::serial,
     harness::{Mesh, PATIENCE, statuses},
     pods::{container, until_replaced},
-    scenario::{EVERYBODY, Mix, Oracle, RETRIED, STREAMS, Scenario, in_node, recovers, shop, web},
+    scenario::{EVERYBODY, Mix, Oracle, PLAIN, RETRIED, STREAMS, Scenario, in_node, recovers, shop, web},
     trust::call_anew,
 };
 
@@ -24,7 +24,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 fn a_sidecar_out_of_file_descriptors_serves_what_it_has_and_recovers() {
     let mut run = Scenario::begin(
         "sidecar out of file descriptors",
-        &shop(web(2), RETRIED),
+        &shop(web(2), PLAIN),
         &[],
         &["h1=2", "h2=2", "tcp=1"],
     );
@@ -186,7 +186,7 @@ fn until_back(run: &mut Scenario, name: &str, killed: Option<i32>) {
 fn a_full_disk_costs_nothing_and_what_was_changed_meanwhile_is_in_force_when_there_is_room() {
     // Certificates are renewed meanwhile.
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
-    let mut run = Scenario::begin("full disk", &shop(web(2), RETRIED), &leaves, EVERYBODY);
+    let mut run = Scenario::begin("full disk", &shop(web(2), PLAIN), &leaves, EVERYBODY);
     let replicas = |number| web(number).in_namespace("shop");
     let mut number = 2;
     let mut serials = Serials::default();

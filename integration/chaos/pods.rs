@@ -130,7 +130,7 @@ fn sandbox(mesh: &Mesh, pod: &PodReport) -> Option<i32> {
 
 #[test]
 fn a_sandbox_killed_costs_no_request_and_its_pod_is_made_anew() {
-    let mut run = Scenario::begin("sandbox killed -9", &shop(web(3), RETRIED), &[], EVERYBODY);
+    let mut run = Scenario::begin("sandbox killed -9", &shop(web(3), PLAIN), &[], EVERYBODY);
     run.repeat(|run| {
         let victim = run.mesh.pods("web").remove(0);
         let before = sandbox(&run.mesh, &victim);

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{
     harness::PATIENCE,
-    scenario::{EVERYBODY, Mix, Oracle, RETRIED, Scenario, in_node, shop, web},
+    scenario::{EVERYBODY, Mix, Oracle, PLAIN, Scenario, in_node, shop, web},
 };
 
 /// Where the local runtime's CA keeps its key.
@@ -78,8 +78,7 @@ fn rotate(run: &mut Scenario, from: &Path, to: &Path) {
 #[test]
 fn roots_that_are_replaced_with_overlap_cost_nothing_there_and_back() {
     let leaves = [("GAMUT_CA_LEAF_LIFETIME", "10s")];
-    let mut run =
-        Scenario::begin("root rotation, there and back", &shop(web(2), RETRIED), &leaves, EVERYBODY);
+    let mut run = Scenario::begin("root rotation, there and back", &shop(web(2), PLAIN), &leaves, EVERYBODY);
     let files = TempDir::with_prefix("gamut-chaos-").unwrap();
     let [first, second] = ["first", "second"].map(|name| files.path().join(name));
     in_node(&run.mesh, &format!("cp -r {STORE} {}", first.display()));

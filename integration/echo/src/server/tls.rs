@@ -56,7 +56,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let protocol = Protocol::Https(acceptor(&crt, &key).unwrap());
-        let _server = Server::start(vec![(listener, protocol)], App::new("v7".to_owned()));
+        let _server = Server::start(vec![(listener, protocol)], App::new("v7".to_owned(), None));
 
         let mut roots = RootCertStore::empty();
         roots.add(cert.der().clone()).unwrap();

@@ -44,11 +44,14 @@ pub(super) async fn exchange(target: &Target, number: u64, id: &str) -> Result<O
             _ = writer.write_all(&body) => answer.await?,
         }
     };
-    Ok(match got {
-        _ if got != status => Outcome::Refused(format!("{got} {content}")),
-        _ if !content.contains(id) => Outcome::Corrupt("another request's answer came back".to_owned()),
-        _ if !content.contains("Hostname=") => Outcome::Corrupt("an answer without its last line".to_owned()),
-        _ => Outcome::Good,
+    Ok(if got != status {
+        Outcome::Refused(format!("{got} {content}"))
+    } else if !content.contains(id) {
+        Outcome::Corrupt("another request's answer came back".to_owned())
+    } else if !content.contains("Hostname=") {
+        Outcome::Corrupt("an answer without its last line".to_owned())
+    } else {
+        Outcome::Good
     })
 }
 
