@@ -1,5 +1,5 @@
 //! How pods are made anew, as lines to paste: for each namespace one that restarts workloads, and one that deletes the pods of those that
-//! `kubectl rollout restart` doesn't know.
+//! `kubectl rollout restart` doesn't know. A pod that nothing makes again has no line: pasting one would be the end of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,17 +39,17 @@ impl From<&PodReport> for Old {
 pub(super) fn remedy<'a>(words: &str, pods: impl IntoIterator<Item = &'a Old>) -> Remedy {
     let (mut by_namespace, mut bare): (BTreeMap<&str, Lines<'_>>, _) = (BTreeMap::new(), BTreeSet::new());
     for Old { namespace, name, workload } in pods {
-        let lines = by_namespace.entry(namespace).or_default();
         match workload.as_deref().and_then(|workload| workload.split_once(' ')) {
             Some((kind @ ("Deployment" | "StatefulSet" | "DaemonSet"), workload)) => {
-                lines.workloads.insert(format!("{}/{workload}", kind.to_lowercase()));
+                let workload = format!("{}/{workload}", kind.to_lowercase());
+                by_namespace.entry(namespace).or_default().workloads.insert(workload);
             }
-            workload => {
-                lines.pods.insert(name);
-                // What made it makes another.
-                if workload.is_none() {
-                    bare.insert(format!("{namespace}/{name}"));
-                }
+            // What made it makes another.
+            Some(_) => {
+                by_namespace.entry(namespace).or_default().pods.insert(name);
+            }
+            None => {
+                bare.insert(format!("{namespace}/{name}"));
             }
         }
     }
@@ -71,7 +71,7 @@ pub(super) fn remedy<'a>(words: &str, pods: impl IntoIterator<Item = &'a Old>) -
     let mut words = words.to_owned();
     if !bare.is_empty() {
         let bare: Vec<String> = bare.into_iter().collect();
-        words += &format!(" (nobody but you makes {} again: apply the manifest once more)", few(&bare));
+        words += &format!(" (nobody but you makes {} again: delete and apply by hand)", few(&bare));
     }
     if left_out > 0 {
         words += &format!("; check names {} more when these are done", count(left_out, "workload"));
@@ -100,9 +100,8 @@ mod tests {
         ];
         let remedy = remedy("restart them", &pods);
         insta::assert_snapshot!([&[remedy.words], remedy.commands.as_slice()].concat().join("\n"), @r"
-        restart them (nobody but you makes lab/bare again: apply the manifest once more)
+        restart them (nobody but you makes lab/bare again: delete and apply by hand)
         kubectl rollout restart -n lab daemonset/agent
-        kubectl delete pod -n lab bare
         kubectl rollout restart -n shop deployment/web statefulset/db
         kubectl delete pod -n shop nightly-1-x
         ");

@@ -139,10 +139,9 @@ fn without_pods(facts: &Facts, name: &'static str) -> Finding {
                 words:
                     "somebody did that; helm upgrade with the values of the installation takes it back, or"
                         .to_owned(),
-                // As many as the chart makes where nobody says otherwise.
                 commands: vec![format!(
                     "kubectl scale -n {SYSTEM_NAMESPACE} deployment/{deployment} --replicas={}",
-                    if name == "ca" { 1 } else { 2 }
+                    default_replicas(name)
                 )],
             },
         ),
@@ -163,6 +162,11 @@ fn without_pods(facts: &Facts, name: &'static str) -> Finding {
             format!("helm upgrade puts it back; if its Deployment is there: {look}"),
         ),
     }
+}
+
+/// How many pods of a component the chart makes where nobody says otherwise.
+fn default_replicas(name: &str) -> u64 {
+    if name == "ca" { 1 } else { 2 }
 }
 
 /// What controllers say about themselves.
@@ -380,6 +384,15 @@ fn clocks(ahead: i64) -> Finding {
 mod tests {
     use super::*;
     use crate::check::finding::Outcome;
+
+    #[test]
+    fn who_scales_up_as_check_says_has_as_many_as_the_chart_makes() {
+        let values = include_str!("../../../../charts/gamut/values.yaml");
+        let values: Value = serde_saphyr::from_str(values).unwrap();
+        for name in COMPONENTS {
+            assert_eq!(values[name]["replicas"], default_replicas(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_clock_that_is_an_hour_off_is_told_and_which_way() {

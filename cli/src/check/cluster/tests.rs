@@ -381,6 +381,27 @@ fn a_sidecar_without_a_certificate_is_the_cas_fault_and_not_the_controllers() {
     assert!(!page.contains("see controller"), "{page}");
 }
 
+#[test]
+fn a_certificate_from_the_future_is_a_clocks_fault_and_a_minute_is_nobodys() {
+    let page = |ahead: u64| {
+        let mut status = status(2_000_000, json!({"state": "active"}));
+        // It is a million seconds past the epoch, and what a CA issues it sets back.
+        let begins = 1_000_000 + ahead - gamut_ca::authority::BACKDATE.as_secs();
+        status["certificate"]["notBefore"] = begins.into();
+        of_sidecars(mesh(vec![sidecar("good", status)], "0.1.0"))
+    };
+    let an_hour = page(3600);
+    for said in [
+        "certificates  warning  shop/good: issued 3600 s in the future",
+        "certificates: the clock of the CA's node is ahead, or this machine's behind: set them by NTP",
+        "the mesh works, with what the warnings say",
+    ] {
+        assert!(an_hour.contains(said), "{said}: {an_hour}");
+    }
+    assert!(page(61).contains("issued 61 s in the future"), "{}", page(61));
+    assert!(!page(60).contains("in the future"), "{}", page(60));
+}
+
 fn authority(signs_until: &str, problems: &[&str]) -> (String, CaStatus) {
     let problems = problems.iter().map(ToString::to_string).collect();
     ("gamut-ca-x".to_owned(), CaStatus { signs_until: signs_until.to_owned(), roots: 1, problems })
