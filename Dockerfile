@@ -1,4 +1,5 @@
-# The images, for people with a container engine (integration/cluster/images writes the same without one):
+# The images, for people with a container engine (integration/cluster/images writes the same without one; a test compares the two, but no engine has
+# built this one yet):
 #
 #   docker build --target gamut       -t gamut.mesh/gamut:0.1.0 .         control plane
 #   docker build --target gamut-proxy -t gamut.mesh/gamut-proxy:0.1.0 .   sidecar

@@ -1,10 +1,12 @@
-//! The Helm chart without a cluster: what it renders and what it refuses; `roles`: what it allows.
+//! The Helm chart without a cluster: what it renders and what it refuses; `roles`: what it allows; `network`: who reaches it; `images`: what it runs.
 //!
 //! Needs Helm: `GAMUT_HELM` names it; else it is looked for where `integration/cluster/cluster build` puts it. Without it a test says so and
 //! is over.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod images;
+mod network;
 mod roles;
 
 use std::{env, path::PathBuf, process::Command};
