@@ -53,7 +53,11 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
 
 #[test]
 fn every_command_that_a_page_shows_is_run() {
-    let runs = [include_str!("../e2e/pages.rs"), include_str!("../cluster/tests/pages.rs")];
+    let runs = [
+        include_str!("../e2e/pages.rs"),
+        include_str!("../cluster/tests/pages.rs"),
+        include_str!("../cluster/tests/install.rs"),
+    ];
     let mut shown = 0;
     for page in pages(&docs()) {
         if fs::read_to_string(&page).unwrap().contains("```console") {
@@ -66,6 +70,16 @@ fn every_command_that_a_page_shows_is_run() {
         }
     }
     assert!(shown >= 16, "{shown} pages have commands");
+    // The README's are of two kinds.
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let sections: Vec<&str> =
+        readme.split("\n## ").filter(|section| section.contains("```console")).collect();
+    for section in &sections {
+        let heading = section.lines().next().unwrap();
+        let followed = format!(r#"follow("README.md", "{heading}")"#);
+        assert!(runs.iter().any(|runs| runs.contains(&followed)), "nobody follows the README's {heading:?}");
+    }
+    assert_eq!(sections.len(), 2);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Gamut as people install it: the chart, the images, a labelled namespace, and `examples/canary` as it is.
+//! Gamut as people install it: the chart, the images, a labelled namespace, and `examples/canary` as it is, word by word as the README has it.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Cluster, json_of, until},
+    pages::Reader,
     shop::{Canary, Load, Release},
 };
 
@@ -14,8 +15,9 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     let Some(cluster) = Cluster::take_empty() else { return };
     cluster.install_gateway_api();
     let before = everything(&cluster);
-    let release = Release::install(&cluster, &[]);
-    let canary = Canary::start(&cluster);
+    Release::restrict(&cluster);
+    Reader::new(&cluster).follow("README.md", "On a cluster");
+    let (release, canary) = (Release::installed(&cluster), Canary::applied(&cluster));
 
     let versions = canary.versions(500);
     let new = versions.get("v2").copied().unwrap_or_default();

@@ -1,8 +1,10 @@
 //! The mesh loses parts of itself while requests go on: none of them fails, and `gamut check` says what is missing.
 
+use std::{fs, path::PathBuf};
+
 use crate::{
-    harness::Cluster,
-    shop::{Canary, Load, Release},
+    harness::{Cluster, until},
+    shop::{Callers, Canary, Load, Release},
 };
 
 /// Kills the pods of a component without notice, and waits for those that come instead.
@@ -69,4 +71,50 @@ fn no_request_fails_while_the_meshs_own_pods_and_sidecars_die_and_its_objects_ar
     assert!(seen.failed.is_empty(), "{} answers, of which failed: {:?}", seen.answers, seen.failed);
     drop(canary);
     release.uninstall();
+}
+
+/// Has the whole split go to the canary.
+const ALL_NEW: &str = r#"[
+    {"op": "replace", "path": "/spec/rules/1/backendRefs/0/weight", "value": 0},
+    {"op": "replace", "path": "/spec/rules/1/backendRefs/1/weight", "value": 100}
+]"#;
+
+#[test]
+fn no_request_fails_while_the_api_server_is_away_and_what_is_changed_then_is_in_force() {
+    let Some(cluster) = Cluster::take_empty() else { return };
+    cluster.install_gateway_api();
+    let release = Release::install(&cluster, &[]);
+    let canary = Canary::start(&cluster);
+    let callers = Callers::start(&cluster);
+    let controllers = controllers(&cluster);
+    let say = |words: &str| {
+        controllers.iter().filter(|log| fs::read_to_string(log).unwrap().contains(words)).count()
+    };
+    callers.more(100);
+
+    let stopped = cluster.kill_api_server();
+    callers.more(100);
+    until("every controller misses it", || say("what was known stays in force") == controllers.len());
+    // Which takes longer than anything else that its absence makes them do.
+    until("none of them leads any more", || say("is lost") > 0);
+    callers.more(100);
+
+    cluster.start_api_server(stopped);
+    until("every controller watches again", || say("all kinds are watched again") == controllers.len());
+    cluster.kubectl(&["patch", "httproute", "-n", "shop", "web", "--type=json", "-p", ALL_NEW]);
+    until("the canary gets everything", || callers.last(50).iter().all(|version| version == "v2"));
+    cluster.wait("shop", "httproute/web", ".status.parents[0].conditions[0].observedGeneration", "2");
+    callers.more(100);
+
+    let seen = callers.seen();
+    assert!(seen.failed.is_empty(), "{} answers, of which failed: {:?}", seen.answers, seen.failed);
+    drop(canary);
+    release.uninstall();
+}
+
+/// Where each controller's output is kept.
+fn controllers(cluster: &Cluster) -> Vec<PathBuf> {
+    let pods = ["get", "pods", "-n", "gamut-system", "-l=app.kubernetes.io/component=controller"];
+    let names = cluster.kubectl(&[pods.as_slice(), &["-o=jsonpath={.items[*].metadata.name}"]].concat());
+    names.split(' ').map(|pod| cluster.log("gamut-system", pod, "controller")).collect()
 }

@@ -30,13 +30,13 @@ spec:
 ";
 
 /// Somebody with a terminal.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     cluster: &'a Cluster,
     directory: tempfile::TempDir,
 }
 
 impl<'a> Reader<'a> {
-    fn new(cluster: &'a Cluster) -> Self {
+    pub(crate) fn new(cluster: &'a Cluster) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let reader = Self { cluster, directory };
         for copied in ["charts", "examples"] {
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Does what a page says, or the section of it whose heading begins with `section`, and compares.
-    fn follow(&self, page: &str, section: &str) {
+    pub(crate) fn follow(&self, page: &str, section: &str) {
         let text = fs::read_to_string(format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let text = match section {
             "" => text.as_str(),

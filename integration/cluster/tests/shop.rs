@@ -4,7 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -18,11 +20,21 @@ pub(crate) struct Release<'a>(&'a Cluster);
 impl<'a> Release<'a> {
     /// With these values besides the chart's own, as `--set` takes them.
     pub(crate) fn install(cluster: &'a Cluster, values: &[&str]) -> Self {
-        let standard = "pod-security.kubernetes.io/enforce=restricted";
-        cluster.kubectl(&["label", "--overwrite", "namespace", "gamut-system", standard]);
+        Self::restrict(cluster);
         let release = Self(cluster);
         release.set("install", values);
         release
+    }
+
+    /// Has the mesh's own namespace take no pods but those that meet the strictest standard.
+    pub(crate) fn restrict(cluster: &Cluster) {
+        let standard = "pod-security.kubernetes.io/enforce=restricted";
+        cluster.kubectl(&["label", "--overwrite", "namespace", "gamut-system", standard]);
+    }
+
+    /// Which somebody has installed.
+    pub(crate) fn installed(cluster: &'a Cluster) -> Self {
+        Self(cluster)
     }
 
     /// What Helm says where it does neither: `install` or `upgrade` with these values.
@@ -60,8 +72,13 @@ pub(crate) struct Canary<'a>(&'a Cluster);
 
 impl<'a> Canary<'a> {
     pub(crate) fn start(cluster: &'a Cluster) -> Self {
-        let canary = Self(cluster);
         cluster.kubectl(&["apply", "-f", Cluster::CANARY]);
+        Self::applied(cluster)
+    }
+
+    /// Which somebody has applied.
+    pub(crate) fn applied(cluster: &'a Cluster) -> Self {
+        let canary = Self(cluster);
         for deployment in ["web-v1", "web-v2", "client"] {
             canary.rolled_out(deployment);
         }
@@ -163,4 +180,71 @@ impl Load {
         self.reader.join().unwrap();
         std::mem::take(&mut self.seen.lock().unwrap())
     }
+}
+
+/// Requests from a pod of their own, whose containers ask by themselves: nobody has to be connected to them, and what they print is read on
+/// their node.
+pub(crate) struct Callers {
+    logs: [PathBuf; 2],
+}
+
+/// One on a connection that is kept, the other on one for each request. Nothing is ever written to their standard input, and it doesn't end.
+/// A hundred requests a second: beyond 10 MB of output the kubelet begins another file.
+const CALLERS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: callers, namespace: shop}
+spec:
+  serviceAccountName: client
+  containers:
+  - name: kept
+    image: gamut.mesh/echo
+    imagePullPolicy: IfNotPresent
+    command: [gamut-echo, load, "http://web/?delay=10ms"]
+    stdin: true
+  - name: new
+    image: gamut.mesh/echo
+    imagePullPolicy: IfNotPresent
+    command: [gamut-echo, load, "http://web/?delay=10ms", --reconnect]
+    stdin: true
+"#;
+
+impl Callers {
+    pub(crate) fn start(cluster: &Cluster) -> Self {
+        cluster.apply(CALLERS);
+        cluster.kubectl(&["wait", "-n", "shop", "pod/callers", "--for=condition=Ready", "--timeout=60s"]);
+        Self { logs: ["kept", "new"].map(|container| cluster.log("shop", "callers", container)) }
+    }
+
+    /// Waits until each has so many answers more.
+    pub(crate) fn more(&self, count: usize) {
+        let counts = || self.logs.each_ref().map(|log| answers(log).len());
+        let before = counts();
+        until("there are more answers", || {
+            counts().iter().zip(before).all(|(now, before)| *now >= before + count)
+        });
+    }
+
+    /// The versions that answered each of them last.
+    pub(crate) fn last(&self, count: usize) -> Vec<String> {
+        let last = self.logs.iter().flat_map(|log| answers(log).into_iter().rev().take(count));
+        last.map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+
+    /// What they have seen so far.
+    pub(crate) fn seen(&self) -> Seen {
+        let lines: Vec<String> = self.logs.iter().flat_map(|log| answers(log)).collect();
+        Seen {
+            answers: lines.len(),
+            failed: lines.into_iter().filter(|line| !line.starts_with("200 ")).collect(),
+        }
+    }
+}
+
+/// The lines of standard output in a kubelet's log: each behind a time, the name of the stream, and whether it is a whole one. The last
+/// may be on its way.
+fn answers(log: &Path) -> Vec<String> {
+    let text = fs::read_to_string(log).unwrap();
+    let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+    whole.lines().filter_map(|line| Some(line.split_once(" stdout F ")?.1.to_owned())).collect()
 }

@@ -8,7 +8,10 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +22,47 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static TURN: Mutex<()> = Mutex::new(());
+
+/// Whether a test has installed the Gateway API's definitions, and none has removed them since.
+static DEFINITIONS: AtomicBool = AtomicBool::new(false);
+
+/// Where tests work.
+const NAMESPACES: [&str; 3] = ["gamut-system", "shop", "lab"];
+
+/// What an installation has outside of namespaces. The webhook's comes first: whatever follows would ask an injector that is gone.
+const CLUSTER_WIDE: [&str; 11] = [
+    "mutatingwebhookconfiguration/gamut-injector",
+    "validatingadmissionpolicy/gamut-control-plane",
+    "validatingadmissionpolicybinding/gamut-control-plane",
+    "clusterrole/gamut-controller",
+    "clusterrolebinding/gamut-controller",
+    "clusterrole/gamut-ca",
+    "clusterrolebinding/gamut-ca",
+    "clusterrole/gamut-injector",
+    "clusterrolebinding/gamut-injector",
+    "clusterrole/gamut-cleanup",
+    "clusterrolebinding/gamut-cleanup",
+];
+
+/// A service account of ours with the roles of its name.
+const ACCOUNT: &str = "
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: ACCOUNT, namespace: gamut-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: ACCOUNT, namespace: gamut-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: ACCOUNT}
+subjects: [{kind: ServiceAccount, name: ACCOUNT, namespace: gamut-system}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: ACCOUNT}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: ACCOUNT}
+subjects: [{kind: ServiceAccount, name: ACCOUNT, namespace: gamut-system}]
+";
 
 pub(crate) struct Cluster {
     state: PathBuf,
@@ -69,37 +113,28 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Removes what an earlier test left. Namespaces stay: deleting one takes Kubernetes half a minute.
+    /// Removes what an earlier test left. Namespaces stay: deleting one takes Kubernetes half a minute. Each command takes a quarter of
+    /// a second, and every test begins with this.
     fn clean(&self) {
         let release = ["uninstall", "gamut", "--namespace=gamut-system", "--no-hooks", "--ignore-not-found"];
         self.run("helm", &[release.as_slice(), &["--wait", "--timeout=1m"]].concat());
-        // First: what follows would ask an injector that is gone.
-        self.kubectl(&["delete", "mutatingwebhookconfiguration", "gamut-injector", "--ignore-not-found"]);
-        for namespace in ["gamut-system", "shop", "lab"] {
-            // Fails if it is there.
-            self.try_kubectl(&["create", "namespace", namespace]);
-            let labels = ["gamut.mesh/inject-", "pod-security.kubernetes.io/enforce-"];
-            self.kubectl(&[&["label", "namespace", namespace], labels.as_slice()].concat());
-            let ours = "leases.coordination.k8s.io,secrets,services,serviceaccounts,roles,rolebindings";
-            self.kubectl(&["delete", "-n", namespace, "--all", ours]);
-            self.kubectl(&["delete", "-n", namespace, "--all", "pods", "--force", "--grace-period=0"]);
-            self.kubectl(&["delete", "-n", namespace, "configmap/gamut-trust-bundle", "--ignore-not-found"]);
-            if self.try_kubectl(&["get", "-n", namespace, "httproutes"]).status.success() {
-                self.kubectl(&["delete", "-n", namespace, "--all", "httproutes"]);
-            }
+        self.kubectl(&[&["delete", "--ignore-not-found"], CLUSTER_WIDE.as_slice()].concat());
+        let namespaces =
+            NAMESPACES.map(|name| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"));
+        // Says of those that are there that they are.
+        self.try_apply(&namespaces.join("---\n"), &[]);
+        let labels = ["gamut.mesh/inject-", "pod-security.kubernetes.io/enforce-"];
+        self.kubectl(&[&["label", "namespace"], NAMESPACES.as_slice(), &labels].concat());
+        for namespace in NAMESPACES {
+            let ours = "leases.coordination.k8s.io,secrets,services,serviceaccounts,roles,rolebindings,pods";
+            self.kubectl(&["delete", "-n", namespace, "--all", ours, "--force", "--grace-period=0"]);
         }
-        for account in ["gamut-controller", "gamut-ca", "gamut-injector", "gamut-cleanup"] {
-            for kind in ["clusterrole", "clusterrolebinding"] {
-                self.kubectl(&["delete", kind, account, "--ignore-not-found"]);
-            }
-        }
-        for kind in ["validatingadmissionpolicy", "validatingadmissionpolicybinding"] {
-            self.kubectl(&["delete", kind, "gamut-control-plane", "--ignore-not-found"]);
-        }
+        let roots = "--field-selector=metadata.name=gamut-trust-bundle";
+        self.kubectl(&["delete", "configmaps", "--all-namespaces", roots]);
+        // Kinds that may not be there.
+        self.try_kubectl(&["delete", "--all-namespaces", "--all", "httproutes"]);
         for kind in ["xmeshes", "clustertrustbundles"] {
-            if self.try_kubectl(&["get", kind]).status.success() {
-                self.kubectl(&["delete", kind, "--all"]);
-            }
+            self.try_kubectl(&["delete", "--all", kind]);
         }
     }
 
@@ -108,16 +143,13 @@ impl Cluster {
         let page = include_str!("../../../../docs/reference/kubernetes.md");
         let (_, roles) = page.split_once("```yaml\n").expect("the page lists the roles");
         let (roles, _) = roles.split_once("```").expect("the list ends");
-        self.apply(&roles.replace("[gamut-ca], verbs: [get", "[gamut-ca, our-pki], verbs: [get"));
+        let roles = roles.replace("[gamut-ca], verbs: [get", "[gamut-ca, our-pki], verbs: [get");
+        let accounts = ["gamut-controller", "gamut-ca", "gamut-injector"];
+        self.apply(&(roles + &accounts.map(|account| ACCOUNT.replace("ACCOUNT", account)).concat()));
         let admin = fs::read_to_string(self.state.join("admin.conf")).unwrap();
         let (_, rest) = admin.split_once("token: ").unwrap();
         let (admin_token, _) = rest.split_once('}').unwrap();
-        for account in ["gamut-controller", "gamut-ca", "gamut-injector"] {
-            self.kubectl(&["create", "serviceaccount", "-n", "gamut-system", account]);
-            let subject = format!("--serviceaccount=gamut-system:{account}");
-            let (role, cluster_role) = (format!("--role={account}"), format!("--clusterrole={account}"));
-            self.kubectl(&["create", "rolebinding", "-n", "gamut-system", account, &role, &subject]);
-            self.kubectl(&["create", "clusterrolebinding", account, &cluster_role, &subject]);
+        for account in accounts {
             let token = self.kubectl(&["create", "token", "-n", "gamut-system", account]);
             fs::write(self.kubeconfig(account), admin.replace(admin_token, &token)).unwrap();
         }
@@ -171,8 +203,11 @@ impl Cluster {
         self.kubectl(&["get", "-n", namespace, object, "-o", &format!("jsonpath={{{path}}}")])
     }
 
-    /// Installs the Gateway API's definitions.
+    /// Installs the Gateway API's definitions, unless an earlier test has.
     pub(crate) fn install_gateway_api(&self) {
+        if DEFINITIONS.load(Ordering::Relaxed) {
+            return;
+        }
         let mut arguments = vec!["apply".to_owned(), "--server-side".to_owned()];
         for file in gateway_api_definitions() {
             arguments.extend(["-f".to_owned(), file.to_string_lossy().into_owned()]);
@@ -180,9 +215,11 @@ impl Cluster {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.kubectl(&arguments);
         self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+        DEFINITIONS.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn remove_gateway_api(&self) {
+        DEFINITIONS.store(false, Ordering::Relaxed);
         let all = self.kubectl(&["get", "crds", "-o", "name"]);
         let ours: Vec<&str> = all.lines().filter(|name| name.contains("gateway.networking")).collect();
         if !ours.is_empty() {
@@ -193,6 +230,15 @@ impl Cluster {
     /// Where it keeps everything.
     pub(crate) fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// What a container of a pod has printed, as its kubelet keeps it: also while nobody answers for the cluster.
+    pub(crate) fn log(&self, namespace: &str, pod: &str, container: &str) -> PathBuf {
+        let uid = self.value(namespace, &format!("pod/{pod}"), ".metadata.uid");
+        PathBuf::from(format!(
+            "/proc/{}/root/var/log/pods/{namespace}_{pod}_{uid}/{container}/0.log",
+            self.init
+        ))
     }
 
     /// The kubeconfig of somebody who may do everything.
