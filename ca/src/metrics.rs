@@ -75,6 +75,8 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use gamut_identity::metrics::Life;
+
     use super::*;
 
     #[test]
@@ -84,7 +86,8 @@ mod tests {
         let mut page = Page::default();
         page.build(env!("CARGO_PKG_VERSION"));
         metrics.render(&mut page, UNIX_EPOCH);
-        gamut_identity::metrics::render(&mut page, Some(UNIX_EPOCH), 0);
+        let life = Life { not_after: UNIX_EPOCH, lifetime: Duration::from_secs(86_400) };
+        gamut_identity::metrics::render(&mut page, Some(life), 0);
         let page = page.finish();
         assert!(page.contains("gamut_ca_requests_refused_total{reason=\"limit\"} 1\n"), "{page}");
         let document = include_str!("../../docs/reference/metrics.md");

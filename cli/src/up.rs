@@ -8,7 +8,8 @@ mod screen;
 use std::{ffi::OsString, future, io, path::PathBuf, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use gamut_local::{InstanceName, Machine, UpOptions, control::Event};
+use gamut_injector::values;
+use gamut_local::{InstanceName, Machine, Traces, UpOptions, control::Event};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until},
@@ -43,6 +44,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", hide_short_help = true)]
     trust_domain: String,
 
+    /// Where sidecars send spans (OTLP), as grpc://HOST:PORT or http://HOST:PORT/PATH that pods can reach; nowhere if not given
+    #[arg(long, env = "GAMUT_SIDECAR_TRACES_TO", value_parser = values::collector, value_name = "ADDRESS", hide_short_help = true)]
+    traces_to: Option<String>,
+
+    /// The share of traces that begin at a sidecar and are exported, 0 to 1
+    #[arg(long, env = "GAMUT_SIDECAR_TRACES_SHARE", value_parser = values::share, value_name = "SHARE", hide_short_help = true)]
+    traces_share: Option<String>,
+
     /// How long CMD may have to wait until everything is ready
     #[arg(long, value_name = "SECONDS", default_value_t = 120, hide_short_help = true)]
     timeout: u32,
@@ -66,10 +75,11 @@ pub(crate) fn run(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
 }
 
 async fn up(args: Args, colour: Colour) -> anyhow::Result<ExitCode> {
-    let Args { paths, name, verbose, no_page, trust_domain, timeout, keep_going, command } = args;
+    let Args { paths, name, verbose, no_page, timeout, keep_going, command, .. } = args;
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
-    let options = UpOptions { name: name.clone(), paths, verbose, trust_domain };
+    let traces = Traces { to: args.traces_to, share: args.traces_share };
+    let options = UpOptions { name: name.clone(), paths, verbose, trust_domain: args.trust_domain, traces };
     let mut live = Live::new(name.clone());
     let mut screen = Screen::new(name.clone(), colour);
     let machine = Machine::start(&options)?;

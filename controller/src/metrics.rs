@@ -39,7 +39,10 @@ pub(crate) fn render(page: &mut Page, status: &ControllerStatus) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use gamut_controller_api::MtlsMode;
+    use gamut_identity::metrics::Life;
     use gamut_route::Uid;
 
     use super::*;
@@ -74,7 +77,8 @@ mod tests {
         };
         let version = "0".to_owned();
         render(&mut page, &ControllerStatus { version, settings, source, subscribers: sidecars });
-        gamut_identity::metrics::render(&mut page, Some(std::time::UNIX_EPOCH), 0);
+        let life = Life { not_after: UNIX_EPOCH, lifetime: Duration::from_secs(86_400) };
+        gamut_identity::metrics::render(&mut page, Some(life), 0);
         page.finish()
     }
 

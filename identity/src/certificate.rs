@@ -29,6 +29,7 @@ pub struct Certificate {
     serial: String,
     not_before: SystemTime,
     not_after: SystemTime,
+    lifetime: Duration,
 }
 
 /// Why what the CA answered can't be used.
@@ -87,7 +88,8 @@ impl Certificate {
         let key = any_ecdsa_type(&request.into_key()).map_err(CertificateError::WrongKey)?;
         let key = CertifiedKey::new(chain, key);
         key.keys_match().map_err(CertificateError::WrongKey)?;
-        Ok(Self { key: Arc::new(key), peer, serial, not_before, not_after })
+        let lifetime = not_after.duration_since(now).unwrap_or_default();
+        Ok(Self { key: Arc::new(key), peer, serial, not_before, not_after, lifetime })
     }
 
     /// Whose it is.
@@ -113,6 +115,11 @@ impl Certificate {
     /// Until when it is good.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// For how long it was good when it came.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// The leaf and the intermediates, DER.

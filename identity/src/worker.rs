@@ -35,7 +35,8 @@ const LONGEST_WITH: Duration = Duration::from_secs(60);
 /// Timers run on the monotonic clock, certificates on the wall clock, which is set, and goes on while a machine sleeps. So
 /// the wall clock is looked at this often.
 const LOOK: Duration = Duration::from_secs(60);
-/// Renewal falls at a random point of this part of the life that a certificate had when it came.
+/// Renewal falls at a random point of this part of the life that a certificate had when it came, which isn't counted from its `notBefore`:
+/// the CA sets that back.
 const RENEWAL: std::ops::Range<f64> = 0.5..0.7;
 
 /// What the worker does next.
@@ -102,7 +103,7 @@ impl<I: Issuer> Worker<I> {
             .map_err(|_| IssueError::Timeout(TRY.as_secs()))??;
         let now = self.identity.now();
         let certificate = Certificate::new(request, issued.chain, &issued.roots, now)?;
-        let renew_at = renewal(now, certificate.not_after(), rand::random_range(RENEWAL));
+        let renew_at = now + certificate.lifetime().mul_f64(rand::random_range(RENEWAL));
         info!(serial = certificate.serial(), id = %certificate.id(), "{certificate}");
         self.identity.install(certificate, issued.roots);
         Ok(renew_at)
@@ -133,12 +134,6 @@ impl<I: Issuer> Worker<I> {
         }
         wait
     }
-}
-
-/// The point of time at `part` of what is left of a life. The life is counted from when the certificate came, not from its
-/// `notBefore`, which the CA sets back.
-fn renewal(now: SystemTime, not_after: SystemTime, part: f64) -> SystemTime {
-    now + not_after.duration_since(now).unwrap_or_default().mul_f64(part)
 }
 
 /// Doubles with each failure up to `longest`, then takes `part` of it.

@@ -164,6 +164,31 @@ async fn a_good_certificate_is_kept_while_renewing_fails_and_until_it_succeeds()
     assert_eq!((status.failures, status.problem), (0, None));
 }
 
+/// What the chart's alert looks at: it comes only where renewing fails, and while there is time to mend it.
+#[tokio::test(start_paused = true)]
+async fn less_than_a_quarter_of_a_certificates_life_is_left_only_where_renewing_fails() {
+    let story = Story::begin(Mood::Issues);
+    story.identity.ready().await;
+    for _ in 0..20 {
+        let before = story.identity.certificate().unwrap();
+        story.renewed().await;
+        assert!(before.not_after() - before.lifetime() / 4 > story.clock.now());
+    }
+    let last = story.identity.certificate().unwrap();
+    assert!(last.lifetime() > DAY - MINUTE && last.lifetime() <= DAY, "{:?}", last.lifetime());
+    let mut page = gamut_metrics::Page::default();
+    story.identity.render_metrics(&mut page);
+    let (page, seconds) = (page.finish(), last.lifetime().as_secs());
+    assert!(page.contains(&format!("\ngamut_certificate_lifetime_seconds {seconds}\n")), "{page}");
+
+    story.mood.send(Mood::Refuses).unwrap();
+    story.failed(4).await;
+    assert!(last.not_after() - last.lifetime() / 4 > story.clock.now(), "the first alert comes before it");
+    sleep(DAY / 4).await;
+    assert!(last.not_after() - last.lifetime() / 4 < story.clock.now());
+    story.identity.server_config(&[]).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_expired_certificate_fails_closed_and_says_why_until_the_ca_is_back() {
     let story = Story::begin(Mood::Issues);

@@ -1,4 +1,4 @@
-//! The Helm chart without a cluster: what it renders and what it refuses; `roles`: what it allows; `network`: who reaches it; `images`: what it runs.
+//! The Helm chart without a cluster: what it renders and what it refuses; `roles`: what it allows; `network`: who reaches it; `monitors`: what they select; `images`: what it runs.
 //!
 //! Needs Helm: `GAMUT_HELM` names it; else it is looked for where `integration/cluster/cluster build` puts it. Without it a test says so and
 //! is over.
@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod images;
+mod monitors;
 mod network;
 mod roles;
 
 use std::{env, path::PathBuf, process::Command};
 
+use gamut_injector::{Config, INJECT, Injection, NamespaceView, PROXY_CONTAINER};
 use serde_json::Value;
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/gamut");
@@ -211,6 +213,29 @@ fn values_as_people_write_them_are_taken() {
 }
 
 #[test]
+fn what_is_said_of_sidecars_reaches_them() {
+    let Some(rendered) = template(ALL) else { return };
+    let rendered = rendered.unwrap();
+    let is_it = |it: &Value| it["kind"] == "Deployment" && it["metadata"]["name"] == "gamut-injector";
+    let injector = objects(&rendered).find(is_it).unwrap();
+    let sidecar = sidecar(&injected(&gamut_webhook::sidecars_of(&injector).unwrap()));
+    for (name, value) in [
+        ("GAMUT_TRUST_DOMAIN", "prod.example.com"),
+        ("GAMUT_LOG", "warn"),
+        ("GAMUT_LOG_FORMAT", "json"),
+        ("GAMUT_DRAIN_TIME", "1m"),
+        ("GAMUT_TRACES_TO", "grpc://collector.observability:4317"),
+        ("GAMUT_TRACES_SHARE", "1"),
+    ] {
+        let mut env = sidecar["env"].as_array().unwrap().iter();
+        let found = env.find(|variable| variable["name"] == name);
+        assert_eq!(found.map(|it| &it["value"]), Some(&Value::from(value)), "{name}: {sidecar:#}");
+    }
+    assert_eq!(sidecar["image"], "registry.example.com/mesh/gamut-proxy:edge");
+    assert_eq!(sidecar["resources"]["limits"], serde_json::json!({"cpu": "2", "memory": "256Mi"}));
+}
+
+#[test]
 fn a_ca_of_several_replicas_leaves_one_at_a_time() {
     for (replicas, expected) in [("ca.replicas=1", false), ("ca.replicas=2", true)] {
         let Some(rendered) = template(&[replicas]) else { return };
@@ -231,6 +256,23 @@ fn what_may_be_created_is_restricted_by_name_where_kubernetes_can() {
         let policies = objects(&rendered).filter(|object| object["kind"] == "ValidatingAdmissionPolicy");
         assert_eq!(policies.count(), expected, "{version}");
     }
+}
+
+/// A pod as the API server has it after injection, with its sidecar told this.
+fn injected(config: &Config) -> Value {
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "labels": {INJECT: "enabled"}},
+        "spec": {"containers": [{"name": "web", "image": "shop/web", "ports": [{"name": "http", "containerPort": 80}]}]},
+    });
+    match gamut_injector::inject(&pod, &NamespaceView::default(), config) {
+        Ok(Injection::Injected(injected)) => injected.pod,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sidecar(pod: &Value) -> Value {
+    let mut containers = pod["spec"]["initContainers"].as_array().unwrap().iter();
+    containers.find(|container| container["name"] == PROXY_CONTAINER).unwrap().clone()
 }
 
 fn objects(manifests: &str) -> impl Iterator<Item = Value> {

@@ -69,7 +69,7 @@ fn every_command_that_a_page_shows_is_run() {
             shown += 1;
         }
     }
-    assert!(shown >= 16, "{shown} pages have commands");
+    assert!(shown >= 18, "{shown} pages have commands");
     // The README's are of two kinds.
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     let sections: Vec<&str> =
@@ -87,11 +87,22 @@ fn tutorials_and_tasks_have_no_command_that_nobody_runs() {
     for folder in ["tutorial", "tasks"] {
         for page in pages(&docs().join(folder)) {
             let text = fs::read_to_string(&page).unwrap();
-            for block in ["```sh", "```bash", "```shell"] {
-                assert!(!text.contains(block), "{} has {block}; make it a `console` block", page.display());
+            for block in ["```sh", "```bash", "```shell", "\n    $ ", "\n    gamut ", "\n    # gamut"] {
+                assert!(
+                    !of_nobody(&text).contains(block),
+                    "{} has {block:?}; make it a `console` block",
+                    page.display()
+                );
             }
         }
     }
+}
+
+/// A page without its `console` blocks, whose commands somebody runs.
+fn of_nobody(page: &str) -> String {
+    let mut parts = page.split("\n```console\n");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |rest, part| rest + part.split_once("\n```\n").map_or("", |(_, after)| after))
 }
 
 /// Pages that name the test that shows what they say.
@@ -131,6 +142,23 @@ fn every_test_that_a_page_names_exists() {
         let missing: Vec<_> = names.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
         assert!(missing.is_empty(), "docs/{page} names tests that don't exist: {missing:?}");
     }
+}
+
+/// Who copies an alert from a page has the chart's.
+#[test]
+fn alerts_that_a_task_shows_are_those_of_the_chart() {
+    let rules = fs::read_to_string(repository().join("charts/gamut/files/rules.yaml")).unwrap();
+    let mut shown = 0;
+    for page in pages(&docs().join("tasks")) {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("\n```promql\n").skip(1) {
+            for line in block.lines().take_while(|line| *line != "```") {
+                assert!(rules.contains(&format!(" expr: {line}\n")), "{}: {line}", page.display());
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown >= 2, "{shown} alerts are shown");
 }
 
 /// What is said of other products is only as good as its date and its source.

@@ -110,7 +110,7 @@ fn identities_certificates_and_roots_are_those_of_the_ca_and_sidecars_in_order_a
         panic!("{identity:#}");
     };
     assert_eq!(client["id"], "spiffe://cluster.local/ns/shop/sa/client");
-    assert_eq!(client["mtls"]["mode"], "Permissive");
+    assert_eq!(client["mtls"]["mode"], "permissive");
     let issued = mesh.run(&["logs", "node", "-c", "ca"]);
     let serial = client["serial"].as_str().unwrap();
     assert!(issued.lines().any(|line| line.contains("audit: issued") && line.contains(serial)), "{issued}");

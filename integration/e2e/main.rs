@@ -15,8 +15,10 @@ mod mtls;
 mod pages;
 mod prometheus;
 mod protocols;
+mod records;
 mod routing;
 #[path = "../secrets.rs"]
 mod secrets;
 mod sessions;
+mod terminal;
 mod up;

@@ -82,6 +82,16 @@ fn a_header_that_never_arrives_is_found_as_the_task_says() {
     follow("docs/tasks/follow-a-header.md", "");
 }
 
+#[test]
+fn sessions_are_as_the_task_says() {
+    follow("docs/tasks/sessions.md", "");
+}
+
+#[test]
+fn the_live_page_is_where_the_task_says() {
+    follow("docs/tasks/live-page.md", "");
+}
+
 /// Does what a page says, or the section of it whose heading begins with `section`, and compares. Gives what `gamut up`
 /// said after its start.
 fn follow(page: &str, section: &str) -> Vec<String> {

@@ -1,7 +1,10 @@
 """A receiver of traces that isn't ours: gRPC's own server, and the protocol's messages as OpenTelemetry publishes them.
 
-It listens on two ports of the loopback address and prints them, as a line of JSON: {"grpc": PORT, "http": PORT}. Each export is a
-line more: {"export": the message, "unknown": the fields in it that the protocol doesn't have}. It ends when its standard input does.
+    receiver.py [ADDRESS GRPC_PORT HTTP_PORT]
+
+It listens on two ports of the address, of the loopback address and free ones if nothing is said, and prints them, as a line of JSON:
+{"grpc": PORT, "http": PORT}. Each export is a line more: {"export": the message, "unknown": the fields in it that the protocol doesn't
+have}. It ends when its standard input does.
 """
 
 import base64
@@ -67,11 +70,12 @@ class OverHttp(BaseHTTPRequestHandler):
         pass
 
 
+address, grpc_port, http_port = sys.argv[1:] or ("127.0.0.1", 0, 0)
 over_grpc = grpc.server(futures.ThreadPoolExecutor(1))
 service.add_TraceServiceServicer_to_server(OverGrpc(), over_grpc)
-over_http = HTTPServer(("127.0.0.1", 0), OverHttp)
+over_http = HTTPServer((address, int(http_port)), OverHttp)
 threading.Thread(target=over_http.serve_forever, daemon=True).start()
-port = over_grpc.add_insecure_port("127.0.0.1:0")
+port = over_grpc.add_insecure_port(f"{address}:{grpc_port}")
 over_grpc.start()
 say({"grpc": port, "http": over_http.server_port})
 sys.stdin.read()

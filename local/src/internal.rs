@@ -30,6 +30,7 @@ use crate::{
     exec::exit_code,
     linux::{mounts, namespaces},
     node, paths, pod,
+    up::Traces,
 };
 
 /// One of the processes that `gamut up` is made of.
@@ -76,6 +77,8 @@ pub(crate) struct MachineConfig {
     pub(crate) verbose: bool,
     /// The trust domain of all identities.
     pub(crate) trust_domain: String,
+    /// Where sidecars send spans.
+    pub(crate) traces: Traces,
     /// The process that started the machine.
     pub(crate) parent: i32,
 }

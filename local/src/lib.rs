@@ -39,4 +39,4 @@ pub mod fuzz;
 pub use client::{Client, ClientError};
 pub use exec::{ExecError, ExecOptions, exec};
 pub use instance::{INSTANCE_VARIABLE, InstanceName, InvalidName, running};
-pub use up::{Machine, UpError, UpOptions};
+pub use up::{Machine, Traces, UpError, UpOptions};

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -41,6 +42,17 @@ pub struct UpOptions {
     pub verbose: bool,
     /// The trust domain of all identities.
     pub trust_domain: String,
+    /// Where sidecars send spans.
+    pub traces: Traces,
+}
+
+/// Where sidecars send spans, in the injector's words.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Traces {
+    /// `grpc://HOST:PORT` or `http://HOST:PORT/PATH`, as pods reach it; nowhere if `None`.
+    pub to: Option<String>,
+    /// The share of traces beginning at sidecars that is exported, 0 to 1; sidecars' own default if `None`.
+    pub share: Option<String>,
 }
 
 /// The machine couldn't be started.
@@ -108,6 +120,7 @@ impl Machine {
             paths: options.paths.clone(),
             verbose: options.verbose,
             trust_domain: options.trust_domain.clone(),
+            traces: options.traces.clone(),
             parent: nix::unistd::getpid().as_raw(),
         };
         let mut helper = Command::new("/proc/self/exe");

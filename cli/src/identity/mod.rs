@@ -148,7 +148,7 @@ mod tests {
             "terminating": false, "meshed": true, "containers": [], "proxy_error": null,
             "proxy": {
                 "identity": "spiffe://cluster.local/ns/shop/sa/web", "ready": {"ready": true}, "tables": [], "backends": [], "sessions": [],
-                "mtls": {"mode": "Permissive", "except": [8080, 9090]}, "certificate": {"serial": "0a:0b", "notBefore": expires - 90_000, "notAfter": expires},
+                "mtls": {"mode": "permissive", "except": [8080, 9090]}, "certificate": {"serial": "0a:0b", "notBefore": expires - 90_000, "notAfter": expires},
                 "certificateProblem": problem, "roots": roots,
             },
         }))

@@ -187,6 +187,7 @@ pub struct InboundPort {
 
 /// Who may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MtlsMode {
     /// Mesh peers only; plaintext is refused.
     Strict,

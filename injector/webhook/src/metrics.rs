@@ -62,6 +62,10 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use gamut_identity::metrics::Life;
+
     use super::*;
 
     #[test]
@@ -70,7 +74,8 @@ mod tests {
         page.build(env!("CARGO_PKG_VERSION"));
         let without_sidecar = BTreeMap::from([(("shop".to_owned(), Cause::HostNetwork), 1)]);
         Metrics::default().render(&mut page, &without_sidecar, true);
-        gamut_identity::metrics::render(&mut page, Some(std::time::UNIX_EPOCH), 0);
+        let life = Life { not_after: UNIX_EPOCH, lifetime: Duration::from_secs(86_400) };
+        gamut_identity::metrics::render(&mut page, Some(life), 0);
         let document = include_str!("../../../docs/reference/metrics.md");
         let differences = gamut_metrics::differences(document, "Injector", &page.finish());
         assert!(differences.is_empty(), "docs/reference/metrics.md:\n{}", differences.join("\n"));

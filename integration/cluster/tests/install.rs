@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     harness::{Cluster, json_of, until},
     pages::Reader,
+    person,
     shop::{Canary, Load, Release},
 };
 
@@ -27,6 +28,7 @@ fn the_canary_of_the_readme_runs_on_a_cluster_and_nothing_is_left_after_an_unins
     assert!(asked.contains("ServiceVersion=v2"), "{asked}");
 
     what_commands_ask_goes_through_the_api_server(&cluster);
+    person::has_every_command_with_the_role_of_the_page_and_hears_what_it_takes_without(&cluster);
     the_live_page_shows_services_and_their_rates(&cluster);
 
     // The namespace is strict. The node isn't in the mesh.

@@ -12,6 +12,7 @@ mod machine;
 mod outages;
 mod own_pki;
 mod pages;
+mod person;
 mod remedies;
 mod roles;
 mod rotation;

@@ -11,11 +11,14 @@ pub(crate) struct App {
     labels: String,
     /// A file of this machine, and where its pods have it.
     file: Option<(PathBuf, String)>,
+    /// Annotations of its pods, likewise, below their field.
+    annotations: String,
 }
 
 /// An app of one replica, labelled `app: <name>`, which answers its name as ServiceVersion.
 pub(crate) fn app(name: &str) -> App {
-    App { name: name.to_owned(), replicas: 1, arguments: Vec::new(), labels: String::new(), file: None }
+    let (name, arguments) = (name.to_owned(), Vec::new());
+    App { name, replicas: 1, arguments, labels: String::new(), annotations: String::new(), file: None }
 }
 
 impl App {
@@ -48,9 +51,18 @@ impl App {
         self
     }
 
+    /// An annotation of its pods, as YAML.
+    pub(crate) fn annotation(mut self, annotation: &str) -> Self {
+        if self.annotations.is_empty() {
+            self.annotations = "\n      annotations:".to_owned();
+        }
+        self.annotations += &format!("\n        {annotation}");
+        self
+    }
+
     /// The manifest, in a namespace.
     pub(crate) fn in_namespace(&self, namespace: &str) -> String {
-        let Self { name, replicas, arguments, labels, file } = self;
+        let Self { name, replicas, arguments, labels, annotations, file } = self;
         let (volumes, mounts) = file.as_ref().map_or_else(Default::default, |(file, place)| {
             let volume = format!("\n      volumes: [{{name: file, hostPath: {{path: {}}}}}]", file.display());
             (volume, format!("\n        volumeMounts: [{{name: file, mountPath: {place}}}]"))
@@ -70,7 +82,7 @@ spec:
   template:
     metadata:
       labels:
-        app: {name}{labels}
+        app: {name}{labels}{annotations}
     spec:
       serviceAccountName: {name}{volumes}
       containers:

@@ -49,6 +49,7 @@ fn render_tables(page: &mut Page, status: &TablesStatus) {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use gamut_identity::metrics::Life;
     use gamut_metrics::differences;
 
     use super::*;
@@ -68,7 +69,8 @@ mod tests {
         let mut page = Page::default();
         page.build(env!("CARGO_PKG_VERSION"));
         exercised().render(&mut page);
-        gamut_identity::metrics::render(&mut page, Some(UNIX_EPOCH + Duration::from_secs(9)), 0);
+        let life = Life { not_after: UNIX_EPOCH, lifetime: Duration::from_secs(86_400) };
+        gamut_identity::metrics::render(&mut page, Some(life), 0);
         render_tables(&mut page, &status(vec![table("routes of shop/web:80".to_owned())]));
         let document = include_str!("../../../docs/reference/metrics.md");
         let differences = differences(document, "Sidecar", &page.finish());

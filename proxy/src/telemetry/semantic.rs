@@ -40,7 +40,12 @@ impl Telemetry {
             let port = port.to_string();
             counters.each_series(|from, series| {
                 let caller = CallerText::of(from);
-                let labels = [("server_port", &*port), ("source_principal", &*caller.principal)];
+                // The conventions require the scheme of servers. TLS of an app's own is bytes to us, and no requests.
+                let labels = [
+                    ("server_port", &*port),
+                    ("url_scheme", "http"),
+                    ("source_principal", &*caller.principal),
+                ];
                 durations(page, SERVER, &labels, series, from.own, 500);
             });
         }

@@ -30,7 +30,7 @@ static DEFINITIONS: AtomicBool = AtomicBool::new(false);
 const NAMESPACES: [&str; 3] = ["gamut-system", "shop", "lab"];
 
 /// What an installation has outside of namespaces. The webhook's comes first: whatever follows would ask an injector that is gone.
-const CLUSTER_WIDE: [&str; 11] = [
+const CLUSTER_WIDE: [&str; 13] = [
     "mutatingwebhookconfiguration/gamut-injector",
     "validatingadmissionpolicy/gamut-control-plane",
     "validatingadmissionpolicybinding/gamut-control-plane",
@@ -42,6 +42,8 @@ const CLUSTER_WIDE: [&str; 11] = [
     "clusterrolebinding/gamut-injector",
     "clusterrole/gamut-cleanup",
     "clusterrolebinding/gamut-cleanup",
+    "clusterrole/gamut-user",
+    "clusterrolebinding/gamut-user",
 ];
 
 /// A service account of ours with the roles of its name.
@@ -146,16 +148,23 @@ impl Cluster {
         let roles = roles.replace("[gamut-ca], verbs: [get", "[gamut-ca, our-pki], verbs: [get");
         let accounts = ["gamut-controller", "gamut-ca", "gamut-injector"];
         self.apply(&(roles + &accounts.map(|account| ACCOUNT.replace("ACCOUNT", account)).concat()));
-        let admin = fs::read_to_string(self.state.join("admin.conf")).unwrap();
-        let (_, rest) = admin.split_once("token: ").unwrap();
-        let (admin_token, _) = rest.split_once('}').unwrap();
         for account in accounts {
-            let token = self.kubectl(&["create", "token", "-n", "gamut-system", account]);
-            fs::write(self.kubeconfig(account), admin.replace(admin_token, &token)).unwrap();
+            self.log_in("gamut-system", account);
         }
     }
 
-    /// The kubeconfig of one of our service accounts.
+    /// Makes a kubeconfig for a service account.
+    pub(crate) fn log_in(&self, namespace: &str, account: &str) -> String {
+        let admin = fs::read_to_string(self.admin()).unwrap();
+        let (_, rest) = admin.split_once("token: ").unwrap();
+        let (admin_token, _) = rest.split_once('}').unwrap();
+        let token = self.kubectl(&["create", "token", "-n", namespace, account]);
+        let kubeconfig = self.kubeconfig(account);
+        fs::write(&kubeconfig, admin.replace(admin_token, &token)).unwrap();
+        kubeconfig
+    }
+
+    /// The kubeconfig of a service account, after [`Cluster::log_in`].
     pub(crate) fn kubeconfig(&self, account: &str) -> String {
         self.accounts.path().join(account).to_string_lossy().into_owned()
     }
