@@ -175,13 +175,14 @@ fn built_in(kind: &str, namespace: Option<&str>, name: &str, created: Timestamp)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::up::Traces;
 
     fn admit_all(manifests: &str) -> Admitted {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("all.yaml");
         std::fs::write(&file, manifests).unwrap();
         let (objects, errors) = gamut_manifest::load(&[file]);
-        let config = injection::config("cluster.local");
+        let config = injection::config("cluster.local", &Traces::default());
         admit(&Reading { objects, errors }, &config, Timestamp::UNIX_EPOCH, &BTreeMap::new())
     }
 
@@ -191,7 +192,7 @@ mod tests {
         let file = directory.path().join("all.yaml");
         let mut reader = gamut_manifest::Reader::new(std::slice::from_ref(&file));
         let mut last = BTreeMap::new();
-        let config = injection::config("cluster.local");
+        let config = injection::config("cluster.local", &Traces::default());
         let mut admitted = [before, after].map(|text| {
             std::fs::write(&file, text).unwrap();
             let admitted = admit(&reader.read(), &config, Timestamp::UNIX_EPOCH, &last);

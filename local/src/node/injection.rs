@@ -4,9 +4,9 @@ use gamut_injector::{Config, Injection, NamespaceView, Warning, inject};
 use serde_json::Value;
 
 use crate::{
-    internal::MachineConfig,
     net::addresses::NODE_V4,
     pod::plan::{self, PodPlan},
+    up::Traces,
 };
 
 /// Where sidecars find the CA.
@@ -26,13 +26,13 @@ pub(crate) struct Prepared {
 }
 
 /// The injector's settings on this machine. Addresses are numbers: sidecars come before anything that needs names.
-pub(crate) fn config(machine: &MachineConfig) -> Config {
+pub(crate) fn config(trust_domain: &str, traces: &Traces) -> Config {
     Config {
-        trust_domain: machine.trust_domain.clone(),
+        trust_domain: trust_domain.to_owned(),
         ca_address: format!("{NODE_V4}:{CA_PORT}"),
         controller_address: format!("{NODE_V4}:{CONTROLLER_PORT}"),
-        traces_to: machine.traces.to.clone(),
-        traces_share: machine.traces.share.clone(),
+        traces_to: traces.to.clone(),
+        traces_share: traces.share.clone(),
         ..Config::default()
     }
 }

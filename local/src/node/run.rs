@@ -122,7 +122,7 @@ async fn set_up(
     let (report, reports) = mpsc::unbounded_channel();
     let kubelet = Kubelet::new(Arc::new(shared), report)?;
     let addresses = ServiceAddresses::new(links::has_ipv6())?;
-    let injector = injection::config(config);
+    let injector = injection::config(&config.trust_domain, &config.traces);
     let cluster = Cluster::new(Objects::new(cluster_directory), kubelet, addresses, injector, data, zone);
 
     let (question, questions) = mpsc::channel(QUESTIONS);
