@@ -198,6 +198,10 @@ fn a_request_is_a_span_of_the_callers_sidecar_and_one_of_the_called_ones_below_i
     let said = failed.span["status"]["message"].as_str().unwrap();
     assert!(said.contains("service/shop/nobody:80 has no endpoint"), "{said}");
     let of_failed = failed.attributes();
+    let page = include_str!("../../docs/reference/observe.md");
+    for key in [&called, &served, &failed].into_iter().flat_map(|span| span.attributes().into_keys()) {
+        assert!(page.contains(&format!("`{key}`")), "the page doesn't have {key}");
+    }
     assert_eq!((&*of_failed["error.type"], &*of_failed["gamut.reason"]), ("no-endpoint", "no-endpoint"));
 }
 
