@@ -25,8 +25,8 @@ import results
 import works
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Connections that are kept idle while memory is read.
-IDLE_CONNECTIONS = 500
+# Connections that are kept idle while memory is read: first few, which pay for what is made once, then many more.
+FEW, MORE = 50, 500
 
 
 def main() -> None:
@@ -120,22 +120,25 @@ class Bench:
         """Before any load: resident memory, and what an idle kept-alive connection adds to it."""
         idle = {name: self.rss(name) for name in self.arguments.proxies}
         per_connection = {}
+        more = FEW if self.arguments.quick else MORE
         for name in self.arguments.proxies:
-            hold = works.load("hold", "--connections", "{connections}")
-            for connections in (50,) if self.arguments.quick else (50, IDLE_CONNECTIONS):  # the first few pay for what is made once
-                held = works.Work(hold.generator, tuple(a.replace("{connections}", str(connections)) for a in hold.arguments))
-                before = after = self.rss(name)
-                with subprocess.Popen(self.exec(name, held), stdout=subprocess.PIPE, text=True) as process:
-                    for line in process.stdout:
-                        if line.startswith("held"):
-                            after = self.rss(name)
-            per_connection[name] = {side: round((after[side] - before[side]) * 1024 / IDLE_CONNECTIONS, 1) for side in before}
+            few, many = self.holding(name, FEW), self.holding(name, FEW + more)
+            per_connection[name] = {side: round((many[side] - few[side]) * 1024 / more, 1) for side in few}
         print(f"idle MB {idle}, KB per idle connection {per_connection}", flush=True)
         return {
             "rss_idle_mb": {name: max(sides.values()) for name, sides in idle.items()},
             "rss_idle_mb_by_side": idle,
             "rss_kb_per_idle_connection": per_connection,
         }
+
+    def holding(self, name: str, connections: int) -> dict:
+        """Resident memory while so many connections are kept, each of which has had a request."""
+        held = works.load("hold", "--connections", str(connections))
+        with subprocess.Popen(self.exec(name, held), stdout=subprocess.PIPE, text=True) as process:
+            found = [self.rss(name) for line in process.stdout if line.startswith("held")]
+        if not found:
+            sys.exit(f"bench: {name} doesn't keep {connections} connections")
+        return found[-1]
 
     def rounds(self, title: str, candidates: dict[str, tuple[str, works.Work]]) -> dict:
         """Runs candidates (name -> pair and work) in turn, some rounds; the figures of each."""

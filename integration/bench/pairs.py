@@ -134,7 +134,8 @@ def grpc_route(namespace: str) -> dict:
     header = {"set": [{"name": "x-bench", "value": "1"}]}
     backends = [{"name": "backend", "port": 82, "weight": 90}, {"name": "canary", "port": 82, "weight": 10}]
     filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": header}]
-    rules.append({"name": "all", "filters": filters, "backendRefs": backends})
+    session = {"type": "Cookie", "cookie": {"name": "bench"}}
+    rules.append({"name": "all", "filters": filters, "backendRefs": backends, "sessionPersistence": session})
     return route_object("GRPCRoute", namespace, "backend-82", "backend", 82, rules)
 
 

@@ -3,7 +3,7 @@
 
 Two parts. The swarm (gamut-swarm): many sidecars' subscriptions to a real controller, clusters of several sizes, endpoint changes at
 several rates, a rolling restart of everything, everybody reconnecting at once, a controller that is killed. Then one real
-sidecar in `gamut up`, whose workload talks to the same three Services while the cluster around it grows tenfold.
+sidecar in `gamut up`, whose workload talks to the same three Services while the cluster around it grows tenfold, and shrinks again.
 
 Writes the section `scale` of results.json, and `propagation_p99_ms` and `sidecar_start_ms` from it. Call it through `scale`.
 """
@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,9 +27,11 @@ SIZES = [(100, 100), (300, 300), (1000, 1000)]
 # The same number of subscribers in a cluster of another size: which of the two does memory follow?
 LOPSIDED = [(1000, 100)]
 RATES = [10, 50, 100, 200]
-# Services around the one real sidecar, before and after.
-GROWTH = [100, 300, 1000]
+# Services around the one real sidecar, one step after the other; the first once more at the end tells what growth does from what time does.
+GROWTH = [100, 300, 1000, 100]
 USED = 3
+# Requests a second to each of the Services that are used, all the while; a step's figures are of so many seconds.
+RATE, WINDOW = 300, 9
 
 
 def main() -> None:
@@ -112,48 +113,57 @@ def growth(arguments: argparse.Namespace) -> list[dict]:
 
 
 def measure_growth(arguments: argparse.Namespace) -> list[dict]:
-    """While the workload sends its requests: the sidecar's CPU and memory at each size."""
+    """The sidecar's CPU and memory at each size of the cluster, under a load that never stops."""
     manifests = pathlib.Path(arguments.inside)
     pids = sidecar()
+    window = 1 if arguments.quick else WINDOW
+    seconds = len(sizes(arguments)) * (window + (2 if arguments.quick else 5))
+    clients = load(arguments, seconds)
+    begin = time.monotonic()
     found = []
     for services in sizes(arguments):
+        there = found[-1]["services"] - USED if found else services
+        written = time.monotonic()
         write_others(manifests, services)
-        begin = time.monotonic()
-        until_compiled(arguments, services)
-        compiled = time.monotonic() - begin
-        rounds = [load(arguments, pids) for _ in range(1 if arguments.quick else 3)]
+        until_known(arguments, services, there)
+        in_effect = time.monotonic() - written
+        before = kernel.cpu_seconds(pids), time.monotonic()
+        time.sleep(window)
+        cpu, took = kernel.cpu_seconds(pids) - before[0], time.monotonic() - before[1]
         found.append({
             "services": services + USED,
-            "in_effect_s": round(compiled, 2),
+            "in_effect_s": round(in_effect, 2),
             "rss_mb": round(kernel.rss_kb(pids) / 1024, 2),
-            "cpu_us_per_request": round(statistics.median(rounds), 1),
+            "cpu_us_per_request": round(cpu * 1e6 / (took * RATE * USED), 1),
         })
         print(found[-1], file=sys.stderr, flush=True)
+    if time.monotonic() - begin > seconds:
+        sys.exit("scale: the load ended before the last step did: the cluster grew too slowly")
+    reports = [json.loads(client.communicate()[0].splitlines()[-1]) for client in clients]
+    if any(report["errors"] or report["requests"] < 0.98 * RATE * seconds for report in reports):
+        sys.exit(f"scale: requests failed or came late: {reports}")
     return found
 
 
-def load(arguments: argparse.Namespace, pids: list[int]) -> float:
-    """Requests at a fixed rate to all three Services; CPU of the sidecar for each."""
-    before = kernel.cpu_seconds(pids)
-    processes = []
+def load(arguments: argparse.Namespace, seconds: int) -> list[subprocess.Popen]:
+    """Clients that call all three Services at a fixed rate, which have begun."""
+    clients = []
     for number in range(USED):
         command = [str(arguments.bin / "gamut"), "exec", "-n", "shop", "deploy/client", "--", str(arguments.bin / "gamut-load")]
-        command += ["rate", "--rate", "300", "--connections", "4", "--seconds", "3", f"http://web-{number}/"]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    reports = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
-    if any(report["errors"] for report in reports):
-        sys.exit(f"scale: requests failed: {reports}")
-    return (kernel.cpu_seconds(pids) - before) * 1e6 / sum(report["requests"] for report in reports)
+        command += ["rate", "--rate", str(RATE), "--connections", "4", "--seconds", str(seconds), f"http://web-{number}/"]
+        clients.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    return clients
 
 
-def until_compiled(arguments: argparse.Namespace, services: int) -> None:
-    """Waits until the controller serves the newest of the others: its name leads somewhere."""
-    last = f"other-{services - 1}.rest-{(services - 1) // 20}"
-    command = [str(arguments.bin / "gamut"), "exec", "-n", "shop", "deploy/client", "--", "getent", "hosts", last]
+def until_known(arguments: argparse.Namespace, services: int, before: int) -> None:
+    """Waits until the newest of the others has a name that leads somewhere, or the oldest that has gone has none any more."""
+    last = max(services, before) - 1
+    gone = services < before
+    command = [str(arguments.bin / "gamut"), "exec", "-n", "shop", "deploy/client", "--", "getent", "hosts", f"other-{last}.rest-{last // 20}"]
     deadline = time.monotonic() + 60
-    while subprocess.run(command, capture_output=True).returncode != 0:
+    while (subprocess.run(command, capture_output=True).returncode != 0) != gone:
         if time.monotonic() > deadline:
-            sys.exit(f"scale: {last} isn't there within a minute")
+            sys.exit(f"scale: after a minute the node doesn't know that there are {services} Services")
         time.sleep(0.05)
 
 
@@ -172,7 +182,7 @@ def sidecar() -> list[int]:
 
 
 def sizes(arguments: argparse.Namespace) -> list[int]:
-    return [10, 100] if arguments.quick else GROWTH
+    return [10, 100, 10] if arguments.quick else GROWTH
 
 
 def workload() -> dict:
