@@ -65,7 +65,8 @@ impl Outbound {
                     Arc::new(Connection::new(self.clone(), service, version, client, destination));
                 let answer = move |request| {
                     let connection = Arc::clone(&connection);
-                    async move { connection.answer(request).await }
+                    // For as long as it takes: as a part of the connection it would be most of what an idle one costs.
+                    Box::pin(async move { connection.answer(request).await })
                 };
                 // The app is the last to leave its pod, so there is nobody to be told to go elsewhere.
                 if let Err(error) = server::serve(stream, version, answer, std::future::pending()).await {

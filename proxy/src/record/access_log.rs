@@ -18,8 +18,8 @@ use thiserror::Error;
 
 use super::Record;
 
-/// How many lines wait to be written.
-const QUEUE: usize = 1024;
+/// How many batches of lines wait to be written, each of them at most [`super::hub::BATCH`].
+const QUEUE: usize = 16;
 
 /// Which requests are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl FromStr for AccessLog {
 pub(super) struct Writer {
     which: AccessLog,
     seen: AtomicU64,
-    lines: SyncSender<Box<Record>>,
+    lines: SyncSender<Vec<Box<Record>>>,
 }
 
 impl Writer {
@@ -71,28 +71,27 @@ impl Writer {
         Ok(Self { which, seen: AtomicU64::new(0), lines })
     }
 
-    /// Has a record written if it is one that is logged; false if there was no room for it.
-    pub(super) fn write(&self, record: Box<Record>) -> bool {
-        let is_logged = match self.which {
+    /// Has those records written that are logged; how many of them there was no room for.
+    pub(super) fn write(&self, mut records: Vec<Box<Record>>) -> u64 {
+        records.retain(|record| match self.which {
             AccessLog::Off => false,
             AccessLog::All => true,
             AccessLog::Errors => record.is_error(),
             AccessLog::OneIn(n) => self.seen.fetch_add(1, Relaxed).is_multiple_of(n),
-        };
-        !is_logged || self.lines.try_send(record).is_ok()
+        });
+        let lines = records.len() as u64;
+        if lines == 0 || self.lines.try_send(records).is_ok() { 0 } else { lines }
     }
 }
 
-fn write(records: &Receiver<Box<Record>>, json: bool, mut to: impl Write) {
-    while let Ok(record) = records.recv() {
-        let mut next = Some(record);
-        while let Some(record) = next {
-            let line = if json { serde_json::to_string(&record).unwrap_or_default() } else { text(&record) };
+fn write(batches: &Receiver<Vec<Box<Record>>>, json: bool, mut to: impl Write) {
+    for records in batches {
+        for record in &records {
+            let line = if json { serde_json::to_string(record).unwrap_or_default() } else { text(record) };
             // Nobody reads any more: there is nobody to tell.
             if writeln!(to, "{line}").is_err() {
                 return;
             }
-            next = records.try_recv().ok();
         }
         if to.flush().is_err() {
             return;
@@ -181,7 +180,7 @@ mod tests {
     fn logged(which: AccessLog, json: bool, records: impl IntoIterator<Item = Box<Record>>) -> Vec<String> {
         let (sender, lines) = mpsc::channel();
         let writer = Writer::start(which, json, Lines(sender)).unwrap();
-        assert!(records.into_iter().all(|record| writer.write(record)));
+        assert_eq!(writer.write(records.into_iter().collect()), 0);
         drop(writer);
         lines.iter().collect()
     }

@@ -166,8 +166,8 @@ impl Recorder {
         self.0.lost.load(Relaxed)
     }
 
-    fn lose(&self) {
-        self.0.lost.fetch_add(1, Relaxed);
+    fn lose(&self, records: u64) {
+        self.0.lost.fetch_add(records, Relaxed);
     }
 }
 
@@ -231,7 +231,7 @@ impl Begun {
             ..record
         };
         if recorder.0.queue.try_send(Box::new(record)).is_err() {
-            recorder.lose();
+            recorder.lose(1);
         }
     }
 }
