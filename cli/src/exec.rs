@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use gamut_local::{Client, ExecOptions, InstanceName, control::Target};
+use gamut_local::{Client, ClientError, ExecError, ExecOptions, InstanceName, control::Target};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,6 +30,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { name, namespace, container, target, command } = args;
     let status =
-        gamut_local::exec(&Client::new(name), &ExecOptions { target, namespace, container, command })?;
+        gamut_local::exec(&Client::new(name), &ExecOptions { target, namespace, container, command });
+    let status = status.map_err(|error| match error {
+        ExecError::Client(ClientError::NotRunning { .. }) => {
+            anyhow::anyhow!("{error}; in a cluster `kubectl exec` is what you want")
+        }
+        error => error.into(),
+    })?;
     Ok(ExitCode::from(status))
 }

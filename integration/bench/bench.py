@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--load", required=True, help="the gamut-load executable (release build)")
     parser.add_argument("--parts", help="the gamut-parts executable (release build); without it a request's parts aren't timed")
     parser.add_argument("--envoy", help="the envoy executable; without it Envoy is left out")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2, help="of load, per round and work")
     parser.add_argument("--works", default=",".join(works.WORKS), help="which works, by name")
     parser.add_argument("--proxies", default="gamut,haproxy,nginx,envoy")

@@ -40,7 +40,7 @@ pub(super) struct Finding {
     what: &'static str,
     /// How it stands.
     pub(super) result: Outcome,
-    /// The value that was found, or what failed.
+    /// The value that was found, or what failed; of several a line each.
     pub(super) detail: String,
     /// What to do, unless all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,14 +127,17 @@ impl Report {
         let mut page = Page::default();
         page.say(self.world.line(now), Tone::Faint);
         page.gap();
-        let rows = self.findings.iter().map(|finding| {
+        let rows = self.findings.iter().flat_map(|finding| {
             let result = match finding.result {
                 Outcome::Ok => Cell::new("ok", Tone::Good),
                 Outcome::Warning => Cell::new("warning", Tone::Doubtful),
                 Outcome::Unknown => Cell::new("unknown", Tone::Doubtful),
                 Outcome::Failed => Cell::new("failed", Tone::Bad),
             };
-            vec![finding.what.into(), result, Cell::from(&finding.detail)]
+            // What is said of several is a line each, below one word.
+            let mut lines = finding.detail.lines();
+            let first = vec![finding.what.into(), result, Cell::from(lines.next().unwrap_or_default())];
+            [first].into_iter().chain(lines.map(|line| vec!["".into(), "".into(), line.into()]))
         });
         page.table(0, &["CHECK", "RESULT", "FOUND"], rows);
         for (i, (whats, remedy, commands)) in self.remedies().into_iter().enumerate() {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::finding::Finding;
 use crate::{
-    output::{count, few},
+    output::{count, few_lines},
     routes,
     world::{Objects, Place, World},
 };
@@ -57,7 +57,7 @@ pub(super) async fn all(world: &World, namespace: Option<&str>) -> Option<Findin
         (routes, true) => Some(Finding::ok(WHAT, format!("{} without complaints", count(routes, "route")))),
         (_, false) => Some(Finding::warning(
             WHAT,
-            few(&wrong),
+            few_lines(&wrong),
             format!(
                 "gamut routes {} shows the whole message; gamut explain, what happens to a request meanwhile",
                 where_to_look(&namespaces)
@@ -92,7 +92,7 @@ pub(super) async fn backends(world: &World, place: &Place, namespace: Option<&st
                       their workloads; the label gamut.mesh/inject=disabled on the pods says that this is meant";
     let found =
         [(silent, no_endpoint), (bare, no_sidecar)].into_iter().filter(|(lines, _)| !lines.is_empty());
-    found.map(|(lines, remedy)| Finding::warning("backends", few(&lines), remedy)).collect()
+    found.map(|(lines, remedy)| Finding::warning("backends", few_lines(&lines), remedy)).collect()
 }
 
 fn is_in(route: &Object, namespace: Option<&str>) -> bool {
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(
             finding.detail,
             "HTTPRoute shop/missed: spec.parentRefs[0]: kind Service of group gateway.networking.k8s.io is no Service; \
-             write group: \"\" to attach the route to Service shop/web, HTTPRoute shop/futile: rules[0] has no backendRefs and no \
+             write group: \"\" to attach the route to Service shop/web\nHTTPRoute shop/futile: rules[0] has no backendRefs and no \
              filter that answers, so requests that it matches are answered 500; name a backend"
         );
     }

@@ -15,7 +15,7 @@ use super::{
     restarts::{self, Old},
 };
 use crate::{
-    output::{count, few},
+    output::{count, few, few_lines},
     status::{self, KnownSidecar, Pod, Sidecar},
     world::{Mesh, Place},
 };
@@ -56,7 +56,7 @@ fn manifests(mesh: &Mesh) -> Vec<Finding> {
     let of_warnings = "what nobody knows does nothing: correct or remove it; gamut status has all of it";
     let told = [("manifests, pods", &mesh.problems, of_problems), ("manifests", &mesh.warnings, of_warnings)];
     let told = told.into_iter().filter(|(_, lines, _)| !lines.is_empty());
-    told.map(|(what, lines, remedy)| Finding::warning(what, few(lines), remedy)).collect()
+    told.map(|(what, lines, remedy)| Finding::warning(what, few_lines(lines), remedy)).collect()
 }
 
 /// What the sidecars that answer say, by pod.
@@ -108,7 +108,7 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
             first_pod(&silent)
         );
         let unknown = [(forbidden, role), (silent, look)].into_iter().filter(|(lines, _)| !lines.is_empty());
-        findings.extend(unknown.map(|(lines, remedy)| Finding::unknown(WHAT, few(&lines), remedy)));
+        findings.extend(unknown.map(|(lines, remedy)| Finding::unknown(WHAT, few_lines(&lines), remedy)));
     }
     let known = || {
         sidecars.iter().filter_map(|(pod, sidecar)| match sidecar {
@@ -118,8 +118,8 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     };
     let mut lines = |what, failed, lines: Vec<String>, remedy: Remedy| match (lines.is_empty(), failed) {
         (true, _) => {}
-        (false, true) => findings.push(Finding::failed(what, few(&lines), remedy)),
-        (false, false) => findings.push(Finding::warning(what, few(&lines), remedy)),
+        (false, true) => findings.push(Finding::failed(what, few_lines(&lines), remedy)),
+        (false, false) => findings.push(Finding::warning(what, few_lines(&lines), remedy)),
     };
     // Who has no certificate can't connect to the controller either, whose fault that isn't.
     let away = known().filter(|(_, known)| known.certificate.is_some());
@@ -156,14 +156,15 @@ fn in_order(mesh: Mesh, now: Timestamp) -> (Vec<Finding>, usize) {
     });
     let ended: Vec<String> = ended.collect();
     let look = match no_ca {
-        true => format!("no CA is ready, which issues them; {log_of_ca} says why"),
+        true => format!("no CA is ready, which issues them: the line ca, or {log_of_ca}, says why"),
         false => format!("{log_of_ca}, and gamut logs {} -c gamut-proxy, say why", first_pod(&ended)),
     };
     lines(CERTIFICATES, true, ended, format!("nothing new connects to or from these pods: {look}").into());
     let still_good = |known: &KnownSidecar| known.certificate.as_ref().is_some_and(|it| it.expires > now);
-    let failing = known().filter(|(_, known)| still_good(known));
-    let failing =
-        failing.filter_map(|(pod, known)| Some(format!("{pod}: {}", known.renewal_error.as_ref()?)));
+    let failing = known().filter(|(_, known)| still_good(known)).filter_map(|(pod, known)| {
+        let (error, certificate) = (known.renewal_error.as_ref()?, known.certificate.as_ref()?);
+        Some(format!("{pod}: ends {:.0}: {error}", certificate.expires))
+    });
     lines(
         CERTIFICATES,
         false,

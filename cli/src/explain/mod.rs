@@ -78,7 +78,7 @@ impl FromStr for Client {
             "pod" => "Pod",
             _ => {
                 return Err(format!(
-                    "{text:?} is no client; use deploy/NAME, statefulset/NAME, job/NAME or pod/NAME"
+                    "{text:?} is no client; use deploy/NAME, statefulset/NAME, job/NAME or pod/NAME (-n says in which namespace)"
                 ));
             }
         };

@@ -138,8 +138,12 @@ pub(super) fn strays(
     let near = index.statuses().filter(|(route, _)| is_near(route));
     let stray = |(route, parents): (&CompiledRoute, Vec<ParentConditions>)| {
         let missing = |condition: &&Condition| condition.reason == Reason::NoMatchingParent;
-        // What is wrong with the Service as its parent has been said.
-        if parents.iter().any(|parent| is_meant(parent, route.namespace(), table)) {
+        // What is wrong with the Service as its parent has been said; who misses a port of another Service means that one.
+        let means_other = |parent: &ParentConditions| {
+            let service = parent.parent.target(route.namespace());
+            service != table.parent.service && index.world().services.contains_key(&service)
+        };
+        if parents.iter().any(|parent| is_meant(parent, route.namespace(), table) || means_other(parent)) {
             return None;
         }
         // One that is attached to something is meant for that.

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub(crate) use age::Age;
 pub(crate) use page::{Cell, Page, Tone};
 pub(crate) use reader::gone;
-pub(crate) use words::{count, few};
+pub(crate) use words::{count, few, few_lines};
 
 use crate::printable::{is_obeyed, printable};
 

@@ -73,7 +73,8 @@ pub(crate) fn of(world: Place, pods: &[PodReport], objects: Objects, shown: impl
             |name| gateways.as_ref().is_none_or(|gateways| gateways.contains(name)),
         );
         report.missed = missed.into_iter().map(|missed| missed.message).collect();
-        if has_endpoints {
+        // What isn't in force sends nobody anywhere.
+        if has_endpoints && !report.parents.iter().all(Parent::has_refused) {
             report.silent = about_backends(&report, |id| silence(&index, id));
             report.bare = about_backends(&report, |id| without_sidecar(&index, id, &meant));
         }

@@ -108,6 +108,13 @@ pub(crate) struct Parent {
     pub(crate) conditions: Vec<Condition>,
 }
 
+impl Parent {
+    /// Whether no request for it meets the route, as the route's status says.
+    fn has_refused(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status == "False")
+    }
+}
+
 /// A condition of a `status`, as Kubernetes has it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -377,7 +377,7 @@ fn a_sidecar_without_a_certificate_is_the_cas_fault_and_not_the_controllers() {
         page.contains("shop/new has none yet: can't connect to the CA at ca:15010: no route to host"),
         "{page}"
     );
-    assert!(page.contains("no CA is ready, which issues them; gamut logs"), "{page}");
+    assert!(page.contains("no CA is ready, which issues them: the line ca, or gamut logs"), "{page}");
     assert!(!page.contains("see controller"), "{page}");
 }
 

@@ -80,3 +80,13 @@ fn a_route_that_would_have_matched_but_names_nothing_as_its_parent_is_told() {
         assert!(other.remarks.is_empty(), "it wouldn't have matched: {:?}", other.remarks);
     }
 }
+
+#[test]
+fn a_route_that_misses_a_port_of_another_service_is_none_of_this_ones() {
+    let other = SHOP.replace(
+        "{group: '', kind: Service, name: web}",
+        "{group: '', kind: Service, name: canary, port: 8080}",
+    );
+    let answer = explain_of(&other, &["http://web/api"]).unwrap();
+    assert!(answer.remarks.is_empty(), "{:?}", answer.remarks);
+}
