@@ -59,7 +59,7 @@ impl FromStr for AccessLog {
 pub(super) struct Writer {
     which: AccessLog,
     seen: AtomicU64,
-    lines: SyncSender<Vec<Box<Record>>>,
+    lines: SyncSender<Vec<Record>>,
 }
 
 impl Writer {
@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// Has those records written that are logged; how many of them there was no room for.
-    pub(super) fn write(&self, mut records: Vec<Box<Record>>) -> u64 {
+    pub(super) fn write(&self, mut records: Vec<Record>) -> u64 {
         records.retain(|record| match self.which {
             AccessLog::Off => false,
             AccessLog::All => true,
@@ -84,7 +84,7 @@ impl Writer {
     }
 }
 
-fn write(batches: &Receiver<Vec<Box<Record>>>, json: bool, mut to: impl Write) {
+fn write(batches: &Receiver<Vec<Record>>, json: bool, mut to: impl Write) {
     for records in batches {
         for record in &records {
             let line = if json { serde_json::to_string(record).unwrap_or_default() } else { text(record) };
@@ -171,13 +171,13 @@ mod tests {
         }
     }
 
-    fn record(status: u16, own: Option<&'static str>, end: End) -> Box<Record> {
+    fn record(status: u16, own: Option<&'static str>, end: End) -> Record {
         let (recorder, mut records) = Recorder::new(None);
         Begun::new(&recorder, Direction::Outbound, &mut request()).end(&answered(status, own), end);
         records.try_recv().unwrap()
     }
 
-    fn logged(which: AccessLog, json: bool, records: impl IntoIterator<Item = Box<Record>>) -> Vec<String> {
+    fn logged(which: AccessLog, json: bool, records: impl IntoIterator<Item = Record>) -> Vec<String> {
         let (sender, lines) = mpsc::channel();
         let writer = Writer::start(which, json, Lines(sender)).unwrap();
         assert_eq!(writer.write(records.into_iter().collect()), 0);
@@ -210,7 +210,7 @@ mod tests {
     fn json_lines_read_back_as_the_record() {
         let sent = record(200, None, End { backend: "service/shop/web:80".to_owned(), ..End::default() });
         let lines = logged(AccessLog::All, true, [sent.clone()]);
-        assert_eq!(serde_json::from_str::<Record>(&lines[0]).unwrap(), *sent);
+        assert_eq!(serde_json::from_str::<Record>(&lines[0]).unwrap(), sent);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Settings {
 /// The task that hands records on.
 #[derive(Debug)]
 pub struct Hub {
-    records: mpsc::Receiver<Box<Record>>,
+    records: mpsc::Receiver<Record>,
     recorder: Recorder,
     log: Option<Writer>,
     exporter: Option<Exporter>,

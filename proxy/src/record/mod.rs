@@ -110,7 +110,7 @@ struct Shared {
     on: AtomicBool,
     /// How spans are sampled; `None`: there are none.
     spans: Option<trace::Sampling>,
-    queue: mpsc::Sender<Box<Record>>,
+    queue: mpsc::Sender<Record>,
     lost: AtomicU64,
 }
 
@@ -150,7 +150,7 @@ impl Recorder {
         Self::new(None).0
     }
 
-    fn new(spans: Option<trace::Sampling>) -> (Self, mpsc::Receiver<Box<Record>>) {
+    fn new(spans: Option<trace::Sampling>) -> (Self, mpsc::Receiver<Record>) {
         let (queue, records) = mpsc::channel(hub::QUEUE);
         let (on, lost) = (AtomicBool::new(spans.is_some()), AtomicU64::new(0));
         (Self(Arc::new(Shared { on, spans, queue, lost })), records)
@@ -230,7 +230,7 @@ impl Begun {
             session: end.session,
             ..record
         };
-        if recorder.0.queue.try_send(Box::new(record)).is_err() {
+        if recorder.0.queue.try_send(record).is_err() {
             recorder.lose(1);
         }
     }

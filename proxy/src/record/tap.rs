@@ -141,7 +141,7 @@ mod tests {
         let (recorder, mut records) = Recorder::new(None);
         Begun::new(&recorder, Direction::Outbound, &mut request())
             .end(&answered(status, None), End::default());
-        *records.try_recv().unwrap()
+        records.try_recv().unwrap()
     }
 
     fn statuses(tapped: &Tapped) -> Vec<u16> {

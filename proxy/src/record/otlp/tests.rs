@@ -79,7 +79,7 @@ fn record(status: u16, own: Option<&'static str>) -> Record {
     let end =
         End { backend: "service/shop/web-v2:80".to_owned(), why: "nobody".to_owned(), ..End::default() };
     begun.end(&answered(status, own), end);
-    *records.try_recv().unwrap()
+    records.try_recv().unwrap()
 }
 
 /// Sends a collector these records, to the last.

@@ -85,7 +85,7 @@ fn full() -> Record {
         ..answered(200, Some("upstream-connect"))
     };
     begun.end(&answered, end);
-    *records.try_recv().unwrap()
+    records.try_recv().unwrap()
 }
 
 /// A request that was served well, and began its trace.
@@ -93,7 +93,7 @@ fn plain() -> Record {
     let (recorder, mut records) = Recorder::new(Some(Sampling(1.0)));
     let mut request = Request::get("/").header("host", "web").body(()).unwrap();
     Begun::new(&recorder, Direction::Inbound, &mut request).end(&answered(404, None), End::default());
-    *records.try_recv().unwrap()
+    records.try_recv().unwrap()
 }
 
 fn text(key: &str, value: &str) -> Value {
