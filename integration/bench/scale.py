@@ -142,7 +142,20 @@ def measure_growth(arguments: argparse.Namespace) -> list[dict]:
     reports = [json.loads(client.communicate()[0].splitlines()[-1]) for client in clients]
     if any(report["errors"] or report["requests"] < 0.98 * RATE * seconds for report in reports):
         sys.exit(f"scale: requests failed or came late: {reports}")
+    if not arguments.quick and (moved := grows(found)):
+        sys.exit(f"scale: the sidecar's {moved} with the cluster: {found}")
     return found
+
+
+def grows(found: list[dict]) -> str | None:
+    """What of a sidecar grew with the cluster around it: memory by more than a megabyte, or CPU by more than a fifth."""
+    *grown, again = found
+    largest = grown[-1]
+    if largest["rss_mb"] - grown[0]["rss_mb"] > 1:
+        return "memory grows"
+    if largest["cpu_us_per_request"] > 1.2 * max(grown[0]["cpu_us_per_request"], again["cpu_us_per_request"]):
+        return "CPU for a request grows"
+    return None
 
 
 def load(arguments: argparse.Namespace, seconds: int) -> list[subprocess.Popen]:

@@ -74,6 +74,12 @@ fn template(values: &[&str]) -> Option<Result<String, String>> {
     helm(&arguments)
 }
 
+/// The Gateway API's definitions aren't ours, and Helm would install what lies there before anything else, unseen by `helm template`.
+#[test]
+fn it_brings_no_definitions() {
+    assert!(!PathBuf::from(CHART).join("crds").exists());
+}
+
 #[test]
 fn helm_finds_no_fault_with_the_chart() {
     let Some(linted) =

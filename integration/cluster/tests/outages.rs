@@ -67,6 +67,17 @@ fn no_request_fails_while_the_meshs_own_pods_and_sidecars_die_and_its_objects_ar
     cluster.kubectl(&["label", "namespace", "shop", "gamut.mesh/inject=enabled"]);
     load.more(100);
 
+    // Routes whose kind isn't defined any more are gone: requests go to the Service's own pods, which are of both versions alike.
+    let of_new = || canary.versions(60).get("v2").copied().unwrap_or_default();
+    cluster.remove_gateway_api();
+    assert_eq!(cluster.check("Gateway API").0, "failed");
+    until("the route is gone", || of_new() >= 18);
+    load.more(100);
+    cluster.install_gateway_api();
+    cluster.kubectl(&["apply", "-f", Cluster::CANARY]);
+    until("the split is back", || of_new() <= 12);
+    load.more(100);
+
     let seen = load.stop();
     assert!(seen.failed.is_empty(), "{} answers, of which failed: {:?}", seen.answers, seen.failed);
     drop(canary);
