@@ -237,18 +237,26 @@ mod tests {
         };
         let backends = json!([{"name": "web", "port": 80}, {"name": "old", "port": 80, "weight": 0}]);
         let spec = json!({"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "rules": [{"backendRefs": backends}]});
-        let route =
-            json!({"metadata": {"namespace": "shop", "name": "web", "resourceVersion": "1"}, "spec": spec});
-        let world = scripted::world(vec![
-            ("/api/v1/services", list(&[service("web"), service("old")])),
-            ("/api/v1/pods", list(&[])),
-            ("/apis/discovery.k8s.io/v1/endpointslices", list(&[])),
-            (PATH, list(&[route])),
-        ]);
-        let findings = self::backends(&world, &Place::Machine, None).await;
+        let world = |accepted: &str| {
+            let status = json!({"parents": [{
+                "parentRef": {"group": "", "kind": "Service", "name": "web"}, "controllerName": CONTROLLER,
+                "conditions": [{"type": "Accepted", "status": accepted, "reason": "Some", "message": ""}],
+            }]});
+            let metadata = json!({"namespace": "shop", "name": "web", "resourceVersion": "1"});
+            scripted::world(vec![
+                ("/api/v1/services", list(&[service("web"), service("old")])),
+                ("/api/v1/pods", list(&[])),
+                ("/apis/discovery.k8s.io/v1/endpointslices", list(&[])),
+                (PATH, list(&[json!({"metadata": metadata, "spec": spec, "status": status})])),
+            ])
+        };
+        let findings = self::backends(&world("True"), &Place::Machine, None).await;
         let told: Vec<&str> = findings.iter().map(|finding| finding.detail.as_str()).collect();
         assert_eq!(told, ["HTTPRoute shop/web: web:80: no ready endpoint: selector app=web matches no pod"]);
-        assert!(self::backends(&world, &Place::Machine, Some("other")).await.is_empty(), "not of its routes");
+        let elsewhere = self::backends(&world("True"), &Place::Machine, Some("other")).await;
+        assert!(elsewhere.is_empty(), "not of its routes");
+        let refused = self::backends(&world("False"), &Place::Machine, None).await;
+        assert!(refused.is_empty(), "what isn't in force has no share: {refused:?}");
     }
 
     #[tokio::test]
