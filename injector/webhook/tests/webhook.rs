@@ -4,14 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-#[path = "../../../integration/secrets.rs"]
-mod secrets;
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gamut_ca::Authority;
@@ -300,39 +294,4 @@ async fn an_injector_that_ends_answers_while_others_take_over_and_says_that_it_i
     drop(connection);
     ended.await.unwrap();
     drop(api_server);
-}
-
-/// A log that a test can read.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The CA's, too, which runs in this process here.
-#[tokio::test]
-async fn no_key_and_no_token_is_in_a_log() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE);
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
-    let town = Town::new(DAY).await;
-    town.api_server.put(NAMESPACES, shop("enabled"));
-    let answer = town.connect().await.review(&pod()).await;
-    assert_eq!(answer["allowed"], true);
-    let (token, key) = (town.file("token"), town.file("store/tls.key"));
-
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains("gamut_ca::audit") && log.contains("TRACE"), "all of it is there: {log}");
-    secrets::assert_absent("the injector's token", secrets::signature(&token), &log);
-    secrets::assert_absent("the CA's key", &secrets::private_part(&key), &log);
-    assert!(!log.contains("PRIVATE"));
 }

@@ -1,6 +1,8 @@
 //! What surrounds an injector: the real CA, an API server that holds what it is given, and a client that verifies as the real
 //! one does.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 mod api_server;
 
 use std::{
