@@ -11,6 +11,9 @@ use crate::{
 /// How long a sidecar waits for the controller's word about an address (docs/reference/control-plane.md).
 const RESET_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the caller would wait, that is reset: far longer, whatever a busy machine adds.
+const ASKS_FOR: Duration = Duration::from_secs(20);
+
 /// Nothing is to be noticed.
 const NOTHING: Oracle =
     Oracle::nothing("nothing fails and nothing breaks: the data path doesn't need the control plane");
@@ -126,8 +129,8 @@ fn a_new_destination_fails_closed_without_the_controller_and_is_reached_when_it_
         service("bank", "safe"),
     ]);
     let mut run = Scenario::begin("a new destination without a controller", &manifests, &[], EVERYBODY);
-    let ask =
-        |run: &Scenario| run.mesh.try_to_ask("shop/deploy/client", &["http://safe.bank/", "--timeout=20s"]);
+    let timeout = format!("--timeout={}s", ASKS_FOR.as_secs());
+    let ask = |run: &Scenario| run.mesh.try_to_ask("shop/deploy/client", &["http://safe.bank/", &timeout]);
     let hung = run.mesh.component("controller");
     run.mesh.signal("STOP", hung);
     let begin = Instant::now();
@@ -138,7 +141,8 @@ fn a_new_destination_fails_closed_without_the_controller_and_is_reached_when_it_
         !refused.status.success() && why.contains("reset by peer"),
         "nobody knows where it leads: {refused:?}"
     );
-    assert!((RESET_AFTER..2 * RESET_AFTER).contains(&after), "it was reset after {after:?}");
+    // No later than that, or the caller would have given up by itself and said so.
+    assert!((RESET_AFTER..ASKS_FOR).contains(&after), "it was reset after {after:?}");
     let metrics = metrics(&run.mesh);
     let counted = r#"gamut_own_answers_total{direction="outbound",reason="no-table"} 1"#;
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
