@@ -5,7 +5,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
@@ -81,9 +81,23 @@ pub(crate) struct Process {
     name: String,
 }
 
-/// The API server, stopped, and how to start it again.
-pub(crate) struct Stopped {
+/// The API server, stopped. Dropping this starts it again and waits until it is ready: who fails meanwhile leaves a cluster to others.
+pub(crate) struct Stopped<'a> {
+    cluster: &'a Cluster,
     command: Vec<String>,
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.cluster.run_api_server(&self.command) {
+            eprintln!("the API server can't be started again: {error}");
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !self.cluster.answers() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    }
 }
 
 impl Cluster {
@@ -308,13 +322,13 @@ impl Cluster {
     }
 
     /// Kills the API server as a crash would.
-    pub(crate) fn kill_api_server(&self) -> Stopped {
+    pub(crate) fn kill_api_server(&self) -> Stopped<'_> {
         let ours = fs::read_link(format!("/proc/{}/ns/pid", self.init)).unwrap();
         let command = kill(|process| {
             let inside = fs::read_link(process.join("ns/pid")).is_ok_and(|namespace| namespace == ours);
             inside && words(&process.join("cmdline")).get(1).is_some_and(|name| name == "kube-apiserver")
         });
-        Stopped { command }
+        Stopped { cluster: self, command }
     }
 
     /// Kills a pod's sidecar as a crash would, and waits until its kubelet has started another.
@@ -330,9 +344,20 @@ impl Cluster {
         self.kubectl(&["wait", "-n", namespace, &pod, "--for=condition=Ready", "--timeout=60s"]);
     }
 
+    /// Starts it again.
+    pub(crate) fn start_api_server(&self, stopped: Stopped<'_>) {
+        drop(stopped);
+        assert!(self.answers(), "the API server isn't ready after {} s", PATIENCE.as_secs());
+    }
+
+    /// Whether the API server is ready.
+    fn answers(&self) -> bool {
+        self.try_kubectl(&["get", "--raw", "/readyz"]).status.success()
+    }
+
     #[allow(clippy::zombie_processes, reason = "it ends with the cluster, which isn't this test's to end")]
-    pub(crate) fn start_api_server(&self, Stopped { command }: Stopped) {
-        let log = fs::OpenOptions::new().append(true).open(self.state.join("apiserver.log")).unwrap();
+    fn run_api_server(&self, command: &[String]) -> io::Result<()> {
+        let log = fs::OpenOptions::new().append(true).open(self.state.join("apiserver.log"))?;
         // In the cluster's pid namespace, so that it ends with the cluster.
         let mut child = Command::new("nsenter");
         child
@@ -340,8 +365,8 @@ impl Cluster {
             .arg(&self.state)
             .arg("setsid")
             .args(command);
-        child.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        until("the API server is ready", || self.try_kubectl(&["get", "--raw", "/readyz"]).status.success());
+        child.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        Ok(())
     }
 
     /// A command inside, with the cluster's programs and its KUBECONFIG.
