@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::Instant,
 };
@@ -91,10 +91,17 @@ impl Terminal {
 
     /// Waits for its end: the exit status.
     fn end(&mut self) -> Option<i32> {
-        while let Ok(part) = self.receiver.recv_timeout(PATIENCE) {
-            self.written.extend(part);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(part) => self.written.extend(part),
+                // Nobody has the terminal open any more: what is left to do is to exit.
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap().code(),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("no end within {PATIENCE:?}:\n{}", self.screen().join("\n"))
+                }
+            }
         }
-        self.child.wait().unwrap().code()
     }
 
     /// Everything that was written, as it was.
