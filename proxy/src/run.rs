@@ -10,9 +10,10 @@
 //! everything is served, closed until policy and certificate are there. The probe port says when that is.
 //!
 //! Order of the end (see [`crate::drain`]): the notice, by `gamut drain`; SIGTERM; what is in flight, at most
-//! for the drain time. A second signal ends the process at once.
+//! for the drain time or until a second signal; what was recorded and isn't written yet.
 
 use std::{
+    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -24,6 +25,9 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -41,6 +45,8 @@ use crate::{
 
 /// How long an address's first use waits for the controller.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the exit waits for the last lines of the access log, in case that nobody reads them.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a sidecar can't start.
 #[derive(Debug, Error)]
@@ -90,7 +96,7 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
     let background = Background::start().map_err(system("start the admin thread"))?;
     let control = Control::new();
 
-    let (identity, tables, telemetry, taps) = connect(&args, &background).await?;
+    let (identity, tables, telemetry, taps, records) = connect(&args, &background).await?;
     let shown = Shown {
         identity: identity.clone(),
         tables: tables.clone(),
@@ -120,6 +126,7 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
         },
         () = signals.next() => tracing::warn!("told to stop again: what is in flight is cut off"),
     }
+    records.end().await;
     Ok(())
 }
 
@@ -127,7 +134,7 @@ async fn live(args: ProxyArgs) -> Result<(), RunError> {
 async fn connect(
     args: &ProxyArgs,
     background: &Background,
-) -> Result<(Identity, Tables, Telemetry, Taps), RunError> {
+) -> Result<(Identity, Tables, Telemetry, Taps, Records), RunError> {
     let id = args.mesh.id(&args.pod_namespace, &args.service_account)?;
     let issuer = args.mesh.ca_client(Clock::system())?;
     let own = Workload {
@@ -141,7 +148,11 @@ async fn connect(
         spans: args.traces_to.clone().map(|collector| (collector, Sampling(args.traces_share))),
     };
     let (recorder, taps, hub) = Hub::new(records, &own).map_err(system("start the access log's thread"))?;
-    background.spawn(hub.run());
+    let (end, ended) = oneshot::channel();
+    let ended = async {
+        let _ = ended.await;
+    };
+    let records = Records { end, hub: background.spawn(hub.run(ended)) };
     let telemetry = Telemetry::recording(own, recorder);
     // The certificate worker belongs to the runtime that starts it.
     let starting = background.spawn(async move { Identity::start(id, issuer, Clock::system()) });
@@ -157,7 +168,7 @@ async fn connect(
     };
     let (tables, subscription) = Subscription::new(settings, identity.clone(), telemetry.clone());
     background.spawn(subscription.run());
-    Ok((identity, tables, telemetry, taps))
+    Ok((identity, tables, telemetry, taps, records))
 }
 
 /// Starts the data path on this thread.
@@ -195,6 +206,23 @@ fn serve(
     let pod = args.pod_ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST.into());
     let probes = ProbePort { probes: args.probes.clone(), pod, identity, tables };
     tokio::spawn(probes.serve(listeners.probes, control.watch()));
+}
+
+/// What hands records on, on the admin thread.
+struct Records {
+    /// Dropped to have it end.
+    end: oneshot::Sender<Infallible>,
+    hub: JoinHandle<()>,
+}
+
+impl Records {
+    /// Waits until all that was recorded is written.
+    async fn end(self) {
+        drop(self.end);
+        if timeout(WRITTEN_WITHIN, self.hub).await.is_err() {
+            tracing::warn!("nobody reads the access log: its last lines are lost");
+        }
+    }
 }
 
 /// The ports of the data path.

@@ -4,22 +4,25 @@
 //! A thread of its own writes: nothing but it waits for whoever reads the container's output.
 
 use std::{
+    convert::Infallible,
     fmt::{self, Write as _},
     io::{self, BufWriter, Write},
     str::FromStr,
     sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::Record;
 
-/// How many batches of lines wait to be written, each of them at most [`super::hub::BATCH`].
-const QUEUE: usize = 16;
+/// How many lines wait to be written at most, however few of them come at a time.
+const WAITING: usize = 4096;
 
 /// Which requests are logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,16 +62,27 @@ impl FromStr for AccessLog {
 pub(super) struct Writer {
     which: AccessLog,
     seen: AtomicU64,
-    lines: SyncSender<Vec<Record>>,
+    /// Bounded by `waiting`.
+    lines: Sender<Vec<Record>>,
+    /// How many lines were handed over and aren't written yet.
+    waiting: Arc<AtomicUsize>,
+    /// Dropped by the thread at its end.
+    written: oneshot::Receiver<Infallible>,
 }
 
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(which: AccessLog, json: bool, to: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, records) = sync_channel(QUEUE);
-        let write = move || write(&records, json, BufWriter::new(to));
+        let (lines, records) = channel();
+        let (end, written) = oneshot::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
+        let write = move || {
+            let _end: oneshot::Sender<Infallible> = end;
+            write(&records, json, BufWriter::new(to), &left);
+        };
         thread::Builder::new().name("gamut-access-log".to_owned()).spawn(write)?;
-        Ok(Self { which, seen: AtomicU64::new(0), lines })
+        Ok(Self { which, seen: AtomicU64::new(0), lines, waiting, written })
     }
 
     /// Has those records written that are logged; how many of them there was no room for.
@@ -79,23 +93,38 @@ impl Writer {
             AccessLog::Errors => record.is_error(),
             AccessLog::OneIn(n) => self.seen.fetch_add(1, Relaxed).is_multiple_of(n),
         });
-        let lines = records.len() as u64;
-        if lines == 0 || self.lines.try_send(records).is_ok() { 0 } else { lines }
+        let lines = records.len();
+        // Only this task adds to it.
+        records.truncate(WAITING.saturating_sub(self.waiting.load(Relaxed)));
+        let taken = records.len();
+        self.waiting.fetch_add(taken, Relaxed);
+        let lost = if taken == 0 || self.lines.send(records).is_ok() { lines - taken } else { lines };
+        lost as u64
+    }
+
+    /// Returns when everything is written, or nobody reads any more.
+    pub(super) async fn end(self) {
+        drop(self.lines);
+        let _ = self.written.await;
     }
 }
 
-fn write(batches: &Receiver<Vec<Record>>, json: bool, mut to: impl Write) {
+fn write(batches: &Receiver<Vec<Record>>, json: bool, mut to: impl Write, waiting: &AtomicUsize) {
     for records in batches {
         for record in &records {
-            let line = if json { serde_json::to_string(record).unwrap_or_default() } else { text(record) };
+            let mut line =
+                if json { serde_json::to_string(record).unwrap_or_default() } else { text(record) };
+            // With the line, so that no reader sees one without its end.
+            line.push('\n');
             // Nobody reads any more: there is nobody to tell.
-            if writeln!(to, "{line}").is_err() {
+            if to.write_all(line.as_bytes()).is_err() {
                 return;
             }
         }
         if to.flush().is_err() {
             return;
         }
+        waiting.fetch_sub(records.len(), Relaxed);
     }
 }
 
@@ -145,7 +174,7 @@ pub fn text(record: &Record) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc;
 
     use super::*;
@@ -156,7 +185,7 @@ mod tests {
     use crate::telemetry::{Direction, SessionOutcome};
 
     /// Sends each line that is written.
-    struct Lines(mpsc::Sender<String>);
+    pub(in crate::record) struct Lines(pub(in crate::record) mpsc::Sender<String>);
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -222,6 +251,41 @@ mod tests {
         assert_eq!(logged(AccessLog::Errors, true, records()).len(), 2);
         assert_eq!(logged(AccessLog::OneIn(3), true, records()).len(), 2);
         assert_eq!(logged(AccessLog::Off, true, records()).len(), 0);
+    }
+
+    /// Takes nothing until it may.
+    struct Stalled(mpsc::Receiver<()>, Lines);
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Once: after that there is nobody to wait for.
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stalls_costs_no_line_until_too_many_wait_and_then_those_alone() {
+        let (sender, lines) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let writer = Writer::start(AccessLog::All, false, Stalled(may_go_on, Lines(sender))).unwrap();
+        let one = || vec![record(200, None, End::default())];
+        let lost: u64 = (0..WAITING - 2).map(|_| writer.write(one())).sum();
+        assert_eq!(lost, 0, "each came by itself, and there was room for all");
+        assert_eq!(writer.write([one(), one(), one()].concat()), 1);
+        assert_eq!(writer.write(one()), 1);
+
+        drop(go_on);
+        assert_eq!(lines.iter().take(WAITING).count(), WAITING);
+        while writer.write(one()) > 0 {
+            thread::yield_now();
+        }
+        drop(writer);
+        assert_eq!(lines.iter().count(), 1);
     }
 
     #[test]

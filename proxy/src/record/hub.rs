@@ -3,7 +3,7 @@
 //! They are taken together, whatever has come within two milliseconds: waking a thread for a record costs the data path more
 //! than making it (docs/benchmarks.md has what the access log costs).
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{io, pin::pin, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::{sync::mpsc, time::sleep};
 
@@ -14,6 +14,7 @@ use super::{
     tap::Taps,
     trace::Sampling,
 };
+use crate::telemetry::Workload;
 
 /// How many records wait for the admin thread.
 pub(super) const QUEUE: usize = 4096;
@@ -49,15 +50,21 @@ impl Hub {
     ///
     /// # Errors
     /// When the system gives the access log no thread.
-    pub fn new(
+    pub fn new(settings: Settings, source: &Workload) -> io::Result<(Recorder, Taps, Self)> {
+        Self::writing(settings, source, io::stdout())
+    }
+
+    /// The same, with an access log that is written elsewhere.
+    fn writing(
         settings: Settings,
-        source: &crate::telemetry::Workload,
-    ) -> std::io::Result<(Recorder, Taps, Self)> {
+        source: &Workload,
+        to: impl io::Write + Send + 'static,
+    ) -> io::Result<(Recorder, Taps, Self)> {
         let (recorder, records) = Recorder::new(settings.spans.as_ref().map(|(_, sampling)| *sampling));
         let taps = Taps::new(recorder.clone());
         let log = match settings.access_log {
             AccessLog::Off => None,
-            which => Some(Writer::start(which, settings.json, std::io::stdout())?),
+            which => Some(Writer::start(which, settings.json, to)?),
         };
         let (exporter, exporting) =
             settings.spans.map(|(collector, _)| Exporter::new(collector, source)).unzip();
@@ -66,12 +73,15 @@ impl Hub {
         Ok((recorder, taps, hub))
     }
 
-    /// Hands records on until it is dropped.
-    pub async fn run(mut self) {
+    /// Hands records on until `end`, then those that there still are, and returns when the access log is written: so that what was
+    /// served last isn't missing in it.
+    pub async fn run(mut self, end: impl Future<Output = ()>) {
         if let Some(exporting) = self.exporting.take() {
             tokio::spawn(exporting.run());
         }
         let always = self.log.is_some() || self.exporter.is_some();
+        let mut end = pin!(end);
+        let mut goes_on = true;
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -80,9 +90,14 @@ impl Hub {
                     self.recorder.0.on.store(always, Relaxed);
                     continue;
                 }
+                () = &mut end, if goes_on => {
+                    goes_on = false;
+                    self.records.close();
+                    continue;
+                }
             }
             if batch.is_empty() {
-                return;
+                break;
             }
             let more = batch.len() == BATCH;
             for record in &batch {
@@ -97,29 +112,38 @@ impl Hub {
             if let Some(log) = &self.log {
                 self.recorder.lose(log.write(batch));
             }
-            if !more {
+            if goes_on && !more {
                 sleep(GATHERED).await;
             }
+        }
+        if let Some(log) = self.log {
+            log.end().await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{future, sync::mpsc::channel};
+
     use super::*;
     use crate::{
         record::{
             End,
+            access_log::tests::Lines,
             tests::{answered, request},
         },
-        telemetry::{Direction, Workload},
+        telemetry::Direction,
     };
+
+    fn own() -> Workload {
+        Workload { name: "web".into(), namespace: "shop".into(), principal: String::new() }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn more_than_is_handed_on_together_arrives_whole_and_in_its_order() {
-        let own = Workload { name: "web".into(), namespace: "shop".into(), principal: String::new() };
-        let (recorder, taps, hub) = Hub::new(Settings::default(), &own).unwrap();
-        tokio::spawn(hub.run());
+        let (recorder, taps, hub) = Hub::new(Settings::default(), &own()).unwrap();
+        tokio::spawn(hub.run(future::pending()));
         let first = taps.after(None).await;
         let sent: Vec<u16> = (100..).take(2 * BATCH + 10).collect();
         for &status in &sent {
@@ -130,10 +154,24 @@ mod tests {
         let mut last = first.last;
         while seen.len() < sent.len() {
             let tapped = taps.after(Some(last)).await;
-            assert_eq!(tapped.missed, 0);
+            assert!(tapped.missed == 0 && !tapped.records.is_empty(), "{} of {}", seen.len(), sent.len());
             seen.extend(tapped.records.iter().map(|record| record.status));
             last = tapped.last;
         }
         assert_eq!((seen, recorder.lost()), (sent, 0));
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_before_the_end_is_written_when_the_hub_has_ended() {
+        let (sender, written) = channel();
+        let settings = Settings { access_log: AccessLog::All, ..Settings::default() };
+        let (recorder, _, hub) = Hub::writing(settings, &own(), Lines(sender)).unwrap();
+        let lines = 3 * BATCH + 10;
+        for _ in 0..lines {
+            let begun = recorder.begin(Direction::Outbound, &mut request()).unwrap();
+            begun.end(&answered(200, None), End::default());
+        }
+        hub.run(future::ready(())).await;
+        assert_eq!((written.try_iter().count(), recorder.lost()), (lines, 0));
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -106,7 +107,7 @@ impl Caller {
         settings: balance::Settings,
     ) -> Self {
         let (recorder, taps, hub) = Hub::new(record::Settings::default(), &Workload::default()).unwrap();
-        tokio::spawn(hub.run());
+        tokio::spawn(hub.run(pending()));
         let telemetry = Telemetry::recording(Workload::default(), recorder);
         let control = Control::new();
         let policy = gamut_controller_api::InboundPolicy {
