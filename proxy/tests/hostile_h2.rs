@@ -1,4 +1,4 @@
-//! HTTP/2 that is meant to hurt, from an app's client and from a backend: what it may cost is bounded for each
+//! HTTP/2 that is meant to hurt, from an app's client, from a stranger to whom a port isn't open, and from a backend: what it may cost is bounded for each
 //! connection, whoever does it loses his own connection and nobody else's, and what was closed is counted.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use caller::{App, Caller, endpoint, reason};
 use frames::{Frames, Reply, exchange, flag, kind};
+use gamut_controller_api::MtlsMode;
 use gamut_metrics::Page;
 use gamut_proxy::{
     http::{Body, HttpVersion},
@@ -17,7 +18,7 @@ use gamut_proxy::{
 };
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use mesh::listen;
+use mesh::{Pod, listen, nobody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -72,13 +73,22 @@ fn metrics(telemetry: &Telemetry) -> String {
 }
 
 /// CVE-2023-44487.
+fn rapid_resets() -> Frames {
+    (1..8_000).step_by(2).fold(Frames::preface(), |frames, stream| {
+        frames.get(stream).frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes())
+    })
+}
+
+/// CVE-2024-27316.
+fn endless_head() -> Frames {
+    let begun = Frames::preface().frame(kind::HEADERS, 0, 1, &frames::GET);
+    // x: y, not to be remembered
+    begun.repeated(2_000, |frames| frames.frame(kind::CONTINUATION, 0, 1, &[0, 1, b'x', 1, b'y']))
+}
+
 #[tokio::test]
 async fn rapid_resets_end_the_connection_that_does_them() {
-    let mut hostile = Frames::preface();
-    for stream in (1..8_000).step_by(2) {
-        hostile = hostile.get(stream).frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes());
-    }
-    Town::new().await.closes(&hostile, h2::Reason::ENHANCE_YOUR_CALM, "enhance-your-calm").await;
+    Town::new().await.closes(&rapid_resets(), h2::Reason::ENHANCE_YOUR_CALM, "enhance-your-calm").await;
 }
 
 /// "Made you reset": CVE-2025-8671.
@@ -93,15 +103,24 @@ async fn resets_that_a_client_provokes_end_its_connection() {
     Town::new().await.closes(&hostile, h2::Reason::ENHANCE_YOUR_CALM, "enhance-your-calm").await;
 }
 
-/// CVE-2024-27316.
 #[tokio::test]
 async fn a_head_that_never_ends_ends_the_connection() {
-    let mut hostile = Frames::preface().frame(kind::HEADERS, 0, 1, &frames::GET);
-    for _ in 0..2_000 {
-        // x: y, not to be remembered
-        hostile = hostile.frame(kind::CONTINUATION, 0, 1, &[0, 1, b'x', 1, b'y']);
+    Town::new().await.closes(&endless_head(), h2::Reason::ENHANCE_YOUR_CALM, "enhance-your-calm").await;
+}
+
+#[tokio::test]
+async fn a_stranger_that_floods_a_strict_port_loses_its_connection_which_is_counted() {
+    let pod = Pod::new(MtlsMode::Strict).await;
+    for (times, hostile) in [(1, rapid_resets()), (2, endless_head())] {
+        let reply = exchange(pod.dial(nobody()).await, &hostile).await;
+        assert_eq!(reply.goaway, Some(u32::from(h2::Reason::ENHANCE_YOUR_CALM)), "{reply:?}");
+        let sample =
+            format!("gamut_http2_closed_total{{code=\"enhance-your-calm\",direction=\"inbound\"}} {times}\n");
+        let page = metrics(&pod.telemetry);
+        assert!(page.contains(&sample), "{sample} is missing");
+        let other = exchange(pod.dial(nobody()).await, &Frames::preface().get(1).goodbye()).await;
+        assert_eq!(other.statuses, [403], "{other:?}");
     }
-    Town::new().await.closes(&hostile, h2::Reason::ENHANCE_YOUR_CALM, "enhance-your-calm").await;
 }
 
 /// A value of 4000 bytes that is remembered, and then named a thousand times with a byte each: 4 MB of fields.

@@ -81,6 +81,7 @@ async fn a_server_that_speaks_first_is_heard_through_a_permissive_port() {
     let (mut server, _) = app.accept().await.unwrap();
     say(&mut server, "220 mail\r\n").await;
     hears(&mut caller, "220 mail\r\n").await;
+    assert_eq!(pod.telemetry.detect_timeouts(), 1, "the silence is counted");
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ impl Inbound {
             Admission::Refused { refusal, readable } => {
                 self.refuse(&refusal, destination);
                 if let Some(version) = readable {
-                    plaintext::answer(stream, version, &refusal).await;
+                    plaintext::answer(stream, version, &refusal, &self.0.telemetry).await;
                 }
             }
         }

@@ -13,13 +13,14 @@ use super::admit::Refusal;
 use crate::{
     http::{Answer, Body, HttpVersion, Reason, answer::is_grpc, server},
     tcp::BreakOff,
+    telemetry::{Direction, Telemetry},
 };
 
 /// How long the caller may take for its request and for reading the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers the first request on the connection and closes it.
-pub(super) async fn answer<IO>(io: IO, version: HttpVersion, refusal: &Refusal)
+pub(super) async fn answer<IO>(io: IO, version: HttpVersion, refusal: &Refusal, telemetry: &Telemetry)
 where
     IO: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
 {
@@ -38,6 +39,11 @@ where
     let serving = server::serve(io, version, service, answered.notified());
     match timeout(PATIENCE, serving).await {
         Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a refused caller didn't hear why"),
+        Ok(Err(error)) => {
+            if let Some(code) = error.closed_for() {
+                telemetry.http2_closed(Direction::Inbound, code);
+            }
+            tracing::debug!(%error, "a refused caller didn't hear why");
+        }
     }
 }

@@ -176,7 +176,8 @@ fn status(block: &[u8]) -> Option<u16> {
         [0x88, ..] => Some(200),
         [0x8c, ..] => Some(400),
         [0x8e, ..] => Some(500),
-        // Huffman-coded digits: 431 and 502.
+        // Huffman-coded digits: 403, 431 and 502.
+        [0x48, 0x83, 0x68, 0x0c, 0xff, ..] => Some(403),
         [0x48, 0x83, 0x69, 0x90, 0xff, ..] => Some(431),
         [0x48, 0x82, 0x6c, 0x02, ..] => Some(502),
         [0x48, 3, a, b, c, ..] => std::str::from_utf8(&[a, b, c]).ok().and_then(|digits| digits.parse().ok()),
