@@ -98,3 +98,43 @@ async fn connection(
     let _ = driver.await;
     Ok(measured)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::sleep,
+    };
+
+    use super::*;
+
+    /// A server of one connection that answers at once, but for one request in the middle.
+    async fn stalling(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for number in 0.. {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if stream.read_buf(&mut head).await.unwrap() == 0 {
+                    return;
+                }
+            }
+            if number == 100 {
+                sleep(Duration::from_millis(500)).await;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stalls_once_was_late_for_everybody_whose_turn_came_meanwhile() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(stalling(listener));
+        let args = RateArgs { url, rate: 200, connections: 1, seconds: 2, headers: Vec::new() };
+        let report = run(&args).await.unwrap();
+        assert_eq!((&report["requests"], &report["errors"]), (&400.into(), &0.into()));
+        // A hundred had their turn in that half second, the last of them at its end. One was sent.
+        assert!(report["p99_us"].as_u64().unwrap() > 450_000, "{report}");
+    }
+}
