@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     harness::{assert_no_failure, service_with},
-    scenario::{EVERYBODY, Oracle, Scenario, called, is_long, shop, web},
+    scenario::{EVERYBODY, Oracle, Scenario, called, is_long, metrics, shop, web},
 };
 
 /// Without a `retry` stanza: nothing of this may need one.
@@ -16,6 +16,9 @@ fn web2() -> Vec<String> {
     let ports = "[{name: http, port: 80, targetPort: 8080}]";
     vec![called("web2", 2).in_namespace("shop"), service_with("shop", "web2", "web2", ports, "")]
 }
+
+/// How often endpoints change: a thousand times a minute.
+const MOVE: Duration = Duration::from_millis(60);
 
 /// How often weights change.
 const FLIP: Duration = Duration::from_millis(200);
@@ -117,16 +120,32 @@ endpoints: [{}]
     let addresses: Vec<String> = run.prepared.clone();
     let all: Vec<&str> = addresses.iter().map(String::as_str).collect();
     let mut before = slice(&all);
-    let mut changes = 0_usize;
+    let first = endpoints_of(&run, "by-hand");
+    let (mut changes, begin) = (0_usize, Instant::now());
     while changes < 100 || !run.is_enough() {
         let without = changes % all.len();
         let others: Vec<&str> =
             all.iter().enumerate().filter(|(i, _)| *i != without).map(|(_, a)| *a).collect();
         let next = slice(&others);
+        let changed = Instant::now();
         run.mesh.edit("all.yaml", &before, &next);
         before = next;
         changes += 1;
-        run.mix.go_on(Duration::from_millis(60));
+        run.mix.go_on_until(changed + MOVE);
     }
+    let per_minute = changes as f64 / begin.elapsed().as_secs_f64() * 60.0;
+    println!("{per_minute:.0} changes a minute");
+    // As fast as the machine is, in the short form; the long one shall be what it is called.
+    assert!(!is_long() || per_minute > 800.0, "{per_minute:.0} changes a minute");
+    run.mesh.settle();
+    assert_ne!(endpoints_of(&run, "by-hand"), first, "what changed came to the sidecar");
     run.end(&NOTHING);
+}
+
+/// Which endpoints of a Service the client's sidecar has, as the hash of what it was told.
+fn endpoints_of(run: &Scenario, service: &str) -> String {
+    let page = metrics(&run.mesh);
+    let table = format!("gamut_table_info{{table=\"EndpointSet service/shop/{service}:");
+    let is = |line: &&str| line.starts_with(&table);
+    page.lines().find(is).unwrap_or_else(|| panic!("no endpoints of {service}: {page}")).to_owned()
 }
