@@ -78,6 +78,57 @@ mod tests {
     }
 
     #[test]
+    fn each_table_has_its_hash_and_its_age_and_those_in_each_state_are_counted() {
+        let in_state = |key: &str, version: Option<&str>, age_seconds, state| TableStatus {
+            key: key.to_owned(),
+            version: version.map(str::to_owned),
+            age_seconds,
+            state,
+        };
+        let pending = || TableState::Pending { missing: vec!["endpoints of shop/web-v2:80".to_owned()] };
+        let refused = TableState::Refused { reason: "too large".to_owned() };
+        let mut page = Page::default();
+        render_tables(
+            &mut page,
+            &status(vec![
+                in_state("a", Some("0a0b"), 7, TableState::Active),
+                in_state("b", Some("0c0d"), 90, TableState::Active),
+                in_state("c", Some("0e0f"), 3600, refused),
+                in_state("d", None, 0, pending()),
+                in_state("e", None, 0, pending()),
+                in_state("f", None, 0, pending()),
+            ]),
+        );
+        let page = page.finish();
+        let of = |name: &str| page.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+        assert_eq!(
+            of("gamut_tables{"),
+            [
+                r#"gamut_tables{state="active"} 2"#,
+                r#"gamut_tables{state="pending"} 3"#,
+                r#"gamut_tables{state="refused"} 1"#,
+            ]
+        );
+        assert_eq!(
+            of("gamut_table_info{"),
+            [
+                r#"gamut_table_info{table="a",version="0a0b"} 1"#,
+                r#"gamut_table_info{table="b",version="0c0d"} 1"#,
+                r#"gamut_table_info{table="c",version="0e0f"} 1"#,
+            ],
+            "of what hasn't come there is no hash"
+        );
+        assert_eq!(
+            of("gamut_table_age_seconds{"),
+            [
+                r#"gamut_table_age_seconds{table="a"} 7"#,
+                r#"gamut_table_age_seconds{table="b"} 90"#,
+                r#"gamut_table_age_seconds{table="c"} 3600"#,
+            ]
+        );
+    }
+
+    #[test]
     fn a_sidecar_with_thousands_of_tables_shows_a_bounded_page_and_counts_all() {
         let mut page = Page::default();
         render_tables(&mut page, &status((0..10_000).map(|n| table(format!("table {n}"))).collect()));

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Label values come from tables and certificates, never from what a client sends, and every family is bounded: what
-//! exceeds the bound is counted under `other`. Counters outlive the tables that registered them, so that a changed
+//! exceeds the bound is counted under `other`, or isn't shown if it is a rule's or a backend's. Counters outlive the tables that registered them, so that a changed
 //! weight doesn't set a graph back to zero.
 //!
 //! `istio_*` metrics carry the label set that existing dashboards read, `http_*` metrics the names of OpenTelemetry's

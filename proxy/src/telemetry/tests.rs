@@ -166,6 +166,22 @@ fn a_flood_of_routes_makes_room_by_forgetting_what_no_table_uses() {
 }
 
 #[test]
+fn with_as_many_pairs_of_rule_and_backend_in_use_as_a_page_has_another_is_left_out_until_there_is_room() {
+    let telemetry = telemetry();
+    let mut held: Vec<_> =
+        (0..MAX_ROUTES).map(|n| telemetry.backend(None, &web(), &backend(&format!("web-{n}")))).collect();
+    let beyond = || telemetry.backend(None, &web(), &backend("beyond"));
+    let shown = || samples(&telemetry, "gamut_route_requests_total", &["beyond"]).len();
+    beyond().answered(None, http(200));
+    assert_eq!((telemetry.routes().len(), shown()), (MAX_ROUTES, 0));
+    assert!(samples(&telemetry, "gamut_route_requests_total", &["\"other\""]).is_empty());
+
+    held.pop();
+    beyond().answered(None, http(200));
+    assert!(telemetry.routes().len() == MAX_ROUTES && shown() > 0);
+}
+
+#[test]
 fn callers_are_counted_by_identity_and_a_flood_of_them_under_other() {
     let telemetry = telemetry();
     let port = telemetry.inbound(8080);
@@ -234,6 +250,59 @@ fn durations_have_opentelemetrys_names_and_a_method_nobody_knows_is_other() {
     assert_eq!((buckets(r#"le="0.001""#), buckets(r#"le="0.005""#)), (0, 1));
     // Both are one series to Istio's names, whose method isn't told.
     assert_eq!(value(&telemetry, "istio_request_duration_milliseconds_count", &[]), 2);
+}
+
+#[test]
+fn what_came_to_the_app_is_timed_by_caller_and_status_and_only_from_500_on_it_failed() {
+    let telemetry = telemetry();
+    let port = telemetry.inbound(8080);
+    let caller = SpiffeId::new("cluster.local", "shop", "client").unwrap();
+    for status in [200, 404, 503] {
+        port.answered(Some(&caller), http(status));
+    }
+    let at = [
+        r#"server_port="8080""#,
+        r#"url_scheme="http""#,
+        r#"http_request_method="GET""#,
+        r#"source_principal="spiffe://cluster.local/ns/shop/sa/client""#,
+    ];
+    let served = |part: &str, labels: &[&str]| {
+        let name = format!("http_server_request_duration_seconds_{part}");
+        samples(&telemetry, &name, &[&at[..], labels].concat())
+            .iter()
+            .map(|sample| sample.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum::<f64>()
+    };
+    for (status, error) in [("200", ""), ("404", ""), ("503", "503")] {
+        let labels = [format!(r#"http_response_status_code="{status}""#), format!(r#"error_type="{error}""#)];
+        assert_eq!(served("count", &labels.each_ref().map(String::as_str)), 1.0, "{status}");
+    }
+    let ok = r#"http_response_status_code="200""#;
+    let bucket = |le: &str| served("bucket", &[ok, le]);
+    assert_eq!((bucket(r#"le="0.001""#), bucket(r#"le="0.005""#)), (0.0, 1.0));
+    assert!((served("sum", &[ok]) - 0.003).abs() < 1e-9, "{}", served("sum", &[ok]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejections_are_counted_and_who_is_ejected_only_until_it_isnt() {
+    let telemetry = telemetry();
+    let counters = telemetry.endpoints(&backend("web-v2"));
+    let ejected = |address: &str, seconds| EjectedEndpoint {
+        address: address.parse().unwrap(),
+        pod: None,
+        until: tokio::time::Instant::now() + Duration::from_secs(seconds),
+    };
+    counters.ejected();
+    counters.ejected();
+    counters.ejection_refused();
+    counters.set_ejected(vec![ejected("10.0.0.1:80", 10), ejected("10.0.0.2:80", 30)]);
+    let told = |name: &str| value(&telemetry, name, &[r#"backend="service/shop/web-v2:80""#]);
+    assert_eq!(told("gamut_backend_ejections_total"), 2);
+    assert_eq!(told("gamut_backend_ejections_refused_total"), 1);
+    assert_eq!(told("gamut_backend_ejected_endpoints"), 2);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(told("gamut_backend_ejected_endpoints"), 1);
+    assert_eq!(told("gamut_backend_ejections_total"), 2, "what was, was");
 }
 
 #[test]
