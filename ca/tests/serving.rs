@@ -53,6 +53,27 @@ async fn a_sidecar_gets_the_certificate_of_its_own_pod() {
 }
 
 #[tokio::test]
+async fn each_certificate_that_is_issued_is_counted_and_none_that_is_refused() {
+    let town = Town::new();
+    let ca = town.start().await;
+    let issued = async |count: u32| {
+        let page = asked(&ca.admin, "GET /metrics").await.unwrap();
+        assert!(page.contains(&format!("\ngamut_ca_certificates_issued_total {count}\n")), "{page}");
+        page
+    };
+    issued(0).await;
+    town.sidecar(&ca).await;
+    issued(1).await;
+    try_once(&town.client(&ca.address)).await.unwrap();
+    issued(2).await;
+    fs::write(town.path("token"), town.token("somebody-else")).unwrap();
+    try_once(&town.client(&ca.address)).await.unwrap_err();
+    let page = issued(2).await;
+    assert!(page.contains("\ngamut_ca_requests_refused_total{reason=\"token\"} 1\n"), "{page}");
+    ca.stop().await;
+}
+
+#[tokio::test]
 async fn the_root_survives_a_restart_and_is_published_in_both_forms() {
     let town = Town::new();
     let ca = town.start().await;

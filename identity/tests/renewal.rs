@@ -16,6 +16,7 @@ use std::{
 use common::{Mesh, WEB, id};
 use gamut_ca::InProcess;
 use gamut_identity::{Clock, ConfigError, Identity, IssueError, Issued, Issuer, Roots};
+use gamut_metrics::Page;
 use rustls_pki_types::CertificateSigningRequestDer;
 use tokio::{
     sync::watch,
@@ -155,6 +156,12 @@ async fn a_good_certificate_is_kept_while_renewing_fails_and_until_it_succeeds()
     story.mood.send(Mood::Refuses).unwrap();
     let problem = story.failed(20).await;
     assert!(problem.contains("not today"), "{problem}");
+    let scraped = || {
+        let mut page = Page::default();
+        story.identity.render_metrics(&mut page);
+        page.finish()
+    };
+    assert!(scraped().contains("\ngamut_certificate_failures 20\n"), "{}", scraped());
     assert_eq!(story.serial(), first);
     story.identity.server_config(&[]).unwrap();
 
@@ -162,6 +169,7 @@ async fn a_good_certificate_is_kept_while_renewing_fails_and_until_it_succeeds()
     story.renewed().await;
     let status = story.identity.status().borrow().clone();
     assert_eq!((status.failures, status.problem), (0, None));
+    assert!(scraped().contains("\ngamut_certificate_failures 0\n"), "{}", scraped());
 }
 
 /// What the chart's alert looks at: it comes only where renewing fails, and while there is time to mend it.

@@ -194,12 +194,18 @@ fn knows_by(roots: &str) -> impl Fn(&[Value]) -> bool {
 async fn the_ca_bundle_is_written_and_put_back_when_somebody_wipes_it() {
     let town = Town::new(DAY).await;
     assert!(matches!(town.status().await.ca_bundle, CaBundle::Waiting { .. } | CaBundle::Unknown));
+    let written = async || {
+        let page = town.page("/metrics").await;
+        page.lines().find(|line| line.starts_with("gamut_injector_ca_bundle_written ")).map(str::to_owned)
+    };
+    assert_eq!(written().await.as_deref(), Some("gamut_injector_ca_bundle_written 0"));
     // The second time is an upgrade that knows nothing of the field.
     for _ in 0..2 {
         town.api_server.put(CONFIGURATIONS, configuration());
         town.api_server.until(CONFIGURATIONS, knows_by(&town.roots())).await;
     }
     town.until_status(|status| status.ca_bundle == CaBundle::Written { roots: 1 }).await;
+    assert_eq!(written().await.as_deref(), Some("gamut_injector_ca_bundle_written 1"));
 }
 
 #[tokio::test]
