@@ -5,7 +5,11 @@
 
 mod plane;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use gamut_controller_api::{
     Key,
@@ -234,6 +238,25 @@ async fn the_pages_of_a_sidecar_say_how_it_stands() {
     let (_, page) = get(metrics, "/metrics").await;
     assert!(page.contains("\ngamut_controller_connected 1\n"), "{page}");
     assert_eq!(get(metrics, "/status").await.0, 404, "the metrics port is open to the cluster");
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_scraped_while_the_thread_of_the_data_path_is_blocked() {
+    let (plane, controller, _) = canary().await;
+    let background = Background::start().unwrap();
+    let sidecar = plane.sidecar_on(&background, "shop", "client-1", controller.address).await;
+    assert!(timeout(PATIENCE, sidecar.tables.until_loaded()).await.expect("it is never loaded"));
+    let (_, metrics) = pages(&sidecar, &background).await;
+
+    // This thread is all that the test's runtime has: from here until the page has come nothing else of it runs.
+    let mut scraper = std::net::TcpStream::connect(metrics).unwrap();
+    scraper.set_read_timeout(Some(PATIENCE)).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    scraper.read_to_string(&mut page).expect("nobody answers");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("\ngamut_controller_connected 1\n"), "{page}");
+    assert!(page.contains("\ngamut_tables{state=\"active\"} "), "{page}");
     controller.stop().await;
 }
 

@@ -15,6 +15,7 @@ use gamut_ca_api::AUDIENCE;
 use gamut_controller::{Controller, ControllerArgs, ControllerStatus};
 use gamut_identity::{CaClient, Clock, Identity, SpiffeId};
 use gamut_proxy::{
+    admin::Background,
     tables::{Destination, Settings, Subscription, Tables, view::Limits},
     telemetry::{Telemetry, Workload},
 };
@@ -138,6 +139,27 @@ impl Plane {
 
     /// A sidecar that subscribes.
     pub(crate) async fn sidecar(&self, namespace: &str, pod: &str, controller: SocketAddr) -> Sidecar {
+        self.subscribed(namespace, pod, controller, |subscription| tokio::spawn(subscription.run())).await
+    }
+
+    /// One that does so on its admin thread, as the process does.
+    pub(crate) async fn sidecar_on(
+        &self,
+        background: &Background,
+        namespace: &str,
+        pod: &str,
+        controller: SocketAddr,
+    ) -> Sidecar {
+        self.subscribed(namespace, pod, controller, |subscription| background.spawn(subscription.run())).await
+    }
+
+    async fn subscribed(
+        &self,
+        namespace: &str,
+        pod: &str,
+        controller: SocketAddr,
+        start: impl FnOnce(Subscription) -> JoinHandle<()>,
+    ) -> Sidecar {
         let identity = self.identity(namespace, pod).await;
         let telemetry = Telemetry::new(Workload::default());
         let settings = Settings {
@@ -150,7 +172,7 @@ impl Plane {
             limits: Limits::default(),
         };
         let (tables, subscription) = Subscription::new(settings, identity.clone(), telemetry.clone());
-        Sidecar { tables, identity, telemetry, subscription: tokio::spawn(subscription.run()) }
+        Sidecar { tables, identity, telemetry, subscription: start(subscription) }
     }
 
     fn token(&self, namespace: &str, account: &str, pod: &str) -> PathBuf {
