@@ -294,8 +294,17 @@ impl World {
         };
         match is_there {
             true => Ok(()),
-            false => anyhow::bail!("there is no namespace {wanted}"),
+            false => anyhow::bail!(self.no_namespace(wanted)),
         }
+    }
+
+    /// That there is none of this name, and where those are that there are.
+    fn no_namespace(&self, wanted: &str) -> String {
+        let list = match self {
+            Self::Cluster(..) => "`kubectl get namespaces` lists those that there are",
+            Self::Instance(_) => "`gamut status -A` has those whose pods run",
+        };
+        format!("there is no namespace {wanted}; {list}, and -n takes one of them")
     }
 
     /// By what settings the controller compiles.
@@ -383,7 +392,10 @@ mod tests {
             world.require(namespace).await.unwrap();
         }
         let error = world.require(Some("nosuch")).await.unwrap_err();
-        assert_eq!(error.to_string(), "there is no namespace nosuch");
+        assert_eq!(
+            error.to_string(),
+            "there is no namespace nosuch; `kubectl get namespaces` lists those that there are, and -n takes one of them"
+        );
     }
 
     #[test]
