@@ -24,5 +24,5 @@ pub use config::{Config, NamespaceView, Resources};
 pub use decide::Skipped;
 pub use inject::{InjectError, Injected, Injection, inject};
 pub use names::*;
-pub use settings::{SettingError, SettingErrors, Warning, check_namespace};
+pub use settings::{LongDrain, SettingError, SettingErrors, Warning, check_namespace};
 pub use words::{Fault, Problem, Sort, Unknown, faults};

@@ -66,15 +66,8 @@ pub enum Warning {
     #[error("{}; {}", .0, .0.remedy)]
     UnknownAnnotation(Unknown),
     /// The pod ends before its requests may.
-    #[error(
-        "annotation {DRAIN_TIME}: {drain} is not shorter than the pod's terminationGracePeriodSeconds, {grace}: what is in flight then is cut off"
-    )]
-    DrainLongerThanGrace {
-        /// The annotation's or the installation's value.
-        drain: String,
-        /// Seconds.
-        grace: i64,
-    },
+    #[error("{}; {}", .0, LongDrain::REMEDY)]
+    DrainLongerThanGrace(LongDrain),
     /// The API server refuses a container that requests more than it may have.
     #[error(
         "the sidecar's limit, {limit} ({limit_annotation}), is less than what it requests, {request} ({request_annotation}): it requests {limit} now, because the API server would refuse the pod; set both annotations"
@@ -116,6 +109,30 @@ pub enum Warning {
         /// The port's name.
         port: String,
     },
+}
+
+/// A drain time that its pod doesn't live to see the end of. The text is without the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "annotation {DRAIN_TIME}: {drain} is not shorter than the pod's terminationGracePeriodSeconds, {grace}: what is in flight then is cut off"
+)]
+pub struct LongDrain {
+    /// The annotation's value.
+    pub drain: String,
+    /// Seconds.
+    pub grace: i64,
+}
+
+impl LongDrain {
+    /// What to do about it.
+    pub(crate) const REMEDY: &str = "make one shorter or the other longer";
+
+    /// About a drain time that can be read, if it is as long as the pod's grace period in seconds.
+    fn find(drain: &str, grace: i64) -> Option<Self> {
+        let limit = u64::try_from(grace).unwrap_or(0).saturating_mul(1000);
+        let drain_ms = values::milliseconds(drain)?;
+        (drain_ms >= limit).then(|| Self { drain: drain.to_owned(), grace })
+    }
 }
 
 impl Settings {
@@ -161,12 +178,8 @@ impl Settings {
         let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = &mut settings.resources;
         warnings.extend(lower(cpu_request, CPU_REQUEST, cpu_limit, CPU_LIMIT));
         warnings.extend(lower(memory_request, MEMORY_REQUEST, memory_limit, MEMORY_LIMIT));
-        let limit = u64::try_from(grace).unwrap_or(0).saturating_mul(1000);
-        if let Some(drain) = drain
-            && values::milliseconds(&drain).is_some_and(|drain| drain >= limit)
-        {
-            warnings.push(Warning::DrainLongerThanGrace { drain, grace });
-        }
+        let long_drain = drain.and_then(|drain| LongDrain::find(&drain, grace));
+        warnings.extend(long_drain.map(Warning::DrainLongerThanGrace));
         Ok((settings, warnings))
     }
 }
@@ -207,9 +220,13 @@ pub(crate) fn check_service(annotations: &BTreeMap<String, String>) -> Vec<Setti
 pub(crate) fn check_pod(
     annotations: &BTreeMap<String, String>,
     grace_period: Option<i64>,
-) -> Vec<SettingError> {
+) -> (Vec<SettingError>, Option<LongDrain>) {
     let parsed = Settings::parse(annotations, grace_period, &Config::default());
-    parsed.err().map(|SettingErrors(errors)| errors).unwrap_or_default()
+    let errors = parsed.err().map(|SettingErrors(errors)| errors).unwrap_or_default();
+    // Beside a value that can't be read there are no warnings: this one is looked for in any case.
+    let drain = annotations.get(DRAIN_TIME).and_then(|text| values::duration(text.trim()).ok());
+    let long_drain = drain.and_then(|drain| LongDrain::find(&drain, grace_period.unwrap_or(GRACE_PERIOD)));
+    (errors, long_drain)
 }
 
 fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
@@ -419,7 +436,8 @@ mod tests {
     #[test]
     fn a_drain_that_outlives_the_pod_warns() {
         let (_, warnings) = parse(&[(DRAIN_TIME, "30s")]).unwrap();
-        assert_eq!(warnings, [Warning::DrainLongerThanGrace { drain: "30s".to_owned(), grace: 30 }]);
+        let long_drain = LongDrain { drain: "30s".to_owned(), grace: 30 };
+        assert_eq!(warnings, [Warning::DrainLongerThanGrace(long_drain)]);
         assert_eq!(parse(&[(DRAIN_TIME, "29s")]).unwrap().1, []);
     }
 }

@@ -1,5 +1,5 @@
 //! Labels and annotations of ours that do nothing, or not what they say: names that nobody knows, names in the wrong place,
-//! values that nobody understands.
+//! values that nobody understands, drain times that outlive their pods.
 //!
 //! Whoever writes `gamut.mesh/mtsl: strict` believes to be safe, so it is said of every object that people write: by `gamut up`, by
 //! `gamut check` and by an Event. All that is wrong with an object is told, not the first alone. What a route's values should be, its
@@ -16,7 +16,7 @@ use crate::{
         INJECT, MTLS, NAMESPACE_ANNOTATIONS, NAMESPACE_LABELS, POD_ANNOTATIONS, POD_LABELS, PREFIX,
         ROUTE_ANNOTATIONS, SERVICE_ANNOTATIONS,
     },
-    settings::{SettingError, check_namespace, check_pod, check_service},
+    settings::{LongDrain, SettingError, check_namespace, check_pod, check_service},
 };
 
 /// How many known names are listed for somebody who has written none of them.
@@ -57,6 +57,9 @@ pub enum Problem {
         /// What happens until it is mended.
         meanwhile: &'static str,
     },
+    /// A pod ends before its requests may.
+    #[error(transparent)]
+    Drain(LongDrain),
     /// The value of the label that asks for sidecars.
     #[error("label {INJECT}: {0:?} says neither yes nor no")]
     Choice(String),
@@ -139,11 +142,12 @@ impl Fault {
             Problem::Unknown(unknown) => unknown.remedy.clone(),
             Problem::Misplaced { template, .. } => format!("it is for its pods: write it into {template}"),
             Problem::Setting { meanwhile, .. } => (*meanwhile).to_owned(),
+            Problem::Drain(_) => LongDrain::REMEDY.to_owned(),
             Problem::Choice(_) => "write enabled or disabled: until then pods are refused".to_owned(),
         }
     }
 
-    /// Whether a value can't be read, which has consequences; else something does nothing.
+    /// Whether a value can't be read, so that something else is in force; else something does nothing, or too little.
     pub fn is_unreadable(&self) -> bool {
         matches!(self.problem, Problem::Setting { .. } | Problem::Choice(_))
     }
@@ -232,7 +236,9 @@ impl Metadata {
         let grace = spec.and_then(|spec| spec.get("terminationGracePeriodSeconds")?.as_i64());
         let mut problems = self.unknown(POD_LABELS, POD_ANNOTATIONS);
         problems.extend(self.choice());
-        problems.extend(settings(check_pod(&self.annotations, grace), |_| REFUSED));
+        let (errors, long_drain) = check_pod(&self.annotations, grace);
+        problems.extend(settings(errors, |_| REFUSED));
+        problems.extend(long_drain.map(Problem::Drain));
         problems
     }
 
@@ -353,6 +359,22 @@ mod tests {
         let cron_job = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {}, "spec": {"jobTemplate": job}});
         assert_eq!(faults(&cron_job).len(), 4);
         assert!(told(&cron_job)[0].starts_with("spec.jobTemplate.spec.template.metadata: annotation"));
+    }
+
+    #[test]
+    fn pods_that_end_before_their_requests_may_are_told_of_at_their_workload() {
+        let drain = |drain: &str, mtls: &str, spec: Value| {
+            let annotations = json!({"gamut.mesh/drain-time": drain, "gamut.mesh/mtls": mtls});
+            let mut web = deployment(json!({}), json!({"annotations": annotations}));
+            web["spec"]["template"]["spec"] = spec;
+            told(&web)
+        };
+        let said = "spec.template.metadata: annotation gamut.mesh/drain-time: 45s is not shorter than the pod's \
+                    terminationGracePeriodSeconds, 30: what is in flight then is cut off; make one shorter or the other longer";
+        assert_eq!(drain("45s", "strict", json!({})), [said]);
+        assert_eq!(drain("45s", "strict", json!({"terminationGracePeriodSeconds": 60})), [""; 0]);
+        let both = drain("45s", "stirct", json!({"terminationGracePeriodSeconds": 30}));
+        assert!(both.len() == 2 && both[1] == said, "{both:?}");
     }
 
     #[test]

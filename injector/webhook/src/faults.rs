@@ -1,5 +1,5 @@
-//! Labels and annotations of ours that do nothing, or that nobody understands, on Namespaces, Services, routes and workloads, and
-//! namespaces that ask for sidecars and forbid them: an Event on each such object.
+//! Labels and annotations of ours that do nothing or too little, or that nobody understands, on Namespaces, Services, routes and
+//! workloads, and namespaces that ask for sidecars and forbid them: an Event on each such object.
 //!
 //! ```text
 //! Namespaces, Services, routes (metadata), workloads ─Watch─► gamut_injector::faults ─► Faulty, by kind and key ─► Event
@@ -284,6 +284,19 @@ mod tests {
             said.contains("gamut.mesh/mtsl is unknown") && said.contains("\"30\" is not a duration"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn pods_that_a_rollout_ends_before_their_requests_may_are_told_of_at_their_deployment() {
+        let mut faulty = Faulty::default();
+        faulty.hear("Deployment", vec![deployment("web", json!({"gamut.mesh/drain-time": "45s"}))]);
+        let said = told(&faulty).concat();
+        assert!(
+            said.contains("45s is not shorter than the pod's terminationGracePeriodSeconds, 30"),
+            "{said}"
+        );
+        faulty.hear("Deployment", vec![deployment("web", json!({"gamut.mesh/drain-time": "20s"}))]);
+        assert!(told(&faulty).is_empty());
     }
 
     #[test]

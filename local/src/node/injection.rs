@@ -42,8 +42,11 @@ pub(crate) fn prepare(pod: Value, namespace: &NamespaceView, config: &Config) ->
     let (object, meshed, warnings) =
         match inject(&pod, namespace, config).map_err(|error| error.to_string())? {
             Injection::Injected(injected) => {
-                // Unknown names are told with their manifest, whether it is injected or not.
-                let is_new = |warning: &&Warning| !matches!(warning, Warning::UnknownAnnotation(_));
+                // What is told with the manifest, whether it is injected or not.
+                let is_told = |warning: &Warning| {
+                    matches!(warning, Warning::UnknownAnnotation(_) | Warning::DrainLongerThanGrace(_))
+                };
+                let is_new = |warning: &&Warning| !is_told(warning);
                 let warnings = injected.warnings.iter().filter(is_new).map(ToString::to_string).collect();
                 (injected.pod, true, warnings)
             }

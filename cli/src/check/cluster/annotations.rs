@@ -1,4 +1,4 @@
-//! Labels and annotations of ours that do nothing, or that nobody understands. The API server takes them, and whoever wrote
+//! Labels and annotations of ours that do nothing or too little, or that nobody understands. The API server takes them, and whoever wrote
 //! them sees nothing of it.
 
 use std::collections::BTreeMap;

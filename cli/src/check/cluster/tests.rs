@@ -571,6 +571,9 @@ async fn every_misspelt_annotation_is_a_line_that_names_who_has_it_and_what_is_m
     let web = |name: &str| {
         deployment("shop", name, json!({"template": {"metadata": {"annotations": annotations}}}))
     };
+    let slow = json!({"gamut.mesh/drain-time": "45s"});
+    let slow = json!({"metadata": {"annotations": slow}, "spec": {"terminationGracePeriodSeconds": 45}});
+    let slow = deployment("shop", "slow", json!({"template": slow}));
     let service = json!({"metadata": {"namespace": "shop", "name": "db", "annotations": {"gamut.mesh/opaque-port": "5432"}}});
     let mut shop = namespace("shop", json!({"gamut.mesh/inject": "enabled"}));
     shop["metadata"]["annotations"] = json!({"gamut.mesh/mtls": "stritc"});
@@ -585,7 +588,7 @@ async fn every_misspelt_annotation_is_a_line_that_names_who_has_it_and_what_is_m
         ("/api/v1/namespaces", list(&[shop])),
         ("/api/v1/services", list(&[service])),
         ("/apis/gateway.networking.k8s.io/v1/httproutes", list(&[route])),
-        (DEPLOYMENTS, list(&[web("web"), web("api")])),
+        (DEPLOYMENTS, list(&[web("web"), web("api"), slow])),
         ("/apis/batch/v1/cronjobs", list(&[nightly])),
         ("/apis/batch/v1/jobs", list(&[of_it])),
     ];
