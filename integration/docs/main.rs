@@ -58,28 +58,81 @@ fn every_command_that_a_page_shows_is_run() {
         include_str!("../cluster/tests/pages.rs"),
         include_str!("../cluster/tests/install.rs"),
     ];
-    let mut shown = 0;
-    for page in pages(&docs()) {
-        if fs::read_to_string(&page).unwrap().contains("```console") {
+    let (mut shown, mut unfollowed) = (0, Vec::new());
+    for page in pages(&docs()).into_iter().chain([repository().join("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        if text.contains("```console") {
             let name = page.strip_prefix(repository()).unwrap().display().to_string();
-            assert!(
-                runs.iter().any(|runs| runs.contains(&format!("follow(\"{name}\""))),
-                "{name} has `console` blocks; let integration/e2e/pages.rs or integration/cluster/tests/pages.rs follow it"
-            );
+            unfollowed.extend(nobody_follows(&name, &text, &runs));
             shown += 1;
         }
     }
-    assert!(shown >= 18, "{shown} pages have commands");
-    // The README's are of two kinds.
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
-    let sections: Vec<&str> =
-        readme.split("\n## ").filter(|section| section.contains("```console")).collect();
-    for section in &sections {
-        let heading = section.lines().next().unwrap();
-        let followed = format!(r#"follow("README.md", "{heading}")"#);
-        assert!(runs.iter().any(|runs| runs.contains(&followed)), "nobody follows the README's {heading:?}");
+    assert!(
+        unfollowed.is_empty(),
+        "these have `console` blocks; let integration/e2e/pages.rs or integration/cluster/tests/pages.rs follow them: {unfollowed:?}"
+    );
+    assert!(shown >= 19, "{shown} pages have commands");
+}
+
+/// The sections of a page with `console` blocks that none of these files follows: the page as a whole, or each of them.
+fn nobody_follows(page: &str, text: &str, runs: &[&str]) -> Vec<String> {
+    let is_followed = |section: &str| {
+        let call = format!(r#"follow("{page}", "{section}")"#);
+        runs.iter().any(|runs| runs.contains(&call))
+    };
+    if is_followed("") {
+        return Vec::new();
     }
-    assert_eq!(sections.len(), 2);
+    let with_commands = text.split("\n## ").filter(|section| section.contains("```console"));
+    let headings = with_commands.map(|section| section.lines().next().unwrap_or_default());
+    headings.filter(|heading| !is_followed(heading)).map(|heading| format!("{page}: {heading}")).collect()
+}
+
+#[test]
+fn a_page_that_is_followed_by_sections_is_followed_in_each_that_has_commands() {
+    let section = |heading: &str| format!("\n## {heading}\n```console\n$ gamut status\n```\n");
+    let page = format!("# Page\n## Why\nText.{}{}", section("Install"), section("Away"));
+    let missing = |run: &str| nobody_follows("docs/a.md", &page, &[run]);
+    assert_eq!(missing(r#"follow("docs/a.md", "Install");"#), ["docs/a.md: Away"]);
+    assert_eq!(missing(r#"follow("docs/a.md", "");"#), [""; 0]);
+    assert_eq!(missing(r#"follow("docs/b.md", "");"#).len(), 2);
+}
+
+/// What a script or a person was to put a figure in place of, and didn't.
+#[test]
+fn no_page_has_a_placeholder() {
+    let mut left = Vec::new();
+    for page in pages(&docs()).into_iter().chain(AT_THE_ROOT.map(|name| repository().join(name))) {
+        let text = fs::read_to_string(&page).unwrap();
+        let name = page.strip_prefix(repository()).unwrap().display();
+        left.extend(placeholders(&text).into_iter().map(|found| format!("{name}: {found}")));
+    }
+    assert!(left.is_empty(), "put in what belongs there:\n{}", left.join("\n"));
+    assert_eq!(placeholders("`@WORD@`, a @A_B@|@C@ and mail@HOST, @, @@, @low@, A@B"), ["WORD", "A_B", "C"]);
+}
+
+/// `@READY@` and the like: capitals and underscores between two `@`.
+fn placeholders(text: &str) -> Vec<&str> {
+    // What is before the first and behind the last stands between no two.
+    let mut between: Vec<&str> = text.split('@').skip(1).collect();
+    between.pop();
+    between.retain(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    between
+}
+
+/// What mdBook takes in from elsewhere.
+#[test]
+fn every_file_that_a_page_includes_exists() {
+    let mut included = 0;
+    for page in pages(&docs()) {
+        let text = fs::read_to_string(&page).unwrap();
+        for rest in text.split("{{#include ").skip(1) {
+            let path = page.parent().unwrap().join(rest.split_once("}}").expect("where it ends").0);
+            assert!(path.exists(), "{} includes {}", page.display(), path.display());
+            included += 1;
+        }
+    }
+    assert_eq!(included, 1, "the changelog");
 }
 
 #[test]
