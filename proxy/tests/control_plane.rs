@@ -24,7 +24,7 @@ use gamut_proxy::{
     telemetry::Workload,
 };
 use gamut_route::{RouteTable, ServicePort, Uid};
-use plane::{Plane, RunningController, Sidecar, WEB, endpoints, get, route, service, system, uid};
+use plane::{PATIENCE, Plane, RunningController, Sidecar, WEB, endpoints, get, route, service, system, uid};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -32,9 +32,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
-
-/// How long a test waits for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `web` with versions v1 and v2, of which v1 gets everything; a controller, and a client's sidecar.
 async fn canary() -> (Plane, RunningController, Sidecar) {

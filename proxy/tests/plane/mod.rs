@@ -29,6 +29,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// How long anything may take: far longer than 80,000 endpoints do on a busy machine, so that a failure is never the machine's.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The cluster IP of Service `shop/web`, port 80.
 pub(crate) const WEB: &str = "10.96.0.1:80";
 
@@ -213,7 +216,7 @@ impl Sidecar {
     pub(crate) async fn until_table(&self, is_wanted: impl Fn(&RouteTable) -> bool) {
         let mut applied = self.tables.applied();
         while !self.table().is_some_and(|table| is_wanted(&table)) {
-            let next = tokio::time::timeout(Duration::from_secs(10), applied.changed()).await;
+            let next = tokio::time::timeout(PATIENCE, applied.changed()).await;
             assert!(next.is_ok(), "nothing brought it; in force: {:?}", self.table());
         }
     }
