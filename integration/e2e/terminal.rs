@@ -49,8 +49,10 @@ impl Terminal {
     /// Runs `gamut ARGUMENTS`, with these variables.
     fn with(arguments: &str, variables: &[(&str, &str)]) -> Self {
         let command = format!("exec {} {arguments}", gamut().display());
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--flush", "--return", "--command", &command, "/dev/null"]);
+        // Who starts tests in the background of a shell has them ignore Ctrl-C, and all that they start.
+        let mut script = Command::new("env");
+        script.args(["--default-signal", "script", "--quiet", "--flush", "--return", "--command"]);
+        script.args([&command, "/dev/null"]);
         script.env("SHELL", "/bin/sh").env_remove("NO_COLOR").envs(variables.iter().copied());
         let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
